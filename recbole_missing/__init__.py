@@ -1,0 +1,24 @@
+"""recbole_missing: recommendation when items lack an image, a text or a sound, as a RecBole plugin.
+
+Importing this package is enough for RecBole's own functions to know its models, data set, trainer
+and settings.
+"""
+
+from recbole_missing.version import __version__  # isort: skip
+from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.model import MODELS
+from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.plugin import install, register_model
+from recbole_missing.quick_start import run_recbole_missing
+
+__all__ = [
+    "MODELS",
+    "Modalities",
+    "Modality",
+    "MultimodalRecommender",
+    "__version__",
+    "register_model",
+    "run_recbole_missing",
+]
+
+install()

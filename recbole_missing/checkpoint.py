@@ -1,0 +1,138 @@
+"""Checkpoints that hold tensors and plain values only and load with ``weights_only=True``.
+
+RecBole pickles its whole config into them (trainer.py, 1.2.1), which torch >= 2.6 refuses to load.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Mapping
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.utils import init_logger, init_seed
+
+_OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
+
+
+def plain(value: Any) -> Any:
+    """Reduce to None, bool, int, float, str, list and dict of these, tensors; drop the rest."""
+    if value is None or isinstance(value, (bool, str, torch.Tensor)):
+        return value
+    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items() if is_plain(item)}
+    return [plain(item) for item in value]
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether :func:`plain` can keep ``value``."""
+    scalars = (bool, int, float, str, np.generic, torch.Tensor)
+    if value is None or isinstance(value, Mapping) or type(value) in (list, tuple):
+        items = value.values() if isinstance(value, Mapping) else value or ()
+        return isinstance(value, Mapping) or all(is_plain(item) for item in items)
+    return isinstance(value, scalars) and type(value).__module__ != "recbole.utils.enum_type"
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write ``state`` beside ``path``, then move it there: a crash leaves the old file whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without running any code that it may hold.
+
+    Raises:
+        ValueError: if the file is absent, damaged, or not written by this package.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: must be a checkpoint of recbole_missing (tensors and plain values), got "
+            f"{type(error).__name__}; train again with the plugin imported."
+        ) from error
+    if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
+        raise ValueError(f"{path}: must hold a config and a state_dict; train again.")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """State of the three generators that training draws from, as tensors and plain values."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Restore what :func:`random_state` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def config_state(config: Any) -> dict[str, Any]:
+    """Settings of a run that another process can rebuild its config from."""
+    values = plain(config.final_config_dict)
+    return {key: value for key, value in values.items() if key not in _OF_THIS_PROCESS}
+
+
+def rebuild_config(state: Mapping[str, Any]) -> Config:
+    """Config of a saved run on this machine; the command line of this process plays no part."""
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        config = Config(model=state["model"], dataset=state["dataset"])
+    finally:
+        sys.argv = argv
+    config.final_config_dict.update(state)
+    config.external_config_dict.update(state)
+    return config
+
+
+def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Replace RecBole's function of this name, for checkpoints of this package.
+
+    Args:
+        model_file: path of the checkpoint.
+
+    Returns:
+        config, model, dataset, train_data, valid_data, test_data, as RecBole returns them; the
+        model scores as it did when it was saved.
+
+    Raises:
+        ValueError: if the file is not such a checkpoint.
+    """
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model
+
+    state = load(Path(model_file))
+    config = rebuild_config(state["config"])
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    getLogger().info(config)
+    dataset = create_dataset(config)
+    getLogger().info(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    model.load_state_dict(state["state_dict"])
+    model.load_other_parameter(state.get("other_parameter"))
+    return config, model, dataset, train_data, valid_data, test_data

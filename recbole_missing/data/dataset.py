@@ -1,0 +1,184 @@
+"""A RecBole data set that carries modalities: split, mask, encode, impute, attach - in this order."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataset import Dataset
+from recbole.data.interaction import cat_interactions
+from scipy import sparse
+from torch import Tensor
+
+from recbole_missing.data import missing, sources
+from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.imputation import IMPUTERS, impute
+from recbole_missing.settings import Bool, Choice, ListOf, Optional, Text
+
+DATA_SETTINGS = {
+    "modalities": Optional(ListOf(Text())),
+    "imputation": Choice(*IMPUTERS),
+    "test_mask": Choice("train_valid", "train"),
+    **missing.MISSING_SETTINGS,
+}
+"""Settings that decide the data, beside those of each modality and imputer."""
+
+
+class MultimodalDataset(Dataset):
+    """RecBole's :class:`Dataset` plus ``modalities``; without any it behaves as RecBole's.
+
+    Attributes, the same objects in all three splits after :meth:`build`:
+        modalities: :class:`Modalities` completed by imputation, or None.
+        new_items: bool ``(item_num,)``, items whose training interactions were moved to the test
+            split (the new-item setting).
+
+    Hidden rows are zeroed (and never shown to an encoder) before imputation, and imputation sees
+    training interactions only, so nothing leaks by construction.
+    """
+
+    modalities: Modalities | None = None
+    new_items: Tensor
+
+    def build(self) -> list[Any]:
+        """Split as RecBole does, then draw the mask, read, impute and attach the modalities.
+
+        Raises:
+            ValueError: for an empty split, a top-k beyond the catalogue, a modality that nobody
+                has, and whatever the files are refused for.
+        """
+        splits = super().build()
+        names = list(self.config["modalities"] or ())
+        hidden = np.zeros((self.item_num, len(names)), dtype=bool)
+        new = np.zeros(self.item_num, dtype=bool)
+        if names:
+            hidden, new = self._draw(splits[0], names)
+        if new.any():
+            splits = self._move_new_items(splits, torch.from_numpy(new))
+        self._check_splits(splits)
+        modalities = self._read(names, hidden, splits[0]) if names else None
+        for split in (self, *splits):
+            split.modalities, split.new_items = modalities, torch.from_numpy(new)
+        return splits
+
+    def item_groups(self) -> dict[str, Tensor]:
+        """Bool ``(item_num,)`` for each group that results are also reported by.
+
+        By number of missing modalities, and, in the new-item setting, warm against new.
+        """
+        groups: dict[str, Tensor] = {}
+        if self.modalities is not None:
+            n_missing = self.modalities.n_missing
+            real = torch.arange(self.item_num) > 0
+            for count in range(len(self.modalities) + 1):
+                groups[f"{count} missing"] = (n_missing == count) & real
+            if self.new_items.any():
+                groups |= {"warm": ~self.new_items & real, "new": self.new_items}
+        return {name: items for name, items in groups.items() if items.any()}
+
+    def _draw(self, train: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(train.inter_feat[self.iid_field].numpy(), minlength=self.item_num)
+        tokens = self.field2id_token[self.iid_field]
+        return missing.draw(self.config, tokens, names, counts, Path(self.dataset_path))
+
+    def _move_new_items(self, splits: list[Any], new: Tensor) -> list[Any]:
+        """Training interactions of new items become test interactions (DGMRec's second setting).
+
+        Users left without a training interaction leave validation and test.
+        """
+        train, valid, test = splits
+        is_new = new[train.inter_feat[self.iid_field]]
+        moved, kept = train.inter_feat[is_new], train.inter_feat[~is_new]
+        has_history = torch.zeros(self.user_num, dtype=torch.bool)
+        has_history[kept[self.uid_field]] = True
+        test_inter = cat_interactions([test.inter_feat, moved]) if len(moved) else test.inter_feat
+        evaluated = (inter[has_history[inter[self.uid_field]]] for inter in (valid.inter_feat, test_inter))
+        self.logger.info(
+            f"new items: {int(new.sum())} of {self.item_num - 1} items; {len(moved)} training "
+            f"interactions moved to test; {int((~has_history[1:]).sum())} users left without history."
+        )
+        return [train.copy(kept), *(train.copy(inter) for inter in evaluated)]
+
+    def _check_splits(self, splits: list[Any]) -> None:
+        for name, split in zip(("training", "validation", "test"), splits):
+            if len(split.inter_feat) == 0:
+                raise ValueError(
+                    f"data set {self.dataset_name!r}: the {name} split must not be empty, "
+                    f"got 0 of {self.inter_num} interactions; change eval_args or the filters."
+                )
+        largest = max(self.config["topk"])
+        if largest > self.item_num - 1:
+            raise ValueError(
+                f"topk: must be at most the number of items ({self.item_num - 1}), "
+                f"got {largest}; lower it."
+            )
+
+    def _read(self, names: list[str], hidden: np.ndarray, train: Any) -> Modalities:
+        catalogue = sources.Catalogue(
+            self.dataset_name,
+            Path(self.dataset_path),
+            self.field2id_token[self.iid_field],
+            self.iid_field,
+            self.config["field_separator"],
+            self.config["seq_separator"],
+        )
+        found = []
+        for column, name in enumerate(names):
+            source = sources.open_source(name, self.config, catalogue)
+            observed = source.present & ~hidden[:, column]
+            if not observed.any():
+                raise ValueError(
+                    f"modality {name!r}: must be observed for at least one item, got 0 of "
+                    f"{self.item_num - 1}; lower missing_ratio or drop it from `modalities`."
+                )
+            features = torch.from_numpy(source.features(observed))
+            found.append(Modality(name, features, torch.from_numpy(observed)))
+            self._report(source.present, observed, found[-1])
+        return impute(Modalities(found), self._interactions(train), self.config)
+
+    def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
+        n_items = self.item_num - 1
+        self.logger.info(
+            f"modality {modality.name!r}: {modality.dim} features, {n_items - present.sum()} of "
+            f"{n_items} items lack it by nature, {present.sum() - observed.sum()} more are hidden "
+            f"({self.config['missing_protocol']}), filled by {self.config['imputation']}."
+        )
+
+    def _interactions(self, train: Any) -> sparse.csr_matrix:
+        users, items = (train.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
+        ones = np.ones(len(users), dtype=np.float32)
+        return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
+
+
+def fingerprint(config: Any) -> str:
+    """Hash of everything that decides modalities, mask, imputation and test mask.
+
+    Settings, and the bytes of every feature, mask and interaction file: RecBole's caches of data
+    sets and dataloaders are compared by it, so none is served for other content.
+    """
+    names = list(config["modalities"] or ())
+    prefixes = ("missing_", "new_item", "imputation", *(f"{name}_" for name in names))
+    keys = sorted(
+        key
+        for key in config.final_config_dict
+        if key in DATA_SETTINGS or key.startswith(prefixes)
+    )
+    digest = hashlib.blake2b(repr([(key, config[key]) for key in keys]).encode(), digest_size=16)
+    for path in _data_files(config, names):
+        digest.update(str(path).encode())
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _data_files(config: Any, names: list[str]) -> list[Path]:
+    folder = Path(config["data_path"])
+    catalogue = sources.Catalogue(config["dataset"], folder, (), config["ITEM_ID_FIELD"])
+    files = list(folder.glob(f"{config['dataset']}*.inter"))
+    for name in names:
+        files += sources.feature_files(name, config, catalogue)
+    files += [folder / config[key] for key in ("missing_file", "new_items_file") if config[key]]
+    return sorted({path for path in files if path.is_file()})

@@ -1,0 +1,243 @@
+"""Bytes of feature files -> numbers and words; nothing is unpickled.
+
+Nothing here knows what an item or a modality is. Every defect of a file is a ValueError that names
+the file.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from recbole_missing.settings import unknown
+
+_MAGIC = b"\x93NUMPY"
+_PICKLED = "pickled; convert it, or run `recbole-missing import`."
+
+
+def read_matrix(path: Path) -> np.ndarray:
+    """Read numbers ``(n_rows, dim)`` of any real dtype; a ``.npy`` file stays on disk.
+
+    Args:
+        path: a ``.npy`` file, or a ``.npz`` or ``.safetensors`` file with one array or an array
+            called ``features``.
+
+    Raises:
+        ValueError: if the file is damaged or holds anything but a matrix of numbers.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
+    if path.suffix not in readers:
+        pickled = f" A {path.suffix} file is {_PICKLED}" if path.suffix in (".pkl", ".pt") else ""
+        raise ValueError(
+            f"{path}: features must be a {', '.join(readers)} file or a folder of .npy files, "
+            f"got {path.suffix!r}; convert it.{pickled}"
+        )
+    _size(path)
+    matrix = readers[path.suffix](path)
+    if matrix.ndim != 2 or not matrix.shape[1]:
+        raise ValueError(
+            f"{path}: features must be a matrix (n_rows, dim), got {matrix.shape}; reshape it."
+        )
+    return _numbers(path, matrix)
+
+
+def read_folder(folder: Path, names: Sequence[str]) -> np.ndarray:
+    """Read ``<name>.npy`` for every name, vectors ``(dim,)`` or ``(1, dim)``, as one matrix.
+
+    The layout is Ducho's (https://github.com/sisinflab/Ducho).
+
+    Raises:
+        ValueError: naming the first file that is damaged or whose length differs.
+    """
+    vectors: list[np.ndarray] = []
+    for name in names:
+        path = folder / f"{name}.npy"
+        _size(path)
+        vector = _numbers(path, _read_npy(path))
+        if vector.ndim == 0 or vector.size == 0 or vector.size != vector.shape[-1]:
+            raise ValueError(
+                f"{path}: features must be one vector (dim,) or (1, dim), got shape {vector.shape}."
+            )
+        if vectors and vector.size != vectors[0].size:
+            raise ValueError(
+                f"{path}: features must have {vectors[0].size} numbers as in {names[0]}.npy, "
+                f"got {vector.size}; extract them with one model."
+            )
+        vectors.append(np.array(vector).reshape(-1))
+    return np.stack(vectors)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Read ids: a text file with one id a line, or a ``.npy`` file of integers or strings.
+
+    Raises:
+        ValueError: if the file is damaged or holds something else.
+    """
+    if path.suffix != ".npy":
+        return read_lines(path)
+    _size(path)
+    ids = _read_npy(path)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{path}: ids must be one row of integers or strings, got {ids.dtype} {ids.shape}."
+        )
+    return [str(token) for token in ids.tolist()]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 text file, line ends removed; the file may not be empty."""
+    _size(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#04x} at position "
+            f"{error.start}; save it as UTF-8."
+        ) from error
+    # str.splitlines would also split at separators that may stand inside a text.
+    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+
+
+def read_header(path: Path, separator: str) -> list[str]:
+    """Return the field names of an atomic file, types (``:token``) removed."""
+    with path.open("rb") as file:
+        line = file.readline().decode("utf-8-sig", errors="replace")
+    return [field.partition(":")[0] for field in line.rstrip("\r\n").split(separator)]
+
+
+def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tuple[str, ...]]:
+    """Read columns of an atomic file as they stand: no quoting, no word means "missing".
+
+    Args:
+        path: the file; its first line is a header of ``field:type``.
+        fields: the wanted columns.
+        separator: what stands between two cells.
+
+    Returns:
+        One tuple a line, cells in the order of ``fields``; empty lines are left out.
+
+    Raises:
+        ValueError: if a column does not exist or a line has another number of cells.
+    """
+    names = read_header(path, separator)
+    for field in fields:
+        if field not in names:
+            raise ValueError(f"{path}: {unknown('column', field, names)}")
+    picked = [names.index(field) for field in fields]
+    rows = []
+    for number, line in enumerate(read_lines(path)[1:], start=2):
+        cells = line.split(separator)
+        if len(cells) == len(names):
+            rows.append(tuple(cells[index] for index in picked))
+        elif line:
+            raise ValueError(
+                f"{path}: line {number} must have {len(names)} cells, got {len(cells)}; remove "
+                "line ends and separators from the texts."
+            )
+    return rows
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise ValueError(f"{path}: must be a file, got a folder or nothing; correct the path.")
+    size = path.stat().st_size
+    if not size:
+        raise ValueError(f"{path}: must hold data, got 0 bytes; write it again.")
+    return size
+
+
+def _numbers(path: Path, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{path}: must hold real numbers, got {array.dtype}; convert it.")
+    return array
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        _check_npy(str(path), file, _size(path))
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+def _check_npy(who: str, file: BinaryIO | Any, found: int) -> None:
+    """Refuse what :func:`numpy.load` would unpickle, and a length that the header belies."""
+    start = file.read(len(_MAGIC))
+    if start != _MAGIC:
+        pickled = f" It is {_PICKLED}" if start[:1] == b"\x80" else " Write it again."
+        raise ValueError(f"{who}: must start with {_MAGIC!r}, got {start!r}.{pickled}")
+    version = file.read(2)
+    read_header = {
+        b"\x01\x00": np.lib.format.read_array_header_1_0,
+        b"\x02\x00": np.lib.format.read_array_header_2_0,
+    }.get(version)
+    try:
+        if read_header is None:
+            raise ValueError(f"format version {version!r}")
+        shape, _, dtype = read_header(file)
+    except (ValueError, TypeError, SyntaxError, TokenError) as error:
+        raise ValueError(
+            f"{who}: must have a readable .npy header, got {found:,} bytes without one ({error}); "
+            "write it again."
+        ) from error
+    if dtype.hasobject:
+        raise ValueError(f"{who}: must hold numbers, got objects, which are {_PICKLED}")
+    expected = file.tell() + dtype.itemsize * math.prod(shape)
+    if found != expected:
+        raise ValueError(
+            f"{who}: must have {expected:,} bytes for {dtype} {shape}, got {found:,}; the file is "
+            "damaged, copy it again."
+        )
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name[: -len(".npy")] for name in archive.namelist() if name.endswith(".npy")]
+            member = f"{_only(path, names)}.npy"
+            with archive.open(member) as file:
+                _check_npy(f"{path}: {member}", file, archive.getinfo(member).file_size)
+            with archive.open(member) as file:
+                return np.lib.format.read_array(file)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: must be a .npz archive, got {_size(path):,} bytes that are not ({error}); "
+            "copy it again."
+        ) from error
+
+
+def _read_safetensors(path: Path) -> np.ndarray:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: needs the package safetensors; run `pip install safetensors`."
+        ) from error
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            key = _only(path, list(file.keys()))
+            dtype = file.get_slice(key).get_dtype()
+            if dtype.startswith(("BF", "F8", "F4")):
+                raise ValueError(f"{path}: must hold float16, float32 or float64, got {dtype}.")
+            return file.get_tensor(key)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: must be a safetensors file, got {_size(path):,} bytes that are not "
+            f"({error}); copy it again."
+        ) from error
+
+
+def _only(path: Path, names: Sequence[str]) -> str:
+    if "features" in names:
+        return "features"
+    if len(names) != 1:
+        raise ValueError(
+            f"{path}: must hold one array or an array 'features', got {sorted(names)}; "
+            "rename or remove arrays."
+        )
+    return names[0]

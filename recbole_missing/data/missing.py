@@ -1,0 +1,398 @@
+"""Who lacks what: a mask drawn by a published protocol, or read from a file.
+
+Everything here is numpy in, numpy out, over RecBole's internal item ids: row 0 is padding, which
+is neither missing nor new. A mask depends on the training split and on ``missing_seed`` only.
+
+Sources: ``random_items`` Malitesta et al., "Do We Really Need to Drop Items with Missing
+Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up; ``stratified`` and
+new items DGMRec, "Disentangling and Generating Modalities for Recommendation in Missing Modality
+Scenarios" (SIGIR 2025).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_missing.settings import Choice, Float, Int, ListOf, Optional, Text, check, unknown
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+
+HEADER = "item_id:token\tmissing:token_seq"
+MAX_STRATIFIED_MODALITIES = 16
+
+MISSING_SETTINGS: dict[str, Any] = {
+    "missing_protocol": Choice("none", "random_items", "stratified", "file"),
+    "missing_ratio": Float(0, 1),
+    "missing_seed": Int(min=0),
+    "missing_stream": Optional(ListOf(Float(0, 100))),
+    "missing_modalities": Optional(ListOf(Text())),
+    "missing_file": Optional(Text()),
+    "new_items": Choice("none", "stratified", "file"),
+    "new_item_ratio": Float(0, 1),
+    "new_items_file": Optional(Text()),
+}
+
+# A setting that only one choice reads -> (setting of that choice, the choice).
+_READ_BY = {
+    "missing_stream": ("missing_protocol", "random_items"),
+    "missing_modalities": ("missing_protocol", "random_items"),
+    "missing_file": ("missing_protocol", "file"),
+}
+
+
+def draw(
+    settings: Mapping[str, Any],
+    tokens: Sequence[str],
+    names: Sequence[str],
+    train_counts: IntArray,
+    folder: Path | str,
+) -> tuple[BoolArray, BoolArray]:
+    """Decide which item lacks which modality and which items are new.
+
+    Args:
+        settings: anything with the keys of ``MISSING_SETTINGS``.
+        tokens: item tokens by item id; ``tokens[0]`` is the padding.
+        names: names of the modalities, in order.
+        train_counts: training interactions of each item, shape ``(n_items,)``.
+        folder: the folder that ``missing_file`` and ``new_items_file`` are relative to.
+
+    Returns:
+        ``missing``, bool ``(n_items, n_modalities)``, and ``new``, bool ``(n_items,)``.
+
+    Raises:
+        ValueError: if a setting breaks its constraint, two sources of one mask are given, or a
+            file does not fit the data set.
+    """
+    check("missing", settings, MISSING_SETTINGS)
+    _check_one_source(settings)
+    if np.shape(train_counts) != (len(tokens),):
+        raise ValueError(
+            f"missing: train_counts must have shape ({len(tokens)},), one count an item, "
+            f"got {np.shape(train_counts)}."
+        )
+    missing = _draw_missing(settings, tokens, names, train_counts, Path(folder))
+    return missing, _draw_new(settings, tokens, train_counts, Path(folder))
+
+
+def random_items(
+    n_items: int,
+    n_modalities: int,
+    ratio: float,
+    seed: int,
+    stream: Sequence[float] | None = None,
+) -> BoolArray:
+    """Draw ``int(p / 100 * n)`` of the n real items without replacement; they lack everything.
+
+    The published masks of one repeat share one generator, one sample for each percentage p of
+    ``stream`` in order: the mask of 30 % depends on 10 % having been drawn, masks are not nested.
+    Published: ``seed = 42 + repeat``, ``stream`` 10, 20, ..., 90 (CIKM) or 10, 30, ..., 90 (TKDE).
+
+    Args:
+        n_items: number of items, the padding item included.
+        n_modalities: number of columns.
+        ratio: which percentage of the stream is wanted, as a ratio.
+        seed: seed of the stream.
+        stream: percentages in the order of their draws; None stands for ``[100 * ratio]``.
+
+    Returns:
+        Bool ``(n_items, n_modalities)``, True where missing.
+
+    Raises:
+        ValueError: if ``ratio`` is not within 0 and 1 or not in ``stream``.
+    """
+    check("random_items", {"missing_ratio": ratio}, {"missing_ratio": Float(0, 1)})
+    # 100 * 0.29 is not 29: the rounding makes a lone ratio equal a stream of one percentage.
+    wanted = round(100 * ratio, 9)
+    generator = random.Random(seed)
+    for percentage in [wanted] if stream is None else stream:
+        drawn = generator.sample(range(n_items - 1), int(percentage / 100 * (n_items - 1)))
+        if math.isclose(percentage, wanted, abs_tol=1e-9):
+            missing = np.zeros((n_items, n_modalities), dtype=bool)
+            missing[np.array(drawn, dtype=np.int64) + 1] = True
+            return missing
+    raise ValueError(
+        f"random_items: missing_ratio must be a percentage of missing_stream divided by 100, "
+        f"got {ratio} with missing_stream {list(stream or ())}; add {wanted:g} to it."
+    )
+
+
+def stratified(
+    train_counts: IntArray, n_modalities: int, ratio: float, seed: int, new_ratio: float = 0.2
+) -> tuple[BoolArray, BoolArray]:
+    """Hide modalities of the same share of new and old, cold and warm items.
+
+    The lower 70 % of the items by training count (ties by id) are cold, the rest warm;
+    ``new_ratio`` of each are new; ``ratio`` of each of the four groups lack something. With M
+    modalities, 1/M of these lack all and the ``2**M - 2`` proper non-empty subsets share the rest
+    equally: quarter, quarter, half for M = 2; six ninths and a third for M = 3; all for M = 1.
+    New items are drawn even if the caller ignores them, so the mask is the same in both settings.
+
+    Args:
+        train_counts: training interactions of each item, shape ``(n_items,)``; row 0 is ignored.
+        n_modalities: M, at most 16.
+        ratio: share of items that lack something.
+        seed: seed of the draw.
+        new_ratio: share of items that are new.
+
+    Returns:
+        ``missing``, bool ``(n_items, M)``, and ``new``, bool ``(n_items,)``.
+
+    Raises:
+        ValueError: if a ratio is not within 0 and 1 or M is out of range.
+    """
+    ratios = {"missing_ratio": ratio, "new_item_ratio": new_ratio}
+    check("stratified", ratios, dict.fromkeys(ratios, Float(0, 1)))
+    if not 1 <= n_modalities <= MAX_STRATIFIED_MODALITIES:
+        raise ValueError(
+            f"stratified: modalities must be between 1 and {MAX_STRATIFIED_MODALITIES}, "
+            f"got {n_modalities}; use missing_protocol random_items or file."
+        )
+    missing = np.zeros((len(train_counts), n_modalities), dtype=bool)
+    new = np.zeros(len(train_counts), dtype=bool)
+    for new_items, old_items in _strata(train_counts, seed, new_ratio):
+        new[new_items] = True
+        for group in (new_items, old_items):
+            # A group is already in random order, so its first items are a random sample.
+            lacking = group[: _share(ratio, len(group))]
+            missing[lacking] = _patterns(len(lacking), n_modalities)
+    return missing, new
+
+
+def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[str]) -> BoolArray:
+    """Read a published or own mask.
+
+    The file is tab separated: a header ``item_id:token``, ``missing:token_seq``, then one line
+    for each item that lacks something: its token and the names of the modalities that it lacks,
+    separated by single spaces.
+
+    Args:
+        path: the file.
+        tokens: item tokens by item id; ``tokens[0]`` is the padding.
+        names: names of the modalities, in order.
+
+    Returns:
+        Bool ``(n_items, n_modalities)``, True where missing.
+
+    Raises:
+        ValueError: if the file is absent or ill-formed, repeats an item, or names an item or a
+            modality that the data set does not have.
+    """
+    path = Path(path)
+    lines = read_lines(path)
+    if lines[:1] != [HEADER]:
+        raise ValueError(
+            f"{path}: the first line must be {HEADER!r}, got {(lines or [''])[0]!r}; "
+            f"write the file with write_missing_file."
+        )
+    rows = [_missing_line(path, number, line, names) for number, line in enumerate(lines[1:], 2)]
+    missing = np.zeros((len(tokens), len(names)), dtype=bool)
+    for item, (_, lacks) in zip(_item_ids(path, [token for token, _ in rows], tokens), rows):
+        missing[item] = [name in lacks for name in names]
+    return missing
+
+
+def write_missing_file(path: Path | str, missing: Mapping[str, Sequence[str]]) -> None:
+    """Write ``item token -> names of the modalities it lacks`` for :func:`read_missing_file`.
+
+    Raises:
+        ValueError: if an item token or a modality name cannot be told apart in such a file.
+    """
+    for name in {name for lacks in missing.values() for name in lacks}:
+        if not name.isidentifier():
+            raise ValueError(f"{path}: a modality name must be an identifier, got {name!r}.")
+    _check_tokens(path, missing)
+    lines = [f"{token}\t{' '.join(lacks)}" for token, lacks in missing.items() if lacks]
+    _write_lines(path, [HEADER, *lines])
+
+
+def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
+    """Read a set of items, one item token a line.
+
+    Args:
+        path: the file.
+        tokens: item tokens by item id; ``tokens[0]`` is the padding.
+
+    Returns:
+        Bool ``(n_items,)``, True for the items of the file.
+
+    Raises:
+        ValueError: if the file is absent or ill-formed, repeats an item, or names an item that
+            the data set does not have.
+    """
+    path = Path(path)
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        if not line or "\t" in line:
+            raise ValueError(f"{path}: line {number} must be one item token, got {line!r}; fix it.")
+    selected = np.zeros(len(tokens), dtype=bool)
+    selected[_item_ids(path, lines, tokens)] = True
+    return selected
+
+
+def write_token_file(path: Path | str, tokens: Sequence[str]) -> None:
+    """Write item tokens, one a line, for :func:`read_token_file`.
+
+    Raises:
+        ValueError: if a token cannot stand alone on a line.
+    """
+    _check_tokens(path, tokens)
+    _write_lines(path, tokens)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, without line breaks.
+
+    Raises:
+        ValueError: if the file is absent or not UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: must be a text file, got no such file; check the path.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: must be UTF-8 text, got {error}; save it as UTF-8.") from error
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _check_one_source(settings: Mapping[str, Any]) -> None:
+    for key, (choice, value) in _READ_BY.items():
+        if settings[key] is not None and settings[choice] != value:
+            raise ValueError(
+                f"missing: {key} must be empty unless {choice} is {value}, got {settings[key]!r} "
+                f"with {choice} {settings[choice]}; empty one of the two (--{key}=None)."
+            )
+    for choice, key in (("missing_protocol", "missing_file"), ("new_items", "new_items_file")):
+        if settings[choice] == "file" and settings[key] is None:
+            raise ValueError(f"missing: {key} must name a file when {choice} is file, got nothing.")
+
+
+def _draw_missing(
+    settings: Mapping[str, Any],
+    tokens: Sequence[str],
+    names: Sequence[str],
+    train_counts: IntArray,
+    folder: Path,
+) -> BoolArray:
+    protocol, ratio, seed = (settings[f"missing_{key}"] for key in ("protocol", "ratio", "seed"))
+    if protocol == "file":
+        return read_missing_file(folder / settings["missing_file"], tokens, names)
+    if protocol == "stratified":
+        return stratified(train_counts, len(names), ratio, seed, settings["new_item_ratio"])[0]
+    if protocol == "random_items":
+        hidden = _columns(settings["missing_modalities"], names)
+        return (
+            random_items(len(tokens), len(names), ratio, seed, settings["missing_stream"]) & hidden
+        )
+    return np.zeros((len(tokens), len(names)), dtype=bool)
+
+
+def _draw_new(
+    settings: Mapping[str, Any], tokens: Sequence[str], train_counts: IntArray, folder: Path
+) -> BoolArray:
+    if settings["new_items"] == "file":
+        return read_token_file(folder / settings["new_items_file"], tokens)
+    new = np.zeros(len(tokens), dtype=bool)
+    if settings["new_items"] == "stratified":
+        strata = _strata(train_counts, settings["missing_seed"], settings["new_item_ratio"])
+        new[np.concatenate([new_items for new_items, _ in strata])] = True
+    return new
+
+
+def _columns(wanted: Sequence[str] | None, names: Sequence[str]) -> BoolArray:
+    """Bool ``(n_modalities,)``: which modalities the drawn items lose."""
+    if wanted is None:
+        return np.ones(len(names), dtype=bool)
+    if not wanted:
+        raise ValueError("missing: missing_modalities must name a modality, got []; or empty it.")
+    for word in wanted:
+        if word not in names:
+            raise ValueError("missing_modalities: " + unknown("modality", word, names))
+    return np.array([name in wanted for name in names])
+
+
+def _strata(train_counts: IntArray, seed: int, new_ratio: float) -> list[tuple[IntArray, IntArray]]:
+    """``(new, old)`` item ids, in random order, of the cold and then of the warm items."""
+    generator = np.random.default_rng(seed)
+    by_count = np.argsort(np.asarray(train_counts)[1:], kind="stable") + 1
+    n_cold = len(by_count) * 7 // 10
+    strata = []
+    for items in (by_count[:n_cold], by_count[n_cold:]):
+        shuffled = generator.permutation(items)
+        n_new = _share(new_ratio, len(items))
+        strata.append((shuffled[:n_new], shuffled[n_new:]))
+    return strata
+
+
+def _share(ratio: float, n: int) -> int:
+    """``int(ratio * n)``, not one less when the product misses an integer by rounding."""
+    return int(ratio * n + 1e-9)
+
+
+def _patterns(n: int, n_modalities: int) -> BoolArray:
+    """Which modalities each of n items lacks, shape ``(n, n_modalities)``.
+
+    Bit m of a code stands for modality m. The proper subsets, codes 1 to ``2**M - 2``, take the
+    items below ``(M - 1) / M * n`` in runs of equal length; the full code takes the rest.
+    """
+    n_proper = 2**n_modalities - 2
+    ends = np.arange(1, n_proper + 1) * n * (n_modalities - 1) // (n_modalities * max(n_proper, 1))
+    codes = np.searchsorted(ends, np.arange(n), side="right") + 1
+    return (codes[:, None] >> np.arange(n_modalities)) % 2 == 1
+
+
+def _missing_line(
+    path: Path, number: int, line: str, names: Sequence[str]
+) -> tuple[str, list[str]]:
+    """Item token and modality names of one line of a missing file."""
+    cells = line.split("\t")
+    if len(cells) != 2 or not all(cells):
+        raise ValueError(
+            f"{path}: line {number} must be an item token, a tab and the modalities that the item "
+            f"lacks, got {line!r}; leave out items that lack nothing."
+        )
+    lacks = cells[1].split(" ")
+    for name in lacks:
+        if name not in names:
+            raise ValueError(f"{path}, line {number}: " + unknown("modality", name, names))
+    if len(set(lacks)) != len(lacks):
+        raise ValueError(f"{path}: line {number} must name a modality once, got {line!r}; fix it.")
+    return cells[0], lacks
+
+
+def _item_ids(path: Path, found: Sequence[str], tokens: Sequence[str]) -> IntArray:
+    """Item id of each token in ``found``; the padding is not an item."""
+    ids = {token: item for item, token in enumerate(tokens) if item > 0}
+    strangers = [token for token in found if token not in ids]
+    if strangers:
+        raise ValueError(
+            f"{path}: items must be in the data set, got {len(strangers)} unknown tokens such as "
+            f"{strangers[:5]}; write the file for this data set."
+        )
+    repeated = [token for token, count in Counter(found).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"{path}: an item must have one line, got several for {repeated[:5]}; merge them."
+        )
+    return np.array([ids[token] for token in found], dtype=np.int64)
+
+
+def _check_tokens(path: Path | str, tokens: Iterable[str]) -> None:
+    for token in tokens:
+        if not token or any(mark in token for mark in "\t\n\r"):
+            raise ValueError(
+                f"{path}: an item token must be text without tab or line break, got {token!r}."
+            )
+
+
+def _write_lines(path: Path | str, lines: Sequence[str]) -> None:
+    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

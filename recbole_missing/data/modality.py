@@ -1,0 +1,123 @@
+"""What a modality is: a named feature matrix and the items that truly have it.
+
+No file is read here and no hole is filled here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality of every item, RecBole's padding item included.
+
+    Args:
+        name: any identifier, for example ``"image"``.
+        features: float32, shape ``(n_items, dim)``. Rows that are not observed hold zeros, or
+            the values that an imputer invented for them. Row 0 is padding and always zero.
+        observed: bool, shape ``(n_items,)``. True where the item truly has the modality and an
+            experiment has not hidden it. Imputation never changes it. Row 0 is never observed.
+
+    Raises:
+        ValueError: if a shape, a dtype or the padding row breaks this contract.
+    """
+
+    name: str
+    features: Tensor
+    observed: Tensor
+
+    def __post_init__(self) -> None:
+        """Check shapes, dtypes and the padding row."""
+        who = f"modality {self.name!r}"
+        if not self.name.isidentifier():
+            raise ValueError(f"{who}: the name must be an identifier such as 'image'; rename it.")
+        if self.features.dim() != 2 or self.features.dtype != torch.float32:
+            raise ValueError(
+                f"{who}: features must be a float32 matrix (n_items, dim), "
+                f"got {self.features.dtype} {tuple(self.features.shape)}."
+            )
+        if self.observed.dtype != torch.bool or self.observed.shape != self.features.shape[:1]:
+            raise ValueError(
+                f"{who}: observed must be bool of shape ({self.features.shape[0]},), "
+                f"got {self.observed.dtype} {tuple(self.observed.shape)}."
+            )
+        if self.observed[0] or self.features[0].any():
+            raise ValueError(
+                f"{who}: row 0 is RecBole's padding item and must be unobserved zeros."
+            )
+
+    @property
+    def n_items(self) -> int:
+        """Number of rows, the padding item included."""
+        return self.features.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Number of features of one item."""
+        return self.features.shape[1]
+
+    @property
+    def missing(self) -> Tensor:
+        """Bool ``(n_items,)``: real items (not the padding) that lack this modality."""
+        missing = ~self.observed
+        missing[0] = False
+        return missing
+
+    def filled(self, features: Tensor) -> Modality:
+        """Return this modality with ``features`` in its missing rows; observed rows stay."""
+        rows = torch.where(self.missing[:, None], features.to(torch.float32), self.features)
+        return Modality(self.name, rows, self.observed)
+
+
+class Modalities(Mapping[str, Modality]):
+    """An ordered mapping name -> :class:`Modality` over the same items; the config gives the order.
+
+    Raises:
+        ValueError: if the modalities are none, repeat a name or disagree on the number of items.
+    """
+
+    def __init__(self, modalities: Sequence[Modality]) -> None:
+        """Check that there is at least one modality and that all describe the same items."""
+        self._by_name = {modality.name: modality for modality in modalities}
+        if not modalities or len(self._by_name) != len(modalities):
+            names = [modality.name for modality in modalities]
+            raise ValueError(f"modalities: must be one or more with distinct names, got {names}.")
+        sizes = {name: modality.n_items for name, modality in self._by_name.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"modalities: must describe the same items, got row counts {sizes}.")
+
+    def __getitem__(self, name: str) -> Modality:
+        """Return the modality called ``name``."""
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in the order of the config."""
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        """Return the number of modalities."""
+        return len(self._by_name)
+
+    @property
+    def observed(self) -> Tensor:
+        """Bool ``(n_items, n_modalities)``, columns in order."""
+        return torch.stack([modality.observed for modality in self.values()], dim=1)
+
+    @property
+    def n_missing(self) -> Tensor:
+        """Int64 ``(n_items,)``: how many modalities each item lacks (padding: all of them)."""
+        return (~self.observed).sum(dim=1)
+
+    @property
+    def total_dim(self) -> int:
+        """Sum of the feature dimensions."""
+        return sum(modality.dim for modality in self.values())
+
+    def concatenated(self) -> Tensor:
+        """Features side by side in order, shape ``(n_items, total_dim)``."""
+        return torch.cat([modality.features for modality in self.values()], dim=1)

@@ -1,0 +1,1 @@
+"""Evaluation beyond RecBole's: results by group of items."""

@@ -1,0 +1,90 @@
+"""Results by group of items, in the same pass and with the same metrics as RecBole's result.
+
+A group keeps the ranking over all items and counts only the test items inside it; users without
+such an item leave its average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+from tabulate import tabulate
+from torch import Tensor
+
+
+class GroupCollector(Collector):
+    """RecBole's collector that also keeps the hits of each group of items.
+
+    Only metrics that RecBole computes from the top-k list are reported by group.
+    """
+
+    def __init__(self, config: Any) -> None:
+        """Start without groups."""
+        super().__init__(config)
+        self._groups: dict[str, Tensor] = {}
+        self._hits: dict[str, list[Tensor]] = {}
+
+    def start(self, groups: Mapping[str, Tensor]) -> None:
+        """Begin an evaluation; ``groups`` maps a name to a bool tensor ``(n_items,)``."""
+        self._groups = {name: items.to(self.device) for name, items in groups.items()}
+        self._hits = {name: [] for name in groups}
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        """Collect one batch: scores ``(users, n_items)`` and the positive pairs."""
+        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        if not self._groups:
+            return
+        n_users = scores_tensor.shape[0]
+        positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)
+        ranked = scores_tensor.topk(max(self.topk), dim=1).indices
+        pairs = torch.stack([positive_u, positive_i])
+        hit = _contained(ranked, pairs, scores_tensor.shape[1])
+        for name, items in self._groups.items():
+            members = positive_u[items[positive_i]]
+            count = torch.bincount(members, minlength=n_users)[:, None]
+            rows = torch.cat([(hit & items[ranked]).int(), count.int()], dim=1)
+            self._hits[name].append(rows[count[:, 0] > 0].cpu())
+
+    def results_by_group(self, evaluator: Any) -> dict[str, dict[str, float]]:
+        """Metrics of each group that at least one user has a test item in."""
+        metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
+        results = {}
+        for name, batches in self._hits.items():
+            rows = torch.cat(batches) if batches else torch.empty(0)
+            if len(rows):
+                data = DataStruct()
+                data.set("rec.topk", rows)
+                values = {k: v for m in metrics for k, v in m.calculate_metric(data).items()}
+                results[name] = {"users": len(rows), **values}
+        self._hits = {}
+        return results
+
+
+def _contained(ranked: Tensor, pairs: Tensor, n_items: int) -> Tensor:
+    """Bool like ``ranked``: whether (row, item) is one of ``pairs`` ``(2, n_pairs)``."""
+    rows = torch.arange(len(ranked), device=ranked.device)[:, None]
+    return torch.isin(rows * n_items + ranked, pairs[0] * n_items + pairs[1])
+
+
+def results_table(
+    overall: Mapping[str, float], groups: Mapping[str, Mapping[str, float]], title: str
+) -> str:
+    """Text table: one row for all items, one a group; the metrics as columns.
+
+    Args:
+        overall: metric -> value.
+        groups: what :meth:`GroupCollector.results_by_group` returned.
+        title: protocol line above the table.
+    """
+    columns = [name for name in overall if all(name in values for values in groups.values())]
+    rows = [["all", "", *(overall[name] for name in columns)]]
+    for group, values in groups.items():
+        rows.append([group, values["users"], *(values[name] for name in columns)])
+    table = tabulate(rows, headers=["test items", "users", *columns], floatfmt=".4f")
+    return f"{title}\n{table}"

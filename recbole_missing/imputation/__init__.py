@@ -1,0 +1,77 @@
+"""Imputation of missing modality features; usable without RecBole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scipy import sparse
+
+from recbole_missing import settings as setting
+from recbole_missing.data.modality import Modalities
+from recbole_missing.imputation.base import Imputer
+from recbole_missing.imputation.propagation import FeatProp, NeighMean
+from recbole_missing.imputation.statistics import Mean, Random, Zeros
+
+IMPUTERS: dict[str, type[Imputer]] = {
+    "featprop": FeatProp,
+    "mean": Mean,
+    "neigh_mean": NeighMean,
+    "random": Random,
+    "zeros": Zeros,
+}
+
+__all__ = [
+    "IMPUTERS",
+    "FeatProp",
+    "Imputer",
+    "Mean",
+    "NeighMean",
+    "Random",
+    "Zeros",
+    "impute",
+    "imputer_settings",
+    "make_imputer",
+]
+
+
+def imputer_settings(name: str) -> dict[str, Any]:
+    """Config keys of an imputer and their constraints.
+
+    Raises:
+        ValueError: if there is no imputer of this name.
+    """
+    if name not in IMPUTERS:
+        raise ValueError(setting.unknown("imputation", str(name), IMPUTERS))
+    declared = IMPUTERS[name].hyperparameters
+    return {f"imputation_{key}": constraint for key, constraint in declared.items()}
+
+
+def make_imputer(settings: Mapping[str, Any]) -> Imputer:
+    """Build the imputer that ``settings["imputation"]`` names from its ``imputation_*`` keys.
+
+    Raises:
+        ValueError: for an unknown imputer or a setting outside its constraint.
+    """
+    name = settings["imputation"]
+    declared = imputer_settings(name)
+    setting.check(name, settings, declared)
+    prefix = len("imputation_")
+    return IMPUTERS[name](**{key[prefix:]: settings[key] for key in declared})
+
+
+def impute(
+    modalities: Modalities, interactions: sparse.spmatrix, settings: Mapping[str, Any]
+) -> Modalities:
+    """Complete every modality, each on its own, from the training interactions alone.
+
+    Args:
+        modalities: missing rows hold zeros.
+        interactions: training interactions, shape ``(n_users, n_items)``, padding included.
+        settings: ``imputation`` and its ``imputation_*`` keys.
+
+    Returns:
+        New modalities; observed rows and ``observed`` are those of the input.
+    """
+    imputer = make_imputer(settings).fit(interactions)
+    return Modalities([imputer.transform(modality) for modality in modalities.values()])

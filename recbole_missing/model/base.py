@@ -1,0 +1,129 @@
+"""The one base of every model: modalities, graph, batches, scores, losses and epoch hooks.
+
+A model adds :meth:`MultimodalRecommender.encode` and :meth:`MultimodalRecommender.loss_terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+from recbole_missing import settings
+from recbole_missing.graph import SparseMatrix, bipartite
+from recbole_missing.nn.layers import rows
+
+
+class MultimodalRecommender(GeneralRecommender):
+    """A RecBole general recommender that reads ``dataset.modalities``.
+
+    Args:
+        config: RecBole's config (or any mapping with the same keys).
+        dataset: the training split of a :class:`~recbole_missing.data.dataset.MultimodalDataset`.
+
+    Attributes:
+        modalities: :class:`~recbole_missing.data.modality.Modalities`, completed by imputation,
+            on the CPU; a model that needs them on its device registers what it needs.
+        observed: bool ``(n_items, n_modalities)``, who truly has what (a buffer).
+        new_items: bool ``(n_items,)``, items of the new-item setting (a buffer).
+
+    Every name in ``hyperparameters`` becomes an attribute that holds the checked config value.
+
+    Raises:
+        ValueError: if a hyper-parameter breaks its constraint or the data set has no modalities.
+    """
+
+    input_type = InputType.PAIRWISE
+    hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    auxiliary_learning_rate: ClassVar[float] = 1e-4
+    observed: Tensor
+    new_items: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Check the hyper-parameters and take the modalities."""
+        super().__init__(config, dataset)
+        name = type(self).__name__
+        if getattr(dataset, "modalities", None) is None:
+            raise ValueError(
+                f"{name}: the data set must have modalities, got none; list them in `modalities`."
+            )
+        settings.check(name, config, self.hyperparameters)
+        for key in self.hyperparameters:
+            setattr(self, key, config[key])
+        self.modalities = dataset.modalities
+        self.register_buffer("observed", dataset.modalities.observed)
+        self.register_buffer("new_items", dataset.new_items)
+        self.last_terms: dict[str, Tensor] = {}
+        self._embeddings: tuple[Any, Tensor, Tensor] | None = None
+
+    # ------------------------------------------------------------------ what a model implements
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        """Return users ``(n_users, d)`` and items ``(n_items, d)``; inner products are scores."""
+        raise NotImplementedError
+
+    def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
+        """Return the named, already weighted scalars of one batch."""
+        raise NotImplementedError
+
+    def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
+        """Do the work of an epoch before its first batch.
+
+        Args:
+            minimise: takes a scalar loss and makes one step of the second optimiser, the one of
+                :meth:`auxiliary_parameters`.
+        """
+
+    def on_validation_start(self) -> None:
+        """Do what the model does before each validation pass."""
+
+    def auxiliary_parameters(self) -> Iterable[torch.nn.Parameter]:
+        """Parameters of the second optimiser; the main one leaves them alone."""
+        return ()
+
+    # ----------------------------------------------------------------------- what models share
+
+    def user_item_matrix(self, dataset: Any) -> SparseMatrix:
+        """Binary training matrix R, shape ``(n_users, n_items)``."""
+        users, items = dataset.inter_feat[self.USER_ID], dataset.inter_feat[self.ITEM_ID]
+        return bipartite(users, items, self.n_users, self.n_items)
+
+    def batch(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """User, positive and negative item ids of a BPR batch, each ``(batch,)``."""
+        return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
+
+    @staticmethod
+    def gather(users: Tensor, items: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Rows of ``users`` for the first ids of the batch, of ``items`` for the others."""
+        return rows(users, batch[0]), *(rows(items, ids) for ids in batch[1:])
+
+    # --------------------------------------------------------------------- RecBole's interface
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        """Sum of the loss terms; their values stay in ``last_terms`` for the log."""
+        terms = self.loss_terms(interaction)
+        self.last_terms = {name: term.detach() for name, term in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Scores of user-item pairs, shape ``(batch,)``."""
+        users, items = self.embeddings()
+        return (users[interaction[self.USER_ID]] * items[interaction[self.ITEM_ID]]).sum(dim=-1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores of every item for each user, flattened, shape ``(batch * n_items,)``."""
+        users, items = self.embeddings()
+        return (users[interaction[self.USER_ID]] @ items.T).flatten()
+
+    @torch.no_grad()
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Result of :meth:`encode`, computed once while parameters and buffers stay the same."""
+        state = (*self.parameters(), *self.buffers())
+        version = (self.training, *((id(tensor), tensor._version) for tensor in state))
+        if self._embeddings is None or self._embeddings[0] != version:
+            self._embeddings = (version, *self.encode())
+        return self._embeddings[1:]

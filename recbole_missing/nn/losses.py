@@ -1,0 +1,57 @@
+"""Losses as pure functions; each states its reduction."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """-log sigmoid(<u, p> - <u, n>), mean over the batch.
+
+    Args:
+        users, positives, negatives: shape ``(batch, d)``.
+
+    Source: Rendle et al., UAI 2009, eq. 4.
+    """
+    return -F.logsigmoid((users * (positives - negatives)).sum(dim=1)).mean()
+
+
+def norm_loss(*blocks: Tensor) -> Tensor:
+    """Sum of the unsquared Frobenius norms of the blocks, divided by the rows of the first."""
+    norms = torch.stack([torch.linalg.vector_norm(block) for block in blocks])
+    return norms.sum() / max(blocks[0].shape[0], 1)
+
+
+def squared_loss(*blocks: Tensor) -> Tensor:
+    """Half the sum of all squared entries of the blocks; the caller divides."""
+    return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
+
+
+def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
+    """1 - cosine, mean over rows; norms are clamped below at 1e-8. Shapes ``(rows, d)``."""
+    return 1.0 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
+
+
+def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """InfoNCE from anchors to others, mean over rows; row r of both is the positive pair.
+
+    Args:
+        anchors, others: shape ``(rows, d)``; normalised here. All other rows of ``others`` are
+            negatives, repeated ones included. No row gives zero.
+        temperature: divides the cosine.
+
+    Source: van den Oord et al., 2018, eq. 4, with cosine similarity.
+    """
+    if anchors.shape[0] == 0:
+        return anchors.sum()
+    logits = F.normalize(anchors, eps=1e-12) @ F.normalize(others, eps=1e-12).T / temperature
+    return (torch.logsumexp(logits, dim=1) - logits.diagonal()).mean()
+
+
+def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over all entries of the squared difference; no entry gives zero."""
+    if prediction.numel() == 0:
+        return prediction.sum()
+    return (prediction - target).square().mean()

@@ -1,0 +1,213 @@
+"""Training: RecBole's trainer with loadable checkpoints, results by group and epoch hooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from recbole.trainer import Trainer
+from torch import Tensor
+
+from recbole_missing import checkpoint
+from recbole_missing.evaluation.groups import GroupCollector, results_table
+
+
+class PluginTrainer(Trainer):
+    """RecBole's :class:`Trainer` for any general recommender, RecBole's own included.
+
+    It writes checkpoints that load on every torch (:mod:`recbole_missing.checkpoint`) and, when it
+    tests, reports every metric also by group of items (:attr:`group_results`).
+
+    Attributes:
+        group_results: group name -> metrics of the last test, users with a test item in the group.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        """Build RecBole's trainer around the model."""
+        super().__init__(config, model)
+        path = Path(self.saved_model_file)  # RecBole's name has a resolution of one second
+        self.saved_model_file = str(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
+        self.eval_collector = GroupCollector(config)
+        self.group_results: dict[str, dict[str, float]] = {}
+        self._validating = False
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """Evaluate as RecBole does; outside validation, by group of items too."""
+        if not eval_data:
+            return None
+        if load_best_model:
+            file = model_file or self.saved_model_file
+            self._load_model(checkpoint.load(Path(file), self.device))
+            self.logger.info(f"Loading model structure and parameters from {file}")
+        by_group = not self._validating and self.config["single_spec"]
+        item_groups = getattr(eval_data._dataset, "item_groups", dict)
+        self.eval_collector.start(item_groups() if by_group else {})
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        self.group_results = self.eval_collector.results_by_group(self.evaluator)
+        if self.group_results:
+            self.logger.info(f"test result: {result}")
+            self.logger.info(results_table(result, self.group_results, protocol(self.config)))
+        return result
+
+    def resume_checkpoint(self, resume_file: str) -> None:
+        """Continue from a checkpoint of this package: model, optimisers, schedule, generators."""
+        state = checkpoint.load(Path(resume_file), self.device)
+        if state["config"]["model"] != self.config["model"]:
+            raise ValueError(
+                f"{resume_file}: must be a checkpoint of {self.config['model']}, "
+                f"got one of {state['config']['model']}; pass the file of the same model."
+            )
+        self.saved_model_file = str(resume_file)
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"]
+        self._load_model(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        checkpoint.set_random_state(state["random"])
+        self._load_training(state)
+        self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        self._validating = True
+        try:
+            return super()._valid_epoch(valid_data, show_progress)
+        finally:
+            self._validating = False
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if not self.config["single_spec"] and self.config["local_rank"] != 0:
+            return
+        file = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        state = {
+            "config": checkpoint.config_state(self.config),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": checkpoint.plain(self.best_valid_result),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": checkpoint.random_state(),
+            **self._training_state(),
+        }
+        checkpoint.save(state, file)
+        if verbose:
+            self.logger.info(f"Saving current: {file}")
+
+    def _load_model(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["state_dict"])
+        self.model.load_other_parameter(state.get("other_parameter"))
+
+    def _training_state(self) -> dict[str, Any]:
+        return {}
+
+    def _load_training(self, state: dict[str, Any]) -> None:
+        """Take what :meth:`_training_state` saved."""
+
+
+class MultimodalTrainer(PluginTrainer):
+    """Trainer of our models: epoch hooks, learning-rate schedule, a second optimiser.
+
+    The learning rate of epoch e is ``learning_rate * factor ** (e / epochs)`` with
+    ``learning_rate_scheduler: [factor, epochs]``. The second optimiser is an Adam over the model's
+    ``auxiliary_parameters()``, stepped from its ``on_epoch_start``.
+    """
+
+    def __init__(self, config: Any, model: Any) -> None:
+        """Build both optimisers and the schedule."""
+        super().__init__(config, model)
+        factor, epochs = config["learning_rate_scheduler"]
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda epoch: factor ** (epoch / epochs)
+        )
+        auxiliary = list(model.auxiliary_parameters())
+        rate = model.auxiliary_learning_rate
+        self.auxiliary_optimizer = torch.optim.Adam(auxiliary, lr=rate) if auxiliary else None
+        self._term_sums: dict[str, Tensor] = {}
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        auxiliary = {id(parameter) for parameter in self.model.auxiliary_parameters()}
+        main = [p for p in self.model.parameters() if id(p) not in auxiliary]
+        if self.learner == "adam":  # one fused pass over the large feature tables
+            fused = self.device.type == "cuda" or _version(torch.__version__) >= (2, 4)
+            decay, rate = self.weight_decay, self.learning_rate
+            return torch.optim.Adam(main, lr=rate, weight_decay=decay, fused=fused)
+        return super()._build_optimizer(params=main, **kwargs)
+
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> Any:
+        self._term_sums = {}
+        self.model.train()
+        self.model.on_epoch_start(self._minimise)
+        loss = super()._train_epoch(train_data, epoch_idx, self._summed_loss, show_progress)
+        self.scheduler.step()
+        return loss
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        self.model.on_validation_start()
+        return super()._valid_epoch(valid_data, show_progress)
+
+    def _minimise(self, loss: Tensor) -> None:
+        assert self.auxiliary_optimizer is not None
+        self.auxiliary_optimizer.zero_grad()
+        loss.backward()
+        self.auxiliary_optimizer.step()
+
+    def _summed_loss(self, interaction: Any) -> Tensor:
+        loss: Tensor = self.model.calculate_loss(interaction)
+        for name, term in self.model.last_terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + term
+        return loss
+
+    def _check_nan(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            terms = {name: term.item() for name, term in self.model.last_terms.items()}
+            raise ValueError(
+                f"{self.config['model']}: every loss term must be finite, got {terms}; "
+                "lower learning_rate, or look for extreme values in the features."
+            )
+
+    def _generate_train_loss_output(
+        self, epoch_idx: int, s_time: float, e_time: float, losses: Any
+    ) -> str:
+        output = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
+        terms = ", ".join(f"{name}: {total.item():.4f}" for name, total in self._term_sums.items())
+        return f"{output} [{terms}]"
+
+    def _training_state(self) -> dict[str, Any]:
+        auxiliary = self.auxiliary_optimizer
+        return {
+            "scheduler": self.scheduler.state_dict(),
+            "auxiliary_optimizer": None if auxiliary is None else auxiliary.state_dict(),
+        }
+
+    def _load_training(self, state: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.auxiliary_optimizer is not None:
+            self.auxiliary_optimizer.load_state_dict(state["auxiliary_optimizer"])
+
+
+def protocol(config: Any) -> str:
+    """What a result must be read with: model, data, mask, imputation, what testing hides."""
+    mask = config["missing_protocol"]
+    if mask in ("random_items", "stratified"):
+        mask = f"{config['missing_ratio']:.0%} {mask}"
+    return (
+        f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: "
+        f"{config['imputation']}; test_mask: {config['test_mask']}; seed: {config['seed']}"
+    )
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,24 @@
+"""Options and fixtures of every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    default = Path(__file__).parent / "golden"
+    text = "folder of golden npz files, see test_golden.py"
+    parser.addoption("--golden-dir", type=Path, default=default, help=text)
+
+
+@pytest.fixture(scope="session")
+def golden_dir(request: pytest.FixtureRequest) -> Path:
+    return request.config.getoption("golden_dir")
+
+
+@pytest.fixture(autouse=True)
+def _own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole's Config parses the command line of the process, which here is pytest's."""
+    monkeypatch.setattr("sys.argv", ["pytest"])

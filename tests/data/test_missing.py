@@ -1,0 +1,298 @@
+"""Masks: published streams, strata, files, and the one door ``draw``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_missing.data.missing import (
+    MISSING_SETTINGS,
+    draw,
+    random_items,
+    read_missing_file,
+    read_token_file,
+    stratified,
+    write_missing_file,
+    write_token_file,
+)
+
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "imputation.npz"
+STREAMS = {"tkde": [10, 30, 50, 70, 90], "cikm": list(range(10, 100, 10))}
+TOKENS = ["[PAD]", "b07", "007", "1e5", "x"]
+NAMES = ["image", "text"]
+HEADER = "item_id:token\tmissing:token_seq\n"
+SETTINGS = {
+    "missing_protocol": "none",
+    "missing_ratio": 0.5,
+    "missing_seed": 42,
+    "missing_stream": None,
+    "missing_modalities": None,
+    "missing_file": None,
+    "new_items": "none",
+    "new_item_ratio": 0.2,
+    "new_items_file": None,
+}
+COUNTS = np.array([99, 3, 0, 3, 1])
+
+
+def settings(**changes):
+    assert set(SETTINGS) == set(MISSING_SETTINGS)
+    return {**SETTINGS, **changes}
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason="../shared/golden is absent")
+@pytest.mark.parametrize("paper", STREAMS)
+def test_random_items_equal_the_published_masks(paper):
+    golden = np.load(GOLDEN)
+    n_items = int(golden["n_items"]) + 1
+    for percentage in STREAMS[paper]:
+        for repeat in range(5):
+            mask = random_items(n_items, 2, percentage / 100, 42 + repeat, STREAMS[paper])
+            drawn = np.sort(golden[f"mask_{paper}__p{percentage}_round{repeat + 1}"])
+            assert (mask[:, 0] == mask[:, 1]).all()
+            np.testing.assert_array_equal(np.flatnonzero(mask[:, 0]) - 1, drawn)
+
+
+def test_random_items_without_stream_is_the_stream_of_that_percentage():
+    for percentage in range(0, 101):
+        alone = random_items(101, 1, percentage / 100, 7)
+        np.testing.assert_array_equal(
+            alone, random_items(101, 1, percentage / 100, 7, [percentage])
+        )
+        assert alone.sum() == int(percentage / 100 * 100)
+        assert not alone[0].any()
+
+
+def test_random_items_refuses_a_ratio_outside_the_stream():
+    with pytest.raises(ValueError, match="got 0.2 with missing_stream .10, 30.; add 20"):
+        random_items(10, 2, 0.2, 0, [10, 30])
+    with pytest.raises(ValueError, match="missing_ratio must be a number between 0 and 1"):
+        random_items(10, 2, 66.6, 0)
+
+
+def test_random_items_leaves_the_global_generator_alone():
+    import random
+
+    random.seed(3)
+    expected = random.random()
+    random.seed(3)
+    random_items(10, 2, 0.5, 0)
+    assert random.random() == expected
+
+
+@pytest.mark.parametrize(
+    ("n_modalities", "shares"),
+    [
+        (1, {(1,): 1.0}),
+        (2, {(1, 0): 1 / 4, (0, 1): 1 / 4, (1, 1): 1 / 2}),
+        (
+            3,
+            {
+                **{(i, j, k): 1 / 9 for i in (0, 1) for j in (0, 1) for k in (0, 1)},
+                (1, 1, 1): 1 / 3,
+            },
+        ),
+    ],
+)
+def test_stratified_shares(n_modalities, shares):
+    counts = np.random.default_rng(0).integers(0, 50, 4501)
+    missing, new = stratified(counts, n_modalities, 0.6, seed=1)
+    cold = np.zeros(4501, dtype=bool)
+    cold[np.argsort(counts[1:], kind="stable")[:3150] + 1] = True
+    warm = ~cold
+    warm[0] = False
+    assert not missing[0].any() and not new[0]
+    for group, size in ((cold & new, 630), (cold & ~new, 2520), (warm & new, 270)):
+        assert group.sum() == size
+        lacking = missing[group].any(axis=1)
+        assert lacking.sum() == int(0.6 * size)
+        for pattern, share in shares.items():
+            found = (missing[group] == pattern).all(axis=1) & lacking
+            expected = share * lacking.sum() if any(pattern) else 0
+            assert abs(found.sum() - expected) <= 1
+
+
+def test_stratified_counts_of_the_published_tiktok_mask():
+    missing, new = stratified(np.arange(6711), 3, 0.6, seed=0)
+    assert missing.any(axis=1).sum() == 4024
+    assert new.sum() == 1341
+
+
+def test_stratified_depends_on_the_seed_and_training_counts_alone():
+    counts = np.arange(101)
+    first, second, other = (stratified(counts, 2, 0.5, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+    counts[0] = 10**6
+    np.testing.assert_array_equal(stratified(counts, 2, 0.5, 1)[0], first)
+
+
+def test_stratified_breaks_ties_by_item_id():
+    _, new = stratified(np.ones(101, dtype=int), 2, 0.5, seed=0, new_ratio=1.0)
+    assert new[1:].all()
+    _, new = stratified(np.ones(101, dtype=int), 2, 0.5, seed=0)
+    assert new[1:71].sum() == 14 and new[71:].sum() == 6
+
+
+def test_stratified_with_many_modalities():
+    missing, _ = stratified(np.zeros(100_001, dtype=int), 12, 1.0, seed=0)
+    assert missing[1:].any(axis=1).all()
+    assert abs(missing.all(axis=1).sum() - 100_000 / 12) <= 4
+    assert missing.mean(axis=0).std() < 0.01
+    with pytest.raises(ValueError, match="between 1 and 16, got 17"):
+        stratified(COUNTS, 17, 0.5, seed=0)
+
+
+def test_missing_file_round_trip(tmp_path):
+    path = tmp_path / "mask.tsv"
+    write_missing_file(path, {"007": ["text", "image"], "x": ["text"], "b07": []})
+    assert path.read_text() == HEADER + "007\ttext image\nx\ttext\n"
+    expected = np.zeros((5, 2), dtype=bool)
+    expected[2] = True
+    expected[4, 1] = True
+    np.testing.assert_array_equal(read_missing_file(path, TOKENS, NAMES), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "first line must be"),
+        ("item_id\tmissing\nx\ttext\n", "first line must be"),
+        (HEADER + "x\n", "line 2 must be"),
+        (HEADER + "x\ttext\n\n", "line 3 must be"),
+        (HEADER + "x\t\n", "line 2 must be"),
+        (HEADER + "x\ttext\timage\n", "line 2 must be"),
+        (HEADER + "x\ttext  image\n", "line 2: Unknown modality ''"),
+        (HEADER + "x\ttext text\n", "name a modality once"),
+        (HEADER + "x\timages\n", "Unknown modality 'images'. Did you mean 'image'"),
+        (HEADER + "x\ttext\nx\timage\n", r"several for \['x'\]"),
+        (HEADER + "[PAD]\ttext\n", "1 unknown tokens"),
+        (
+            HEADER + "".join(f"{i}\ttext\n" for i in range(7)),
+            r"7 unknown tokens such as \['0', '1', '2', '3', '4'\]",
+        ),
+    ],
+)
+def test_bad_missing_files(tmp_path, text, message):
+    path = tmp_path / "mask.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_missing_file(path, TOKENS, NAMES)
+    assert "mask.tsv" in str(caught.value)
+
+
+def test_absent_or_undecodable_files(tmp_path):
+    with pytest.raises(ValueError, match=r"no\.tsv: must be a text file, got no such file"):
+        read_missing_file(tmp_path / "no.tsv", TOKENS, NAMES)
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="latin: must be UTF-8"):
+        read_token_file(tmp_path / "latin", TOKENS)
+
+
+def test_token_file(tmp_path):
+    path = tmp_path / "new.txt"
+    write_token_file(path, ["007", "1e5"])
+    np.testing.assert_array_equal(read_token_file(path, TOKENS), [False, False, True, True, False])
+    for text, message in (
+        ("x\n\n", "line 2 must be one item token"),
+        ("x\ty\n", "line 1 must be one item token"),
+        ("x\nx\n", "several for"),
+        ("7\n", "unknown tokens such as ..7"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_token_file(path, TOKENS)
+
+
+def test_files_that_could_not_be_read_back_are_not_written(tmp_path):
+    for token in ("", "a\tb", "a\nb"):
+        with pytest.raises(ValueError, match="item token must be text"):
+            write_token_file(tmp_path / "f", [token])
+    with pytest.raises(ValueError, match="must be an identifier, got 'two words'"):
+        write_missing_file(tmp_path / "f", {"a": ["two words"]})
+    assert not (tmp_path / "f").exists()
+
+
+def test_draw_none(tmp_path):
+    missing, new = draw(settings(), TOKENS, NAMES, COUNTS, tmp_path)
+    assert missing.shape == (5, 2) and missing.dtype == bool and not missing.any()
+    assert new.shape == (5,) and new.dtype == bool and not new.any()
+
+
+def test_draw_random_items_of_some_modalities(tmp_path):
+    chosen = settings(missing_protocol="random_items", missing_modalities=["text"])
+    missing, _ = draw(chosen, TOKENS, NAMES, COUNTS, tmp_path)
+    np.testing.assert_array_equal(missing[:, 1], random_items(5, 1, 0.5, 42)[:, 0])
+    assert missing[:, 1].any() and not missing[:, 0].any()
+
+
+def test_draw_gives_the_same_mask_with_and_without_new_items(tmp_path):
+    tokens, counts = [str(i) for i in range(101)], np.arange(101)
+    chosen = settings(missing_protocol="stratified")
+    missing, new = draw(chosen, tokens, NAMES, counts, tmp_path)
+    assert missing.any() and not new.any()
+    chosen["new_items"] = "stratified"
+    again, new = draw(chosen, tokens, NAMES, counts, tmp_path)
+    np.testing.assert_array_equal(again, missing)
+    np.testing.assert_array_equal(new, stratified(counts, 2, 0.5, 42)[1])
+    assert new.sum() == 20
+    write_missing_file(tmp_path / "m.tsv", {"3": ["text"]})
+    chosen.update(missing_protocol="file", missing_file="m.tsv")
+    from_file, same = draw(chosen, tokens, NAMES, counts, tmp_path)
+    assert from_file.sum() == 1
+    np.testing.assert_array_equal(same, new)
+
+
+def test_draw_reads_files_relative_to_the_folder(tmp_path):
+    write_missing_file(tmp_path / "m.tsv", {"x": ["image"]})
+    write_token_file(tmp_path / "n.txt", ["b07"])
+    chosen = settings(
+        missing_protocol="file", missing_file="m.tsv", new_items="file", new_items_file="n.txt"
+    )
+    missing, new = draw(chosen, TOKENS, NAMES, COUNTS, tmp_path)
+    assert list(zip(*np.nonzero(missing))) == [(4, 0)]
+    assert list(np.flatnonzero(new)) == [1]
+
+
+def test_draw_ignores_the_file_of_new_items_unless_asked(tmp_path):
+    draw(settings(new_items_file="absent.txt"), TOKENS, NAMES, COUNTS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"missing_ratio": 66.6}, "missing: missing_ratio must be a number between 0 and 1"),
+        ({"missing_ratio": -0.1}, "missing_ratio must be a number between 0 and 1, got -0.1"),
+        ({"missing_protocol": "strata"}, "missing_protocol must be one of none"),
+        ({"missing_file": "m.tsv"}, "missing_file must be empty unless missing_protocol is file"),
+        (
+            {"missing_file": "m.tsv", "missing_protocol": "random_items"},
+            "missing_file must be empty",
+        ),
+        ({"missing_protocol": "file"}, "missing_file must name a file"),
+        ({"new_items": "file"}, "new_items_file must name a file"),
+        (
+            {"missing_protocol": "stratified", "missing_modalities": ["text"]},
+            "missing_modalities must be empty unless missing_protocol is random_items",
+        ),
+        ({"missing_stream": [10]}, "missing_stream must be empty"),
+        (
+            {"missing_protocol": "random_items", "missing_modalities": ["txt"]},
+            "Unknown modality 'txt'",
+        ),
+        (
+            {"missing_protocol": "random_items", "missing_modalities": []},
+            "must name a modality",
+        ),
+    ],
+)
+def test_draw_refuses(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        draw(settings(**changes), TOKENS, NAMES, COUNTS, tmp_path)
+
+
+def test_draw_refuses_counts_of_another_catalogue(tmp_path):
+    with pytest.raises(ValueError, match=r"train_counts must have shape \(5,\)"):
+        draw(settings(), TOKENS, NAMES, COUNTS[1:], tmp_path)

@@ -1,0 +1,34 @@
+"""BM3: the published names of modalities are ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_missing.model.bm3 import BM3
+
+MODEL = BM3
+UNUSED = {"norm_adj": "built from the interactions; the scores depend on it"}
+
+
+def settings(meta: dict[str, Any]) -> dict[str, Any]:
+    published = meta["config"]
+    same = ("embedding_size", "reg_weight", "cl_weight", "dropout")
+    return {**{key: published[key] for key in same}, "n_ui_layers": published["n_layers"]}
+
+
+def names(modalities: Any) -> dict[str, str]:
+    ours = {
+        "user": "user_embedding.weight",
+        "item": "item_id_embedding.weight",
+        "predictor.weight": "predictor.weight",
+        "predictor.bias": "predictor.bias",
+    }
+    for name in modalities:
+        ours[f"features.{name}"] = f"{name}_embedding.weight"
+        ours[f"projections.{name}.weight"] = f"{name}_trs.weight"
+        ours[f"projections.{name}.bias"] = f"{name}_trs.bias"
+    return ours
+
+
+def terms(modalities: Any) -> dict[str, str]:
+    return {"graph": "loss0_graph", "cl": "loss0_cl", "reg": "loss0_reg"}

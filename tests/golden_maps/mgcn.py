@@ -1,0 +1,64 @@
+"""MGCN: the item graphs are loaded where identical imputed rows tie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from golden_maps import dense, letter, padded_graph
+from recbole_missing.model.mgcn import MGCN
+
+MODEL = MGCN
+UNUSED = {
+    "norm_adj": "built from the interactions; the scores depend on it",
+    "R": "a block of norm_adj",
+    "*_original_adj": "put in by prepare where ties decide, else compared by extra",
+}
+
+
+def settings(meta: dict[str, Any]) -> dict[str, Any]:
+    published = meta["config"]
+    same = ["embedding_size", "n_ui_layers", "knn_k", "reg_weight", "train_batch_size"]
+    return {
+        **{key: published[key] for key in same},
+        "n_mm_layers": published["n_layers"],
+        "cl_weight": published["cl_loss"],
+        "temperature": 0.2,
+        "knn_missing": "imputed",
+    }
+
+
+def names(modalities: Any) -> dict[str, str]:
+    ours = {
+        "user": "user_embedding.weight",
+        "item": "item_id_embedding.weight",
+        "attention.0.weight": "query_common.0.weight",
+        "attention.0.bias": "query_common.0.bias",
+        "attention.2.weight": "query_common.2.weight",
+    }
+    for name in modalities:
+        ours[f"features.{name}"] = f"{name}_embedding.weight"
+        for part in ("weight", "bias"):
+            ours[f"projections.{name}.{part}"] = f"{name}_trs.{part}"
+            ours[f"purifiers.{name}.{part}"] = f"gate_{letter(name)}.0.{part}"
+            ours[f"preferences.{name}.{part}"] = f"gate_{name}_prefer.0.{part}"
+    return ours
+
+
+def terms(modalities: Any) -> dict[str, str]:
+    return {"bpr": "loss0_bpr", "reg": "loss0_reg", "cl": "loss0_cl"}
+
+
+def prepare(model: MGCN, npz: dict[str, np.ndarray]) -> None:
+    if any(npz[key].size for key in npz if key.startswith("missing_")):
+        for name in model.modalities:
+            model.item_graphs[name] = padded_graph(npz[f"param/{name}_original_adj"])
+
+
+def extra(model: MGCN, npz: dict[str, np.ndarray]) -> None:
+    for name in model.modalities:
+        published = npz[f"param/{name}_original_adj"]
+        np.testing.assert_allclose(
+            dense(model.item_graphs[name]), published, rtol=1e-5, atol=1e-7, err_msg=name
+        )

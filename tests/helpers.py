@@ -1,0 +1,93 @@
+"""Stand-ins that tests share: a data set without files, its modalities, a plain config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from recbole_missing.data.modality import Modalities, Modality
+
+PROPERTIES = Path(__file__).resolve().parents[1] / "properties"
+
+
+class TinyDataset:
+    """What a model reads of a data set, and no more.
+
+    Args:
+        users, items: training interactions, ids from 1 (0 is padding), shape ``(n_edges,)``.
+        n_users, n_items: table sizes, the padding row included.
+        modalities: completed modalities over ``n_items`` rows.
+        new_items: bool ``(n_items,)``; none by default.
+    """
+
+    def __init__(
+        self,
+        users: Tensor,
+        items: Tensor,
+        n_users: int,
+        n_items: int,
+        modalities: Modalities,
+        new_items: Tensor | None = None,
+    ) -> None:
+        """Store the arguments."""
+        self.inter_feat = {"user_id": users, "item_id": items}
+        self.modalities = modalities
+        self.new_items = torch.zeros(n_items).bool() if new_items is None else new_items
+        self._sizes = {"user_id": n_users, "item_id": n_items}
+
+    def num(self, field: str) -> int:
+        """Size of a field's table."""
+        return self._sizes[field]
+
+
+def tiny_config(**settings: Any) -> dict[str, Any]:
+    """Keys that RecBole's base class reads, plus ``settings``; an unknown key is a KeyError."""
+    fields = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "NEG_PREFIX": "neg_"}
+    return {**fields, "device": "cpu", "train_batch_size": 64, **settings}
+
+
+def model_defaults(model: str) -> dict[str, Any]:
+    """Content of ``properties/model/<model>.yaml`` without the presets."""
+    values = yaml.safe_load((PROPERTIES / "model" / f"{model}.yaml").read_text()) or {}
+    values.pop("presets", None)
+    return values
+
+
+def tiny_modalities(
+    n_items: int, dims: Mapping[str, int], missing: float = 0.3, seed: int = 0
+) -> Modalities:
+    """Random modalities of which about ``missing`` of the rows are not observed; holes are 0."""
+    generator = torch.Generator().manual_seed(seed)
+    modalities = []
+    for name, dim in dims.items():
+        observed = torch.rand(n_items, generator=generator) >= missing
+        observed[0] = False
+        features = torch.randn(n_items, dim, generator=generator) * observed[:, None]
+        modalities.append(Modality(name, features, observed))
+    return Modalities(modalities)
+
+
+def tiny_dataset(
+    names: Sequence[str] = ("image", "text"), n_users: int = 13, n_items: int = 17, seed: int = 0
+) -> TinyDataset:
+    """Three distinct items a user; modality m has 5 + m features and 30 % holes (zeros)."""
+    generator = torch.Generator().manual_seed(seed)
+    picks = [torch.randperm(n_items - 1, generator=generator)[:3] + 1 for _ in range(1, n_users)]
+    users = torch.arange(1, n_users).repeat_interleave(3)
+    dims = {name: 5 + position for position, name in enumerate(names)}
+    modalities = tiny_modalities(n_items, dims, seed=seed)
+    return TinyDataset(users, torch.cat(picks), n_users, n_items, modalities)
+
+
+def tiny_batch(dataset: TinyDataset, size: int = 8, seed: int = 0) -> dict[str, Tensor]:
+    """One BPR batch: training pairs and uniformly drawn negatives (a negative may be known)."""
+    generator = torch.Generator().manual_seed(seed)
+    users, items = dataset.inter_feat["user_id"], dataset.inter_feat["item_id"]
+    rows = torch.randint(users.numel(), (size,), generator=generator)
+    negatives = torch.randint(1, dataset.num("item_id"), (size,), generator=generator)
+    return {"user_id": users[rows], "item_id": items[rows], "neg_item_id": negatives}
