@@ -1,4 +1,4 @@
-"""Run a model as RecBole users know it: ``python run_recbole_missing.py --model=.. --dataset=..``."""
+"""Train and test a model: ``python run_recbole_missing.py --model=.. --dataset=.. --key=value``."""
 
 from recbole_missing.cli import run
 

@@ -7,7 +7,7 @@ YAML > our model YAML (with the released values of a data set) > our overall > R
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ SETTINGS = {
     "preset": Text(),
     "learner": Choice("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
 }
-_RUNTIME = "model dataset config_files nproc world_size ip port offset local_rank".split()
+_OF_A_RUN = ["model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset"]
 
 
 def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> None:
@@ -99,7 +99,8 @@ def _check_names(config: Any, declared: set[str]) -> None:
     ours = getattr(config.model_class, "hyperparameters", None) is not None
     own = set(_model_properties(config.model, config.model_class))
     plugin = declared | set(properties.load(properties.root() / "overall.yaml")) | own
-    of_others = {key for name in properties.names("model") for key in properties.read("model", name)}
+    models = properties.names("model")
+    of_others = {key for name in models for key in properties.read("model", name)}
     recbole_keys = _recbole_keys()
     for key in config.external_config_dict:
         if key in plugin or key in recbole_keys or _belongs_to_a_modality(key):
@@ -115,11 +116,11 @@ def _belongs_to_a_modality(key: str) -> bool:
     return key.endswith(tuple(endings))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _recbole_keys() -> frozenset[str]:
     """Every setting that RecBole itself names: argument lists and all of its YAML files."""
     folder = Path(recbole.__file__).parent / "properties"
     files: Iterable[Path] = (path for path in folder.rglob("*.yaml") if "url" not in path.name)
     in_yaml = {key for path in files for key in properties.load(path)}
     lists = (general_arguments, training_arguments, evaluation_arguments, dataset_arguments)
-    return frozenset(in_yaml.union(_RUNTIME, *lists))
+    return frozenset(in_yaml.union(_OF_A_RUN, ["local_rank"], *lists))

@@ -150,7 +150,8 @@ def _expand(crow: Tensor) -> Tensor:
 def bipartite(users: Tensor, items: Tensor, n_users: int, n_items: int) -> SparseMatrix:
     """Binary user-item matrix R of shape ``(n_users, n_items)``; repeated edges count once."""
     edges = torch.unique(torch.stack([users, items]), dim=1)
-    return SparseMatrix(edges[0], edges[1], torch.ones(edges.shape[1]), (n_users, n_items))
+    ones = torch.ones(edges.shape[1], device=edges.device)
+    return SparseMatrix(edges[0], edges[1], ones, (n_users, n_items))
 
 
 def symmetric_norm(adjacency: SparseMatrix) -> SparseMatrix:

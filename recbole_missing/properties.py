@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def root() -> Path:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(kind: str, name: str) -> dict[str, Any]:
     path = root() / kind / f"{name}.yaml"
     return load(path) if path.is_file() else {}

@@ -9,7 +9,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     default = Path(__file__).parent / "golden"
-    text = "folder of golden npz files, see test_golden.py"
+    text = "folder of golden npz files (write --golden-dir=FOLDER), see test_golden.py"
     parser.addoption("--golden-dir", type=Path, default=default, help=text)
 
 

@@ -1,4 +1,4 @@
-"""A RecBole data set that carries modalities: split, mask, encode, impute, attach - in this order."""
+"""A RecBole data set with modalities: split, mask, encode, impute, attach, in this order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from recbole_missing.data import missing, sources
 from recbole_missing.data.modality import Modalities, Modality
 from recbole_missing.imputation import IMPUTERS, impute
-from recbole_missing.settings import Bool, Choice, ListOf, Optional, Text
+from recbole_missing.settings import Choice, ListOf, Optional, Text
 
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),
@@ -94,12 +94,14 @@ class MultimodalDataset(Dataset):
         has_history = torch.zeros(self.user_num, dtype=torch.bool)
         has_history[kept[self.uid_field]] = True
         test_inter = cat_interactions([test.inter_feat, moved]) if len(moved) else test.inter_feat
-        evaluated = (inter[has_history[inter[self.uid_field]]] for inter in (valid.inter_feat, test_inter))
+        evaluated = [
+            inter[has_history[inter[self.uid_field]]] for inter in (valid.inter_feat, test_inter)
+        ]
         self.logger.info(
             f"new items: {int(new.sum())} of {self.item_num - 1} items; {len(moved)} training "
-            f"interactions moved to test; {int((~has_history[1:]).sum())} users left without history."
+            f"interactions moved to test; {int((~has_history[1:]).sum())} users have none left."
         )
-        return [train.copy(kept), *(train.copy(inter) for inter in evaluated)]
+        return [train.copy(inter) for inter in (kept, *evaluated)]
 
     def _check_splits(self, splits: list[Any]) -> None:
         for name, split in zip(("training", "validation", "test"), splits):
@@ -147,7 +149,8 @@ class MultimodalDataset(Dataset):
         )
 
     def _interactions(self, train: Any) -> sparse.csr_matrix:
-        users, items = (train.inter_feat[field].numpy() for field in (self.uid_field, self.iid_field))
+        users = train.inter_feat[self.uid_field].numpy()
+        items = train.inter_feat[self.iid_field].numpy()
         ones = np.ones(len(users), dtype=np.float32)
         return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
 
@@ -161,9 +164,7 @@ def fingerprint(config: Any) -> str:
     names = list(config["modalities"] or ())
     prefixes = ("missing_", "new_item", "imputation", *(f"{name}_" for name in names))
     keys = sorted(
-        key
-        for key in config.final_config_dict
-        if key in DATA_SETTINGS or key.startswith(prefixes)
+        key for key in config.final_config_dict if key in DATA_SETTINGS or key.startswith(prefixes)
     )
     digest = hashlib.blake2b(repr([(key, config[key]) for key in keys]).encode(), digest_size=16)
     for path in _data_files(config, names):

@@ -3,13 +3,12 @@
 :func:`import_mmrec` reads MMRec's layout (enoche/MMRec): one ``<dataset>.inter`` with ``userID``,
 ``itemID`` and ``x_label`` (0 training, 1 validation, 2 test), ``<modality>_feat.npy`` with one row
 for each ``itemID``, optionally ``missed_img_itemIDs.csv``. :func:`import_dgmrec` reads the same
-plus the masks and new items that DGMRec (ptkjw1997/DGMRec) releases. Pickled masks go through an
-unpickler that knows integer arrays and nothing else.
+plus the masks and new items that DGMRec (ptkjw1997/DGMRec) releases. Pickled masks go through
+:mod:`recbole_missing.data.legacy_pickle`.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from recbole_missing.data.legacy_pickle import integers, kind_of, load_pickled_arrays
 from recbole_missing.data.missing import read_lines, write_missing_file, write_token_file
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
@@ -157,117 +157,6 @@ def import_dgmrec(
     return _publish(replace(layout, masks=_masks(layout), new_items=_new(layout)), target, "dgmrec")
 
 
-def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
-    """Read a ``.npy`` file that holds a pickled dict of integer arrays, as DGMRec's masks do.
-
-    The pickle may reconstruct numpy arrays of numbers and nothing else; they are rebuilt here
-    from their bytes, so not even numpy's own unpickling code runs.
-
-    Args:
-        path: the ``.npy`` file.
-
-    Returns:
-        The dict, with 1-D int64 arrays as values.
-
-    Raises:
-        ValueError: if the file is anything else; a pickle that asks for another function or
-            class is refused before that is imported.
-    """
-    path = Path(path)
-    loaded = _unpickle(path)
-    if isinstance(loaded, _PickledArray):
-        loaded = loaded.content
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        raise ValueError(f"{path}: must hold a dict from names to arrays, got {_kind(loaded)}.")
-    return {key: _integers(f"{path}, key {key!r}", value) for key, value in loaded.items()}
-
-
-class _PickledDtype:
-    """Stands for ``numpy.dtype`` in a pickle: numbers, or the object dtype of the outer array."""
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if not re.fullmatch(r"[iufb][1248]|O8?", code):
-            raise pickle.UnpicklingError(f"arrays of dtype {code!r} are not admitted")
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = {">": ">"}.get(state[1], "<")
-
-
-class _PickledArray:
-    """Stands for ``numpy._reconstruct``: an array rebuilt from shape, dtype and bytes."""
-
-    content: Any = None
-
-    def __init__(self, *_: Any) -> None:
-        """Ignore the subtype, shape and dtype of numpy's empty start."""
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran, data = state
-        if not dtype.code.startswith("O"):
-            flat = np.frombuffer(data, dtype=dtype.order + dtype.code)
-            self.content = flat.reshape(shape, order="F" if fortran else "C").copy()
-        elif shape == ():
-            (self.content,) = data
-        else:
-            raise pickle.UnpicklingError("arrays of objects are not admitted")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what the pickle of a numpy array (numpy 1 or 2) names, replaced by the stand-ins."""
-
-    admitted: Mapping[tuple[str, str], Any] = {
-        ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
-        ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
-        ("numpy", "ndarray"): "ndarray",
-        ("numpy", "dtype"): _PickledDtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for ``module.name``, or refuse."""
-        if (module, name) not in self.admitted:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
-        return self.admitted[module, name]
-
-
-def _unpickle(path: Path) -> Any:
-    """The object of an object ``.npy`` file; whatever is wrong with the file is a ValueError."""
-    if not path.is_file():
-        raise ValueError(f"{path}: must be a .npy file, got no such file; check the path.")
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = read_header(file)
-            if shape != () or dtype != np.dtype(object):
-                raise pickle.UnpicklingError(f"its array is {dtype} of shape {shape}")
-            return _ArrayUnpickler(file).load()
-        except Exception as error:  # a hostile pickle can raise anything
-            raise ValueError(
-                f"{path}: must be one pickled dict of integer arrays in a .npy file, got "
-                f"{type(error).__name__}: {error}; do not load this file by other means unless "
-                f"you made it."
-            ) from error
-
-
-def _integers(who: str, value: Any) -> NDArray[np.int64]:
-    """The 1-D integer array of a stand-in; empty arrays of any number type count as integers."""
-    array = value.content if isinstance(value, _PickledArray) else value
-    fits = isinstance(array, np.ndarray) and array.ndim == 1
-    if not fits or (array.dtype.kind not in "iu" and array.size):
-        raise ValueError(f"{who}: must be a 1-D array of integers, got {_kind(array)}.")
-    return array.astype(np.int64)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}, shape {value.shape}"
-    return f"a {type(value).__name__}"
-
-
 def _target(source: Path, name: str, output: Path, force: bool) -> Path:
     """The folder to write, once it is sure that writing it loses nothing."""
     if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
@@ -398,7 +287,7 @@ def _read_features(path: Path) -> NDArray[Any]:
     """The matrix as it is, mapped from disk."""
     matrix = _load(path)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: must be a matrix of numbers, got {_kind(matrix)}.")
+        raise ValueError(f"{path}: must be a matrix of numbers, got {kind_of(matrix)}.")
     return matrix
 
 
@@ -408,7 +297,7 @@ def _load(path: Path) -> NDArray[Any]:
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path}: must be a whole, unpickled .npy file, got: {error}") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: must be one .npy array, got {_kind(array)}.")
+        raise ValueError(f"{path}: must be one .npy array, got {kind_of(array)}.")
     return array
 
 
@@ -506,7 +395,7 @@ def _new(layout: _Layout) -> list[str]:
             layout.notes.append(f"{listed.name}: not read; {deleted.name} says what is new")
     elif listed.exists():
         n_rows = min(map(len, layout.features.values()))
-        items = _in_range(str(listed), _integers(str(listed), _load(listed)), n_rows)
+        items = _in_range(str(listed), integers(str(listed), _load(listed)), n_rows)
         new = set(_known(listed.name, {str(item): [] for item in items}, layout))
     else:
         new = set()

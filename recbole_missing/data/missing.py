@@ -15,6 +15,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[s
 
     The file is tab separated: a header ``item_id:token``, ``missing:token_seq``, then one line
     for each item that lacks something: its token and the names of the modalities that it lacks,
-    separated by single spaces.
+    separated by single spaces. Modalities that a run does not use are passed over with a warning,
+    so that one file serves every choice of them.
 
     Args:
         path: the file.
@@ -183,8 +185,8 @@ def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[s
         Bool ``(n_items, n_modalities)``, True where missing.
 
     Raises:
-        ValueError: if the file is absent or ill-formed, repeats an item, or names an item or a
-            modality that the data set does not have.
+        ValueError: if the file is absent or ill-formed, repeats an item, names an item that the
+            data set does not have, or names none of the modalities.
     """
     path = Path(path)
     lines = read_lines(path)
@@ -193,7 +195,8 @@ def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[s
             f"{path}: the first line must be {HEADER!r}, got {(lines or [''])[0]!r}; "
             f"write the file with write_missing_file."
         )
-    rows = [_missing_line(path, number, line, names) for number, line in enumerate(lines[1:], 2)]
+    rows = [_missing_line(path, number, line) for number, line in enumerate(lines[1:], 2)]
+    _check_names(path, {name for _, lacks in rows for name in lacks}, names)
     missing = np.zeros((len(tokens), len(names)), dtype=bool)
     for item, (_, lacks) in zip(_item_ids(path, [token for token, _ in rows], tokens), rows):
         missing[item] = [name in lacks for name in names]
@@ -350,23 +353,26 @@ def _patterns(n: int, n_modalities: int) -> BoolArray:
     return (codes[:, None] >> np.arange(n_modalities)) % 2 == 1
 
 
-def _missing_line(
-    path: Path, number: int, line: str, names: Sequence[str]
-) -> tuple[str, list[str]]:
+def _missing_line(path: Path, number: int, line: str) -> tuple[str, list[str]]:
     """Item token and modality names of one line of a missing file."""
     cells = line.split("\t")
-    if len(cells) != 2 or not all(cells):
+    if len(cells) != 2 or not all([cells[0], *cells[1].split(" ")]):
         raise ValueError(
             f"{path}: line {number} must be an item token, a tab and the modalities that the item "
             f"lacks, got {line!r}; leave out items that lack nothing."
         )
     lacks = cells[1].split(" ")
-    for name in lacks:
-        if name not in names:
-            raise ValueError(f"{path}, line {number}: " + unknown("modality", name, names))
     if len(set(lacks)) != len(lacks):
         raise ValueError(f"{path}: line {number} must name a modality once, got {line!r}; fix it.")
     return cells[0], lacks
+
+
+def _check_names(path: Path, found: set[str], names: Sequence[str]) -> None:
+    unused = sorted(found.difference(names))
+    if unused and len(unused) == len(found):
+        raise ValueError(f"{path}: " + unknown("modality", unused[0], names))
+    if unused:
+        getLogger().warning(f"{path}: speaks of {unused}, which are not in `modalities`; ignored.")
 
 
 def _item_ids(path: Path, found: Sequence[str], tokens: Sequence[str]) -> IntArray:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,11 @@ class Modality:
     def __post_init__(self) -> None:
         """Check shapes, dtypes and the padding row."""
         who = f"modality {self.name!r}"
-        if not self.name.isidentifier():
-            raise ValueError(f"{who}: the name must be an identifier such as 'image'; rename it.")
+        if not self.name.isidentifier() or hasattr(nn.ModuleDict, self.name):
+            raise ValueError(
+                f"{who}: the name must be an identifier such as 'image' that torch's ModuleDict "
+                "does not use itself; rename it."
+            )
         if self.features.dim() != 2 or self.features.dtype != torch.float32:
             raise ValueError(
                 f"{who}: features must be a float32 matrix (n_items, dim), "

@@ -1,20 +1,19 @@
 """DGMRec: general and specific parts of each modality, gated by taste; missing ones are generated.
 
-Paper:   Kim, Kim, Kim et al., "Disentangling and Generating Modalities for Recommendation in
-         Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
+Paper:   Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation
+         in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
 Code:    https://github.com/ptkjw1997/DGMRec, src/models/dgmrec.py, src/utils/mi_estimator.py,
          branch main (extended version of the paper), cd8f00d (read for facts)
-Follows: code. The gate is the mean over an item's users of tanh(W_m e_u), one for both parts; the
-         free user-preference tables of the release reach no number and are left out.
-Quirks:  Scores use the kNN graphs of construction, which no refresh reaches; the conference code
-         differs (`score_on_refreshed_graph`). Feature tables are trained and are also what
-         reconstruction aims at. The second intra term uses the inter temperature. Generators and
-         translators learn on gated and on propagated parts and serve on raw ones; CLUB learns on
-         raw parts and judges propagated ones. Only items lacking exactly one modality are
-         generated. From the third modality on there is no CLUB and no user-level inter term, the
-         intra term compares general parts, and only generated items are refreshed
-         (`treat_modalities_alike` ends this). With new items the training graphs isolate these
-         but link mean-imputed rows, and refreshed rows may choose new items as neighbours.
+Follows: code. The gate is the mean over an item's users of tanh(W_m e_u), one for both parts; free
+         tables of user preferences exist in the release but reach no number.
+Quirks:  Scores use the kNN graphs of construction, which no refresh reaches (the conference code
+         differs: `score_on_refreshed_graph`). Feature tables are trained, and reconstruction aims
+         at them. The second intra term has the inter temperature. Generators, translators and
+         CLUB see raw parts in one place, propagated ones in another. Only items lacking exactly
+         one modality are generated. Modalities beyond the second have no CLUB and no user-level
+         inter term, their intra term compares general parts, and three or more refresh generated
+         items only (`treat_modalities_alike` ends this). With new items the training graphs
+         isolate these but link mean-imputed rows, and refreshed rows may choose new items.
 """
 
 from __future__ import annotations
@@ -28,13 +27,12 @@ from torch import Tensor, nn
 
 from recbole_missing import graph
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import feature_table, xavier_table
+from recbole_missing.nn.layers import xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 from recbole_missing.settings import Bool, Choice, Float, Int
 
 CLUB_HIDDEN, CLUB_STEPS, CLUB_ROWS = 32, 5, 2048
-EPOCHS_PER_REFRESH = 5
-ID_REG_WEIGHT = 1e-5
+EPOCHS_PER_REFRESH, ID_REG_WEIGHT = 5, 1e-5
 
 
 def perturb(x: Tensor) -> Tensor:
@@ -52,18 +50,12 @@ class ModalityNetwork(nn.Module):
     def __init__(self, dim: int, size: int, n_others: int) -> None:
         """Create them; without other modalities there is no translator."""
         super().__init__()
-        self.projection, self.specific_encoder = nn.Linear(dim, size), nn.Linear(dim, size)
+        self.encoder = nn.Linear(dim, 2 * size)  # proj_m and spec_m in one product
         self.gate = nn.Linear(size, size, bias=False)
         self.decoder = nn.Linear(2 * size, dim)
         self.generator = _two_layers(size, size, size, nn.Tanh())
         if n_others:
             self.translator = _two_layers(n_others * size, size, size, nn.Tanh())
-
-    def project(self, features: Tensor) -> Tensor:
-        """Projection and specific encoding side by side, in one pass over the wide features."""
-        layers = (self.projection, self.specific_encoder)
-        weight = torch.cat([layer.weight for layer in layers])
-        return F.linear(features, weight, torch.cat([layer.bias for layer in layers]))
 
 
 class ClubEstimator(nn.Module):
@@ -97,8 +89,8 @@ class ClubEstimator(nn.Module):
 class DGMRec(MultimodalRecommender):
     """Disentangling and generating modalities.
 
-    *Parts* are tensors ``(n, M, 2, d)``: of each item or user and each of the M modalities the
-    general part (0) and the specific part (1), d = ``embedding_size``.
+    *Parts* are tensors ``(n, M, 2, d)``: the general (0) and the specific part (1) of each item
+    or user in each of the M modalities; d = ``embedding_size``.
     """
 
     hyperparameters = {
@@ -124,44 +116,36 @@ class DGMRec(MultimodalRecommender):
         self.shared_encoder = nn.Linear(size, size)
         self.features, self.networks = nn.ParameterDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
-            self.features[name] = feature_table(modality)
+            self.features[name] = nn.Parameter(modality.features[1:].clone())  # no padding row
             self.networks[name] = ModalityNetwork(modality.dim, size, count - 1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
+        for layer in [layer for layer in self.modules() if isinstance(layer, nn.Linear)]:
+            nn.init.xavier_uniform_(layer.weight)
         self.n_full = count if self.treat_modalities_alike else min(count, 2)
-        n_clubs = self.n_full if self.club_weight else 0
-        self.clubs = nn.ModuleDict({m: ClubEstimator(size) for m in [*self.modalities][:n_clubs]})
+        full = [name for name in list(self.modalities)[: self.n_full] if self.club_weight > 0]
+        self.clubs = nn.ModuleDict({name: ClubEstimator(size) for name in full})
         self.pairs = [(a, (a + 1) % count) for a in range(count if count > 2 else count - 1)]
+        self._build_graphs(dataset)
+        missing = torch.stack([modality.missing for modality in self.modalities.values()], dim=1)
+        self.anything_missing = bool(missing.any())
+        most = max(count - 1, 1) if self.treat_modalities_alike else 1
+        generated = missing & (missing.sum(dim=1, keepdim=True) <= most)
+        self.register_buffer("generated", generated)  # both (n_items, M)
+        self.register_buffer("refreshed", missing if self.n_full == count else generated)
+        self.register_buffer("epochs_started", torch.zeros((), dtype=torch.long))
 
+    def _build_graphs(self, dataset: Any) -> None:
         interactions = self.user_item_matrix(dataset)
         self.user_item_graph = graph.symmetric_norm(interactions)
         self.users_from_items = graph.row_mean_norm(interactions)
         self.items_from_users = graph.row_mean_norm(interactions.transposed())
-        self._build_modality_graphs()
-        self._mark_missing()
-
-    def _build_modality_graphs(self) -> None:
         self.training_graphs, self.inference_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
-            wanted = [(modality.observed, self.knn_missing)] * 2
+            features, k = modality.features, self.knn_k
+            nearest = graph.knn_graph(features, k, modality.observed, self.knn_missing)
+            self.inference_graphs[name] = graph.row_sum_norm(nearest)
             if self.new_items.any():
-                wanted[0] = (~self.new_items, "isolated")
-            self.training_graphs[name], self.inference_graphs[name] = (
-                graph.row_sum_norm(graph.knn_graph(modality.features, self.knn_k, *choice))
-                for choice in wanted
-            )
-
-    def _mark_missing(self) -> None:
-        """Whose features are generated, whose graph rows refreshed: bool ``(n_items, M)``."""
-        missing, count = ~self.observed, len(self.modalities)
-        missing[0] = False
-        self.anything_missing = bool(missing.any())
-        limit = max(count - 1, 1) if self.treat_modalities_alike else 1
-        generated = missing & (missing.sum(dim=1, keepdim=True) <= limit)
-        self.register_buffer("generated", generated)
-        self.register_buffer("refreshed", missing if self.n_full == count else generated)
-        self.register_buffer("epochs_started", torch.zeros((), dtype=torch.long))
+                nearest = graph.knn_graph(features, k, ~self.new_items, "isolated")
+            self.training_graphs[name] = graph.row_sum_norm(nearest)
 
     def auxiliary_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CLUB estimators."""
@@ -170,24 +154,22 @@ class DGMRec(MultimodalRecommender):
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
         """Fit the estimators, generate the missing features, refresh every fifth time."""
         self.epochs_started += 1
-        raw = self._raw_parts(self._real_features()).detach()
+        raw = self._raw_parts().detach()
         for _ in range(CLUB_STEPS if self.clubs else 0):
             sample = torch.randperm(self.n_items - 1, device=raw.device)[:CLUB_ROWS] + 1
             judged = zip(self.clubs.values(), raw[sample].unbind(dim=1))
             minimise(sum(club.negative_log_likelihood(parts) for club, parts in judged))
         self._generate(raw, self.training_graphs, ~self.new_items)
-        self._refresh(self.training_graphs, ~self.new_items)
-        if self.score_on_refreshed_graph:
-            self._refresh(self.inference_graphs, ~self.new_items)
+        scored = [self.inference_graphs] if self.score_on_refreshed_graph else []
+        self._refresh(~self.new_items, self.training_graphs, *scored)
 
     @torch.no_grad()
     def on_validation_start(self) -> None:
         """Generate the features of new items and refresh their rows of the inference graphs."""
         if self.new_items.any():
-            raw = self._raw_parts(self._real_features())
-            self._generate(raw, self.inference_graphs, self.new_items)
+            self._generate(self._raw_parts(), self.inference_graphs, self.new_items)
             if self.refresh_inference_graph:
-                self._refresh(self.inference_graphs, self.new_items)
+                self._refresh(self.new_items, self.inference_graphs)
 
     @torch.no_grad()
     def _generate(self, raw: Tensor, graphs: nn.ModuleDict, items: Tensor) -> None:
@@ -195,47 +177,48 @@ class DGMRec(MultimodalRecommender):
         parts = self._propagate(self._invent(raw[:, :, 0], self._gates()), graphs)
         for j, (name, network) in enumerate(self.networks.items()):
             rows = (self.generated[:, j] & items).nonzero()[:, 0]
-            self.features[name][rows] = network.decoder(perturb(parts[rows, j].flatten(1)))
+            self.features[name][rows - 1] = network.decoder(perturb(parts[rows, j].flatten(1)))
 
-    def _refresh(self, graphs: nn.ModuleDict, items: Tensor) -> None:
+    def _refresh(self, items: Tensor, *chosen: nn.ModuleDict) -> None:
         """Blend rows of ``items`` with graphs of the current features, every fifth epoch."""
-        late = int(self.epochs_started) % EPOCHS_PER_REFRESH
-        if late or not self.anything_missing or self.avg_lambda == 0:
+        useful = self.anything_missing and self.avg_lambda > 0
+        if self.epochs_started % EPOCHS_PER_REFRESH or not useful:
             return
-        for j, (name, features) in enumerate(self.features.items()):
-            current = graph.knn_graph(features.detach(), self.knn_k, self.observed[:, j])
+        for j, (name, table) in enumerate(self.features.items()):
+            features = F.pad(table.detach(), (0, 0, 1, 0))
+            current = graph.knn_graph(features, self.knn_k, self.observed[:, j])
             current, rows = graph.row_sum_norm(current), self.refreshed[:, j] & items
-            graphs[name] = graph.blend_rows(graphs[name], current, rows, self.avg_lambda)
+            for graphs in chosen:
+                graphs[name] = graph.blend_rows(graphs[name], current, rows, self.avg_lambda)
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Collaborative vectors plus all parts of all modalities."""
-        users, items = self._collaborative()
-        gated = self._raw_parts(self._real_features()) * self._gates()[:, :, None]
-        item_parts = self._propagate(gated, self.inference_graphs)
-        return self._fuse(users, self._user_parts(item_parts)), self._fuse(items, item_parts)
+        vectors, parts = self._forward(self._raw_parts(), self._gates(), self.inference_graphs)
+        return self._fuse(vectors[0], parts[0]), self._fuse(vectors[1], parts[1])
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """The terms of the release; a term without weight or without meaning here is left out."""
         batch = self.batch(interaction)
-        features, gates = self._real_features(), self._gates()
-        raw = self._raw_parts(features)
-        item_parts = self._propagate(raw * gates[:, :, None], self.training_graphs)
-        tables = (self._user_parts(item_parts).flatten(1), item_parts.flatten(1))
-        ids = self.gather(*self._collaborative(), batch)
-        parts = [rows.view(-1, *raw.shape[1:]) for rows in self.gather(*tables, batch)]
+        raw, gates = self._raw_parts(), self._gates()
+        vectors, (user_parts, item_parts) = self._forward(raw, gates, self.training_graphs)
+        ids = self.gather(*vectors, batch)
+        rows = self.gather(user_parts.flatten(1), item_parts.flatten(1), batch)
+        parts = [block.view(-1, *raw.shape[1:]) for block in rows]
+        blocks = zip(item_parts[1:].detach().unbind(dim=1), self.networks.values())
+        decoded = (network.decoder(perturb(block.flatten(1))) for block, network in blocks)
+        recon = sum(F.mse_loss(*pair) for pair in zip(decoded, self.features.values()))
         intra_modal, align = self._user_item_contrasts(ids, parts)
         reg = self.reg_weight * norm_loss(*parts[1].sum(dim=2).unbind(dim=1))
         terms = {
             "bpr": bpr_loss(*(self._fuse(*pair) for pair in zip(ids, parts))),
             "reg": ID_REG_WEIGHT * norm_loss(*ids) + reg,
-            "recon": self.recon_weight * self._reconstruction(features, item_parts[1:].detach()),
+            "recon": self.recon_weight * recon,
             "intra_modal": self.intra_modal_weight * intra_modal,
             "align": self.align_weight * align,
         }
         items = torch.unique(torch.cat(batch[1:]))
         if self.inter_modal_weight and self.pairs:
-            inter = self._inter_modal(raw, items, parts[0])
-            terms["inter_modal"] = self.inter_modal_weight * inter
+            terms["inter_modal"] = self.inter_modal_weight * self._inter_modal(raw, items, parts[0])
         if self.clubs:
             judged = zip(self.clubs.values(), item_parts[1:].unbind(dim=1))
             terms["club"] = self.club_weight * sum(club.bound(block) for club, block in judged)
@@ -244,18 +227,18 @@ class DGMRec(MultimodalRecommender):
             terms["generation"] = self.generation_weight * generation
         return terms
 
-    def _real_features(self) -> list[Tensor]:
-        """Feature tables without the padding row, ``(n_items - 1, dim)`` each."""
-        return [table[1:] for table in self.features.values()]
-
-    def _collaborative(self) -> tuple[Tensor, Tensor]:
+    def _forward(self, raw: Tensor, gates: Tensor, graphs: nn.ModuleDict) -> tuple[Any, Any]:
+        """Collaborative vectors ``(n, d)`` and parts, each of all users and of all items."""
         tables = (self.user_table, self.item_table)
-        return graph.light_gcn(self.user_item_graph, *tables, self.n_ui_layers)
+        vectors = graph.light_gcn(self.user_item_graph, *tables, self.n_ui_layers)
+        items = self._propagate(raw * gates[:, :, None], graphs)
+        users = (self.users_from_items @ items.flatten(1)).view(-1, *items.shape[1:])
+        return vectors, (users, items)
 
-    def _raw_parts(self, features: list[Tensor]) -> Tensor:
+    def _raw_parts(self) -> Tensor:
         """Item parts as encoded, before gate and graph; the padding row is zero."""
-        pairs = zip(self.networks.values(), features)
-        encoded = torch.stack([network.project(table) for network, table in pairs], dim=1)
+        pairs = zip(self.networks.values(), self.features.values())
+        encoded = torch.stack([network.encoder(table) for network, table in pairs], dim=1)
         general, specific = encoded.chunk(2, dim=2)
         general = self.shared_encoder(torch.tanh(general))
         parts = torch.sigmoid(torch.stack([general, specific], dim=2))
@@ -274,19 +257,13 @@ class DGMRec(MultimodalRecommender):
             blocks = [adjacency @ block for adjacency, block in zip(graphs.values(), blocks)]
         return torch.stack(blocks, dim=1).view_as(parts)
 
-    def _user_parts(self, item_parts: Tensor) -> Tensor:
-        return (self.users_from_items @ item_parts.flatten(1)).view(-1, *item_parts.shape[1:])
-
     def _fuse(self, collaborative: Tensor, parts: Tensor) -> Tensor:
         """All general parts count as one (their mean), every specific part as one."""
         content = parts[:, :, 0].mean(dim=1) + parts[:, :, 1].sum(dim=1)
         return collaborative + content / (parts.shape[1] + 1)
 
     def _invent(self, general: Tensor, gates: Tensor, noisy: bool = False) -> Tensor:
-        """Parts made without the modality: translated from the others, generated from the gate.
-
-        Both arguments are ``(n, M, d)``. A lone modality keeps its general part.
-        """
+        """General parts translated from those of the others, specific parts made from gates."""
         made, noise = [], perturb if noisy else torch.clone
         for j, network in enumerate(self.networks.values()):
             others = general.roll(-(j + 1), dims=1)[:, :-1].flatten(1)  # j+1, j+2, ... cyclic
@@ -294,17 +271,12 @@ class DGMRec(MultimodalRecommender):
             made.append(torch.stack([own, network.generator(noise(gates[:, j]))], dim=1))
         return torch.stack(made, dim=1)
 
-    def _reconstruction(self, features: list[Tensor], parts: Tensor) -> Tensor:
-        """Decoded parts against the current features of all items, generated ones included."""
-        blocks = zip(self.networks.values(), parts.flatten(2).unbind(dim=1), features)
-        return sum(F.mse_loss(net.decoder(perturb(block)), table) for net, block, table in blocks)
-
     def _user_item_contrasts(self, ids: list[Tensor], parts: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Intra-modal term (user against positive item) and alignment (collaborative, general)."""
         users, items = parts[:2]
         general = [block[:, :, 0].sum(dim=1) for block in (users, items)]
-        kinds = [int(j < self.n_full) for j in range(len(self.networks))]
-        pairs = [(users[:, j, kind], items[:, j, kind]) for j, kind in enumerate(kinds)]
+        kinds = enumerate([1] * self.n_full + [0] * (len(self.networks) - self.n_full))
+        pairs = [(users[:, j, kind], items[:, j, kind]) for j, kind in kinds]
         intra = sum(info_nce(*pair, self.intra_modal_temperature) for pair in [ids[:2], *pairs])
         intra = intra + info_nce(*general, self.inter_modal_temperature)
         return intra, sum(info_nce(*pair, self.align_temperature) for pair in zip(ids, general))
@@ -318,10 +290,7 @@ class DGMRec(MultimodalRecommender):
         return sum(info_nce(block[:, a], block[:, b], temperature) for block, (a, b) in blocks)
 
     def _generation(self, raw: Tensor, gates: Tensor, parts: Tensor, items: Tensor) -> Tensor:
-        """Invented against actual parts: general if complete, specific if observed.
-
-        Targets are propagated general and raw specific parts of the batch's distinct items.
-        """
+        """Invented parts against propagated general (if complete), raw specific (if observed)."""
         general, specific = parts[:, :, 0].index_select(0, items), raw[items, :, 1]
         made = self._invent(general, gates.index_select(0, items), noisy=True)
         errors = (made - torch.stack([general, specific], dim=2)).square().mean(dim=3)

@@ -98,7 +98,7 @@ class FREEDOM(MultimodalRecommender):
         """Users and items, ``(n, d)``: the pruned graph in training, the full one for scores."""
         graph = self.pruned if self.training else self.user_item
         users, items = light_gcn(graph, self.user, self.item, self.n_ui_layers)
-        smooth = self.item
+        smooth: Tensor = self.item
         for _ in range(self.n_mm_layers):
             smooth = self.item_graph @ smooth
         return users, items + smooth
@@ -126,5 +126,5 @@ class FREEDOM(MultimodalRecommender):
             graph = knn_graph(x, self.knn_k, observed, self.knn_missing, weighted=False)
             items, neighbours, values = row_sum_norm(graph).edges()
             edges.append((items, neighbours, weight * values))
-        shape = (self.n_items, self.n_items)
-        return SparseMatrix(*(torch.cat(parts) for parts in zip(*edges)), shape)
+        items, neighbours, values = (torch.cat(parts) for parts in zip(*edges))
+        return SparseMatrix(items, neighbours, values, (self.n_items, self.n_items))

@@ -80,8 +80,8 @@ class MGCN(MultimodalRecommender):
 
         Attention and gates look at one node at a time, so only the batch's nodes pass them.
         """
-        user_ids, *item_ids = self.batch(interaction)
-        item_ids = torch.cat(item_ids)
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        item_ids = torch.cat([positive_ids, negative_ids])
         all_users, all_items = self._behaviour()
         user_content, item_content = self._content()
         users, items = rows(all_users, user_ids), rows(all_items, item_ids)

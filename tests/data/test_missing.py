@@ -164,7 +164,7 @@ def test_missing_file_round_trip(tmp_path):
         (HEADER + "x\ttext\n\n", "line 3 must be"),
         (HEADER + "x\t\n", "line 2 must be"),
         (HEADER + "x\ttext\timage\n", "line 2 must be"),
-        (HEADER + "x\ttext  image\n", "line 2: Unknown modality ''"),
+        (HEADER + "x\ttext  image\n", "line 2 must be"),
         (HEADER + "x\ttext text\n", "name a modality once"),
         (HEADER + "x\timages\n", "Unknown modality 'images'. Did you mean 'image'"),
         (HEADER + "x\ttext\nx\timage\n", r"several for \['x'\]"),

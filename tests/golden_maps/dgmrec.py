@@ -64,8 +64,6 @@ def names(modalities: Any) -> dict[str, str | Published]:
         theirs = PREFIXES[letter(name)]
         mapped[f"features.{name}"] = f"{theirs}_embedding.weight"
         layers = {
-            "projection": f"{theirs}_encoder",
-            "specific_encoder": f"{theirs}_encoder_s",
             "decoder": f"{theirs}_decoder",
             **{f"generator.{layer}": f"{theirs}_gen.{layer}" for layer in (0, 2)},
             **{f"translator.{k}": f"{TRANSLATORS[letter(name)]}.{k}" for k in (0, 2)},
@@ -73,10 +71,17 @@ def names(modalities: Any) -> dict[str, str | Published]:
         for ours, layer in layers.items():
             mapped[f"networks.{name}.{ours}.weight"] = f"{layer}.weight"
             mapped[f"networks.{name}.{ours}.bias"] = f"{layer}.bias"
+        for kind in ("weight", "bias"):
+            halves = (f"{theirs}_encoder.{kind}", f"{theirs}_encoder_s.{kind}")
+            mapped[f"networks.{name}.encoder.{kind}"] = Published(halves, stacked)
         mapped[f"networks.{name}.gate.weight"] = f"{theirs}_g_filter_trans.weight"
         if position < 2:
             mapped.update(club_names(name, f"item_{theirs}_estimator"))
     return mapped
+
+
+def stacked(*arrays: np.ndarray) -> np.ndarray:
+    return np.concatenate(arrays)
 
 
 def club_names(name: str, theirs: str) -> dict[str, str]:
@@ -119,13 +124,13 @@ def prepare(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
 
 def extra(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
     """Collaborative vectors, raw parts and gates at the initial parameters."""
-    users, items = model._collaborative()
+    raw, gates = model._raw_parts(), model._gates()
+    (users, items), _ = model._forward(raw, gates, model.training_graphs)
     same(users[1:], npz["trace/cge_user"], "collaborative users")
     same(items[1:], npz["trace/cge_item"], "collaborative items")
-    parts, gates = model._raw_parts(model._real_features()), model._gates()
     for j, name in enumerate(model.modalities):
-        same(parts[1:, j, 0], npz[f"trace/general_{letter(name)}"], f"general part of {name}")
-        same(parts[1:, j, 1], npz[f"trace/specific_{letter(name)}"], f"specific part of {name}")
+        same(raw[1:, j, 0], npz[f"trace/general_{letter(name)}"], f"general part of {name}")
+        same(raw[1:, j, 1], npz[f"trace/specific_{letter(name)}"], f"specific part of {name}")
         same(gates[1:, j], npz[f"trace/filter_{letter(name)}"], f"gate of {name}")
 
 
@@ -149,10 +154,8 @@ def compare_state(model: DGMRec, npz: dict[str, np.ndarray], stage: str) -> None
     """Tables, graphs and, where stored, estimators."""
     state = dict(model.named_parameters())
     for ours, theirs in names(model.modalities).items():
-        if f"{stage}/{theirs}" in npz:
-            value = state[ours]
-            value = value[1:] if ours.startswith("features.") else value
-            same(value, npz[f"{stage}/{theirs}"], f"{ours} at {stage}", floor=6e-6)
+        if isinstance(theirs, str) and f"{stage}/{theirs}" in npz:
+            same(state[ours], npz[f"{stage}/{theirs}"], f"{ours} at {stage}", floor=6e-6)
     kinds = {"adj": model.training_graphs, "adj_infer": model.inference_graphs}
     for kind, graphs in kinds.items():
         for name in graphs:
