@@ -54,15 +54,11 @@ class ModalityNetwork(nn.Module):
         self.gate = nn.Linear(size, size, bias=False)
         self.decoder = nn.Linear(2 * size, dim)
         self.generator = _two_layers(size, size, size, nn.Tanh())
-        if n_others:
-            self.translator = _two_layers(n_others * size, size, size, nn.Tanh())
+        self.translator = _two_layers(n_others * size, size, size, nn.Tanh()) if n_others else None
 
 
 class ClubEstimator(nn.Module):
-    """Gaussian q(general | specific) of the CLUB bound; reads parts ``(rows, 2, d)``.
-
-    Source: Cheng et al., "CLUB: A Contrastive Log-ratio Upper Bound", ICML 2020, eq. 7 and 8.
-    """
+    """Gaussian q(general | specific) for parts ``(rows, 2, d)``; CLUB, Cheng et al., ICML 2020."""
 
     def __init__(self, size: int) -> None:
         """Create both networks, with torch's default initialisation."""
@@ -120,6 +116,9 @@ class DGMRec(MultimodalRecommender):
             self.networks[name] = ModalityNetwork(modality.dim, size, count - 1)
         for layer in [layer for layer in self.modules() if isinstance(layer, nn.Linear)]:
             nn.init.xavier_uniform_(layer.weight)
+        for network in self.networks.values():
+            for half in network.encoder.weight.data.chunk(2):
+                nn.init.xavier_uniform_(half)
         self.n_full = count if self.treat_modalities_alike else min(count, 2)
         full = [name for name in list(self.modalities)[: self.n_full] if self.club_weight > 0]
         self.clubs = nn.ModuleDict({name: ClubEstimator(size) for name in full})
@@ -267,7 +266,7 @@ class DGMRec(MultimodalRecommender):
         made, noise = [], perturb if noisy else torch.clone
         for j, network in enumerate(self.networks.values()):
             others = general.roll(-(j + 1), dims=1)[:, :-1].flatten(1)  # j+1, j+2, ... cyclic
-            own = network.translator(noise(others)) if self.pairs else general[:, j]
+            own = network.translator(noise(others)) if network.translator else general[:, j]
             made.append(torch.stack([own, network.generator(noise(gates[:, j]))], dim=1))
         return torch.stack(made, dim=1)
 
