@@ -40,20 +40,29 @@ _OF_A_RUN = ["model", "dataset", "config_files", "nproc", "world_size", "ip", "p
 def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> None:
     """Put our defaults over RecBole's, for general recommenders (ours and RecBole's own).
 
+    ``preset`` becomes the name of the data set whose released values are in force, or ``none``.
+
     Args:
         config: a RecBole config whose internal defaults have just been read.
         model, model_class, dataset: as RecBole resolved them.
+
+    Raises:
+        ValueError: if ``preset`` names a data set that the model has no released values for.
     """
     if model_class.type != ModelType.GENERAL:
         return
     overall = properties.load(properties.root() / "overall.yaml")
     of_model = _model_properties(model, model_class)
     presets = of_model.pop("presets", {})
-    preset = config.external_config_dict.get("preset", overall["preset"])
+    preset = config.external_config_dict.pop("preset", overall["preset"])
+    if preset == "auto":
+        preset = dataset if dataset in presets else "none"
+    if preset not in ("none", *presets):
+        choices = ", ".join(["auto", "none", *presets])
+        raise ValueError(f"{model}: preset must be one of {choices}, got {preset!r}.")
+    released = {**presets.get(preset, {}), "preset": preset}
     of_dataset = properties.read("dataset", dataset)
-    config.internal_config_dict.update(
-        {**overall, **of_model, **_released(model, presets, preset, dataset), **of_dataset}
-    )
+    config.internal_config_dict.update({**overall, **of_model, **released, **of_dataset})
 
 
 def _model_properties(model: str, model_class: Any) -> dict[str, Any]:
@@ -61,21 +70,6 @@ def _model_properties(model: str, model_class: Any) -> dict[str, Any]:
     if own is None:
         return properties.read("model", model)
     return dict(own) if isinstance(own, Mapping) else properties.load(Path(own))
-
-
-def _released(
-    model: str, presets: Mapping[str, Any], preset: str, dataset: str
-) -> Mapping[str, Any]:
-    """Values that ``preset`` selects: of this data set (auto), of the one named, or none."""
-    if preset == "none" or (preset == "auto" and dataset not in presets):
-        return {}
-    name = dataset if preset == "auto" else preset
-    if name not in presets:
-        raise ValueError(
-            f"{model}: preset must be one of auto, none, {', '.join(presets)}, got {preset!r}."
-        )
-    getLogger().info(f"{model}: released values for data set {name!r}: {presets[name]}.")
-    return presets[name]
 
 
 def check(config: Any) -> None:

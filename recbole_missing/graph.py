@@ -294,12 +294,20 @@ def _top_similar(
 
 
 def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows and, for every row, which of them it equals."""
-    bytes_of_rows = np.ascontiguousarray((rows + 0.0).cpu().numpy())  # + 0.0 turns -0.0 into 0.0
-    keys = bytes_of_rows.view(np.dtype((np.void, bytes_of_rows.dtype.itemsize * rows.shape[1])))
-    _, first, position = np.unique(keys.ravel(), return_index=True, return_inverse=True)
-    first, position = torch.from_numpy(first), torch.from_numpy(position)
-    return rows[first.to(rows.device)], position.to(rows.device)
+    """Return the distinct rows and, for every row, which of them it equals.
+
+    Rows are told apart by a 64-bit hash of their bits, which is exact integer arithmetic and so
+    the same on every device.
+    """
+    generator = torch.Generator().manual_seed(0)
+    odd = 2 * torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator) + 1
+    odd = odd.to(rows.device)
+    bits = ((block + 0.0).view(torch.int32) for block in rows.split(1024))  # -0.0 becomes 0.0
+    keys = torch.cat([(block.long() * odd).sum(dim=1) for block in bits])
+    distinct, position = torch.unique(keys, return_inverse=True)
+    numbers = torch.arange(len(rows), device=rows.device)
+    first = numbers.new_full(distinct.shape, len(rows))
+    return rows[first.scatter_reduce(0, position, numbers, "amin")], position
 
 
 def _stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,9 @@ def published_cases(npz: dict[str, Any], method: str) -> list[tuple[str, dict[st
         if key.startswith(f"{method}__"):
             words, letter = key.split("__")[1].split("/")
             numbers = {word.strip("0123456789"): word for word in words.split("_")}
-            values = {name: int(word[len(name) :]) for name, word in numbers.items() if name != word}
+            values = {
+                name: int(word[len(name) :]) for name, word in numbers.items() if name != word
+            }
             cases.append((key, values, letter))
     assert cases, f"no stored result of {method}"
     return cases
@@ -188,7 +190,9 @@ def stored_adjacency(npz: dict[str, Any], top_k: int) -> sparse.csr_matrix:
 
 def same(actual: torch.Tensor, expected: np.ndarray, key: str) -> None:
     largest = np.abs(expected).max()
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6, atol=1e-6 * largest, err_msg=key)
+    np.testing.assert_allclose(
+        actual.numpy(), expected, rtol=1e-6, atol=1e-6 * largest, err_msg=key
+    )
 
 
 @pytest.mark.parametrize("method", ["feat_prop", "neigh_mean"])

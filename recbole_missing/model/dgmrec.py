@@ -290,7 +290,8 @@ class DGMRec(MultimodalRecommender):
 
     def _generation(self, raw: Tensor, gates: Tensor, parts: Tensor, items: Tensor) -> Tensor:
         """Invented parts against propagated general (if complete), raw specific (if observed)."""
-        general, specific = parts[:, :, 0].index_select(0, items), raw[items, :, 1]
+        targets = (parts[:, :, 0], raw[:, :, 1])
+        general, specific = (block.index_select(0, items) for block in targets)
         made = self._invent(general, gates.index_select(0, items), noisy=True)
         errors = (made - torch.stack([general, specific], dim=2)).square().mean(dim=3)
         observed = self.observed[items]

@@ -46,8 +46,10 @@ def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
     """
     if anchors.shape[0] == 0:
         return anchors.sum()
-    logits = F.normalize(anchors, eps=1e-12) @ F.normalize(others, eps=1e-12).T / temperature
-    return (torch.logsumexp(logits, dim=1) - logits.diagonal()).mean()
+    anchors = F.normalize(anchors, eps=1e-12) / temperature
+    others = F.normalize(others, eps=1e-12)
+    positive = (anchors * others).sum(dim=1)
+    return (torch.logsumexp(anchors @ others.T, dim=1) - positive).mean()
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:

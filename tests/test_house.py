@@ -1,0 +1,171 @@
+"""The house rules that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from helpers import PROPERTIES
+
+from recbole_missing import properties
+from recbole_missing.configuration import SETTINGS
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "recbole_missing"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODEL_FILES = [
+    path for path in (PACKAGE / "model").glob("*.py") if path.stem not in ("__init__", "base")
+]
+
+# What a file may import from the house; a folder stands for its files.
+MAY_IMPORT = {
+    "graph": [],
+    "settings": [],
+    "properties": [],
+    "nn/losses": [],
+    "nn/layers": ["data.modality", "graph"],
+    "data/modality": [],
+    "data/missing": ["data.modality", "settings"],
+    "data/encoders": [],
+    "data/files": ["settings"],
+    "data/aligned": [],
+    "data/sources": ["data.modality", "data.aligned", "data.encoders", "data.files", "settings"],
+    "data/legacy_pickle": [],
+    "data/importers": ["data.sources", "data.missing", "data.legacy_pickle"],
+    "data/sampling": [],
+    "data/dataset": ["data", "imputation", "graph", "settings", "version"],
+    "imputation": ["imputation", "data.modality", "graph", "settings"],
+    "model": ["model.base", "data.modality", "graph", "nn", "settings"],
+    "evaluation": ["evaluation"],
+    "checkpoint": [],
+    "configuration": ["properties", "settings", "data", "imputation"],
+    "trainer": ["checkpoint", "evaluation"],
+}
+USE_RECBOLE = {
+    "plugin", "configuration", "checkpoint", "trainer", "quick_start", "cli",
+    "data/dataset", "data/sampling", "model/base", "evaluation/groups",
+}  # fmt: skip
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=room)
+def test_import_directions(path: Path) -> None:
+    rules = [key for key in MAY_IMPORT if f"{room(path)}/".startswith(f"{key}/")]
+    house = {
+        name[len("recbole_missing.") :] for name in imports(path) if "recbole_missing." in name
+    }
+    if rules and path.name != "__init__.py":
+        allowed = MAY_IMPORT[max(rules, key=len)]
+        strangers = {n for n in house if not any(f"{n}.".startswith(f"{a}.") for a in allowed)}
+        assert not strangers, f"{room(path)} may import {allowed} from the house"
+    uses_recbole = any(f"{name}.".startswith("recbole.") for name in imports(path))
+    assert not uses_recbole or room(path) in USE_RECBOLE
+
+
+@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
+def test_model_docstrings(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    labels = re.findall(r"^(Paper|Code|Follows|Quirks):", text, flags=re.MULTILINE)
+    assert labels == ["Paper", "Code", "Follows", "Quirks"]
+    assert text.splitlines()[0].endswith("."), "the first line is one sentence"
+    assert re.search(r"\b(19|20)\d\d\b", text), "venue and year"
+    assert "https://" in text.split("Paper:")[1].split("Code:")[0], "the paper's URL"
+    assert re.search(r"\b[0-9a-f]{7,40}\b", text.split("Code:")[1]), "the commit consulted"
+
+
+@pytest.mark.parametrize("path", FILES, ids=room)
+def test_forbidden_strings(path: Path) -> None:
+    text = path.read_text()
+    for forbidden in (".cuda(", "allow_pickle=True", "weights_only=False", "TODO", "print(os"):
+        assert forbidden not in text
+    assert not re.search(r"(?<![\w.])eval\(", text)
+    if path in MODEL_FILES:
+        code = ast.unparse(_without_docstrings(ast.parse(text)))
+        assert not re.search(r"\b(image|text|audio|visual|textual|acoustic)\b", code)
+        for forbidden in (".to(self.device)", ".cpu()", "open(", "np.load"):
+            assert forbidden not in code
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        text = isinstance(body, list) and len(body) > 1 and isinstance(body[0], ast.Expr)
+        if text and isinstance(body[0].value, ast.Constant):
+            body.pop(0)
+    return tree
+
+
+def test_sizes() -> None:
+    for path in MODEL_FILES:
+        limit = 300 if path.stem == "dgmrec" else 200
+        assert len(path.read_text().splitlines()) <= limit, path
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                end = node.end_lineno or 0
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = end - body[0].lineno + 1 if body else 0
+                assert length <= 40, f"{path}: {node.name} has {length} lines"
+
+
+def test_every_model_has_a_file_of_its_name_and_a_yaml() -> None:
+    assert {path.stem for path in MODEL_FILES} == {name.lower() for name in MODELS}
+    assert properties.names("model") == sorted(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_yaml_states_what_the_class_declares(name: str) -> None:
+    values = properties.read("model", name)
+    presets = values.pop("presets", {})
+    declared = set(MODELS[name].hyperparameters)
+    training = set(values) - declared
+    assert declared <= set(values), "a default is absent"
+    known = set(properties.load(PROPERTIES / "overall.yaml")) | {
+        "train_batch_size",
+        "learning_rate",
+    }
+    known |= {"eval_step", "train_neg_sample_args"}
+    assert training <= known, f"keys that nobody declares: {training - known}"
+    for key, constraint in MODELS[name].hyperparameters.items():
+        assert constraint.accepts(values[key]), key
+    for preset in presets.values():
+        assert set(preset) <= declared | known
+        assert all(
+            MODELS[name].hyperparameters[k].accepts(preset[k]) for k in declared & set(preset)
+        )
+
+
+def test_overall_yaml_states_every_package_setting() -> None:
+    values = properties.load(PROPERTIES / "overall.yaml")
+    declared = dict(SETTINGS)
+    for imputer in IMPUTERS.values():
+        declared |= {f"imputation_{key}": limit for key, limit in imputer.hyperparameters.items()}
+    assert set(declared) - {"learner"} <= set(values)
+    assert all(declared[key].accepts(values[key]) for key in set(declared) & set(values))
+
+
+def test_a_line_of_yaml_explains_itself() -> None:
+    for path in PROPERTIES.glob("model/*.yaml"):
+        plain = path.read_text().split("presets:")[0]
+        for line in plain.splitlines():
+            if re.match(r"\w+:", line):
+                assert "#" in line or line.startswith("learning_rate"), f"{path.name}: {line}"

@@ -1,0 +1,204 @@
+"""One contract over MODELS x {1, 2, 3, 4} modalities of any name."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
+from recbole_missing.model.base import MultimodalRecommender
+
+NAMES = ("smell", "text", "hue", "price")
+
+
+@pytest.fixture(params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[1, 2, 3, 4], ids=lambda count: f"{count}m")
+def dataset(request: pytest.FixtureRequest) -> TinyDataset:
+    return tiny_dataset(NAMES[: request.param])
+
+
+def build(name: str, dataset: TinyDataset, **settings: Any) -> MultimodalRecommender:
+    torch.manual_seed(0)
+    defaults = {**model_defaults(name), "embedding_size": 8}
+    return MODELS[name](tiny_config(**{**defaults, **settings}), dataset)
+
+
+def train(model: MultimodalRecommender, dataset: TinyDataset, epochs: int) -> None:
+    """Some epochs of one batch each, as the trainer runs them."""
+    auxiliary = {id(parameter) for parameter in model.auxiliary_parameters()}
+    main = [p for p in model.parameters() if id(p) not in auxiliary]
+    optimizer = torch.optim.Adam(main, 0.01)
+    second = torch.optim.Adam(list(model.auxiliary_parameters()) or main[:1], 0.01)
+
+    def minimise(loss: torch.Tensor) -> None:
+        second.zero_grad()
+        loss.backward()
+        second.step()
+
+    for epoch in range(epochs):
+        model.train()
+        model.on_epoch_start(minimise)
+        loss = model.calculate_loss(tiny_batch(dataset, seed=epoch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def scores(model: MultimodalRecommender, dataset: TinyDataset) -> torch.Tensor:
+    users = torch.arange(1, dataset.num("user_id"))
+    return model.full_sort_predict({"user_id": users}).view(len(users), -1)
+
+
+def test_every_loss_term_is_a_finite_scalar(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset)
+    terms = model.loss_terms(tiny_batch(dataset))
+    assert all(term.dim() == 0 and torch.isfinite(term) for term in terms.values())
+    total = model.calculate_loss(tiny_batch(dataset))
+    torch.testing.assert_close(total, sum(model.last_terms.values()))
+
+
+def test_every_parameter_gets_a_gradient(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset)
+    reached = set()
+
+    def minimise(loss: torch.Tensor) -> None:
+        loss.backward()
+
+    model.train()
+    model.on_epoch_start(minimise)
+    model.calculate_loss(tiny_batch(dataset)).backward()
+    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert reached == {name for name, _ in model.named_parameters()}
+
+
+def test_predict_agrees_with_full_sort_predict(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset).eval()
+    all_scores = scores(model, dataset)
+    users, items = torch.tensor([1, 5, 9]), torch.tensor([3, 3, 16])
+    pairs = model.predict({"user_id": users, "item_id": items})
+    torch.testing.assert_close(pairs, all_scores[users - 1, items])
+
+
+def test_evaluation_is_deterministic_and_encodes_once(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset).eval()
+    encode, calls = model.encode, []
+    model.encode = lambda: calls.append(1) or encode()
+    first, second = scores(model, dataset), scores(model, dataset)
+    assert torch.equal(first, second)
+    assert len(calls) == 1
+    train(model, dataset, epochs=1)
+    assert not torch.equal(scores(model.eval(), dataset), first), "scores of old parameters"
+
+
+def test_a_checkpoint_round_trip_keeps_scores(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset)
+    train(model, dataset, epochs=6)
+    model.on_validation_start()
+    stored = copy.deepcopy(model.state_dict())
+    torch.manual_seed(1)
+    fresh = build(name, dataset)
+    fresh.load_state_dict(stored)
+    assert torch.equal(scores(model.eval(), dataset), scores(fresh.eval(), dataset))
+
+
+def test_a_deep_copy_scores_the_same(name: str, dataset: TinyDataset) -> None:
+    """RecBole's FLOPs counter copies the model."""
+    model = build(name, dataset).eval()
+    expected = scores(model, dataset)
+    assert torch.equal(scores(copy.deepcopy(model), dataset), expected)
+
+
+def test_the_padding_rows_stay_where_they_are(name: str, dataset: TinyDataset) -> None:
+    model = build(name, dataset)
+    tables = {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if parameter.dim() == 2
+        and len(parameter) in (dataset.num("user_id"), dataset.num("item_id"))
+    }
+    assert tables
+    before = {key: table[0].clone() for key, table in tables.items()}
+    train(model, dataset, epochs=6)
+    for key, table in tables.items():
+        assert torch.equal(table[0], before[key]), key
+
+
+def test_new_items_are_scored_and_lend_no_interaction(name: str) -> None:
+    dataset = tiny_dataset(NAMES[:2])
+    new = torch.zeros(dataset.num("item_id"), dtype=torch.bool)
+    new[[4, 11]] = True
+    kept = ~new[dataset.inter_feat["item_id"]]
+    dataset.inter_feat = {field: ids[kept] for field, ids in dataset.inter_feat.items()}
+    dataset.new_items = new
+    model = build(name, dataset)
+    train(model, dataset, epochs=6)
+    model.on_validation_start()
+    assert torch.isfinite(scores(model.eval(), dataset)[:, new]).all()
+
+
+def test_a_bad_hyperparameter_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: embedding_size must be an int >= 1, got 0"):
+        build(name, tiny_dataset(), embedding_size=0)
+
+
+def test_a_data_set_without_modalities_is_refused(name: str) -> None:
+    dataset = tiny_dataset()
+    dataset.modalities = None
+    with pytest.raises(ValueError, match=f"{name}: the data set must have modalities"):
+        build(name, dataset)
+
+
+# ---------------------------------------------------------------------------------- large data
+
+
+class NothingSquare(TorchDispatchMode):
+    """Fails on any dense result of n_items x n_items or n_users x n_items."""
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        """Store the sizes; the padding row may be there or not."""
+        super().__init__()
+        self.items = {n_items, n_items - 1}
+        self.users = {n_users, n_users - 1}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and look at the sizes of what it made."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+                sizes = list(value.shape)
+                square = sum(size in self.items for size in sizes) > 1
+                across = any(s in self.items for s in sizes) and any(s in self.users for s in sizes)
+                assert not square and not across, f"{func} made {tuple(sizes)}"
+        return result
+
+
+def test_nothing_of_the_catalogue_squared(name: str) -> None:
+    n_users, n_items = 523, 2203  # more items than one block of the kNN builder
+    dataset = tiny_dataset(NAMES[:2], n_users, n_items)
+    with NothingSquare(n_users, n_items):
+        model = build(name, dataset)
+        train(model, dataset, epochs=5)
+        model.on_validation_start()
+        model.eval().embeddings()
+
+
+def test_the_guard_sees_a_square() -> None:
+    with pytest.raises(AssertionError, match="made"), NothingSquare(5, 7):
+        torch.ones(7, 2) @ torch.ones(2, 7)
+
+
+def test_tables_are_alphabetical() -> None:
+    assert list(MODELS) == sorted(MODELS)
+    assert list(IMPUTERS) == sorted(IMPUTERS)
+    assert all(name == model.__name__ for name, model in MODELS.items())

@@ -1,0 +1,340 @@
+"""What RecBole's own functions know once the package is imported."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import recbole.data.dataset
+import recbole.quick_start
+import recbole.quick_start.quick_start as quick_start
+import torch
+import yaml
+from folders import Named, Toy, in_new_process, pairs_of, prepare, tiny_content, workplace
+from recbole.config import Config
+from recbole.data import create_dataset
+from recbole.sampler import Sampler
+from recbole.trainer import Trainer
+from recbole.utils import ModelType, get_model, get_trainer
+
+import recbole_missing
+from recbole_missing import MODELS, plugin, properties, register_model
+from recbole_missing.data.dataset import MultimodalDataset
+from recbole_missing.model.vbpr import VBPR
+from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
+
+pytestmark = pytest.mark.usefixtures(workplace.__name__)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return tiny_content().write(tmp_path)
+
+
+# ------------------------------------------------------------------------- RecBole's functions
+
+
+def test_recboles_look_ups_know_models_trainer_and_data_set(settings):
+    for name, model in MODELS.items():
+        assert get_model(name) is model
+        assert get_trainer(ModelType.GENERAL, name) is MultimodalTrainer
+    assert get_trainer(ModelType.GENERAL, "BPR") is PluginTrainer
+    dataset = create_dataset(Config("VBPR", config_dict=settings))
+    assert type(dataset) is MultimodalDataset
+
+
+def test_run_recbole_and_run_train_and_test_our_models(settings):
+    by_run_recbole = recbole.quick_start.run_recbole("VBPR", "tiny", config_dict=dict(settings))
+    by_run = recbole.quick_start.run("VBPR", "tiny", config_dict=dict(settings))
+    by_us = recbole_missing.run_recbole_missing("VBPR", "tiny", config_dict=dict(settings))
+    assert set(by_run_recbole["test_result"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
+    assert by_run["test_result"] == by_run_recbole["test_result"] == by_us["test_result"]
+    assert by_us["test_result_by_group"] and Path(by_us["checkpoint"]).is_file()
+
+
+def test_objective_function_of_hyper_tuning_runs_our_models(settings, monkeypatch):
+    reported = {}
+    monkeypatch.setattr(quick_start.tune, "report", lambda **values: reported.update(values))
+    values = {**settings, "model": "VBPR", "reg_weight": 0.5}
+    result = recbole.quick_start.objective_function(values, saved=False)
+    assert result["model"] == "VBPR" and reported == result["test_result"]
+
+
+EARLY_NAMES = """
+import sys, torch
+before = torch.load, torch.save
+from recbole.config import Config
+from recbole.data import create_dataset, create_samplers, data_preparation
+from recbole.quick_start import load_data_and_model, run, run_recboles
+from recbole.utils import get_model, get_trainer
+import recbole.data.utils
+import recbole_missing
+from folders import tiny_content
+from pathlib import Path
+assert (torch.load, torch.save) == before and not torch.serialization.get_safe_globals()
+settings = tiny_content().write(Path.cwd())
+config = Config("VBPR", config_dict=settings)
+dataset = create_dataset(config)
+train, valid, test = data_preparation(config, dataset)
+model = get_model("VBPR")(config, train._dataset)
+trainer = get_trainer(config["MODEL_TYPE"], "VBPR")(config, model)
+trainer.fit(train, valid)
+print(type(dataset).__name__, type(trainer).__name__, create_samplers.__wrapped__ is not None)
+loaded = load_data_and_model(trainer.saved_model_file)[1]
+print(torch.equal(loaded.user, model.user), run.__wrapped__ is not run, run_recboles.__module__)
+"""
+
+
+def test_names_imported_before_the_package_know_it_too(tmp_path):
+    lines = in_new_process(EARLY_NAMES, tmp_path).splitlines()
+    assert lines[-2] == "MultimodalDataset MultimodalTrainer True"
+    assert lines[-1] == "True True recbole_missing.plugin"
+
+
+def test_installing_twice_changes_nothing():
+    before = (Config.__init__, quick_start.get_model, quick_start.run_recboles)
+    plugin.install()
+    assert (Config.__init__, quick_start.get_model, quick_start.run_recboles) == before
+
+
+# --------------------------------------------------------------------------- order of override
+
+
+@pytest.fixture
+def our_yaml(tmp_path, monkeypatch):
+    """A stand-in for ``properties/`` where each level sets one key more than the next one."""
+    folder = tmp_path / "our_properties"
+    for kind in ("model", "dataset"):
+        (folder / kind).mkdir(parents=True)
+    overall = properties.load(properties.root() / "overall.yaml")
+    levels = {
+        "overall": {**overall, **dict.fromkeys(KEYS[1:], 2)},
+        "model/VBPR": {
+            **properties.read("model", "VBPR"),
+            **dict.fromkeys(KEYS[2:], 3),
+            "presets": {
+                "tiny": dict.fromkeys(KEYS[3:], 4),
+                "other": dict.fromkeys(KEYS[3:], 9),
+            },
+        },
+        "dataset/tiny": dict.fromkeys(KEYS[4:], 5),
+    }
+    for name, values in levels.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    monkeypatch.setattr(properties, "_ROOTS", (folder,))
+    properties._read.cache_clear()
+    yield
+    properties._read.cache_clear()
+
+
+# RecBole's default, overall, model, preset, data set, config file, dict, command line.
+KEYS = (
+    "worker",
+    "stopping_step",
+    "eval_step",
+    "train_batch_size",
+    "epochs",
+    "missing_seed",
+    "imputation_top_k",
+    "imputation_layers",
+)
+
+
+def levels_of(config):
+    return [config[key] for key in KEYS]
+
+
+def test_order_of_override(our_yaml, settings, tmp_path, monkeypatch):
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(dict.fromkeys(KEYS[5:], 6)))
+    monkeypatch.setattr(sys, "argv", ["run.py", f"--{KEYS[7]}=8"])
+    values = {key: settings[key] for key in settings if key not in KEYS}
+    values |= dict.fromkeys(KEYS[6:], 7)
+    config = Config("VBPR", "tiny", ["own.yaml"], values)
+    assert levels_of(config) == [0, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"), [("auto", 4), ("tiny", 4), ("other", 9), ("none", 3)]
+)
+def test_preset_chooses_released_values(our_yaml, settings, preset, expected):
+    values = {key: settings[key] for key in settings if key not in KEYS}
+    assert Config("VBPR", config_dict={**values, "preset": preset})["train_batch_size"] == expected
+
+
+def test_preset_auto_leaves_other_data_sets_alone(our_yaml, tmp_path):
+    values = tiny_content().write(tmp_path, "another")
+    values = {key: values[key] for key in values if key not in KEYS}
+    assert Config("VBPR", config_dict={**values, "preset": "auto"})["train_batch_size"] == 3
+
+
+def test_unknown_preset_is_refused(settings):
+    with pytest.raises(ValueError, match="VBPR: preset must be one of auto, none, baby, .*'babby'"):
+        Config("VBPR", config_dict={**settings, "preset": "babby"})
+
+
+# -------------------------------------------------------------------- RecBole's models, baselines
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "NGCF", "SGL"])
+def test_recboles_own_models_run_on_the_same_splits(settings, model):
+    changes = {"new_items": "stratified", "benchmark_filename": None}
+    ours, theirs = (prepare(name, settings, **changes) for name in ("VBPR", model))
+    for one, other in zip((ours.train, ours.valid, ours.test), (theirs.train, theirs.valid)):
+        assert pairs_of(one._dataset) == pairs_of(other._dataset)
+    assert pairs_of(ours.test._dataset) == pairs_of(theirs.test._dataset)
+    result = recbole_missing.run_recbole_missing(
+        model, config_dict={**settings, **changes, "missing_protocol": "random_items"}
+    )
+    assert result["test_result"]["recall@10"] > 0 and "warm" in result["test_result_by_group"]
+
+
+def test_recboles_model_gets_the_same_result_with_and_without_modalities(settings):
+    none = {"modalities": None, "image_features": None, "missing_protocol": "none"}
+    results = [
+        recbole.quick_start.run_recbole("BPR", config_dict={**settings, **changes})
+        for changes in ({}, none)
+    ]
+    assert results[0]["test_result"] == results[1]["test_result"]
+
+
+def test_a_model_that_needs_modalities_says_so(settings):
+    with pytest.raises(ValueError, match="VBPR: the data set must have modalities, got none; "):
+        recbole.quick_start.run_recbole("VBPR", config_dict={**settings, "modalities": None})
+
+
+# ------------------------------------------------------------------------------ outside models
+
+
+def test_an_outside_class_runs_by_passing_it(settings):
+    result = recbole.quick_start.run_recbole(Toy, config_dict=dict(settings))
+    assert result["test_result"]["recall@10"] > 0
+    assert get_model("Toy") is Toy
+    assert get_trainer(ModelType.GENERAL, "Toy") is MultimodalTrainer
+
+
+def test_a_registered_class_runs_by_its_name(settings):
+    assert register_model(Toy) is Toy and register_model(Toy) is Toy
+    result = recbole.quick_start.run_recbole("Toy", "tiny", config_dict=dict(settings))
+    assert result["test_result"]["recall@10"] > 0
+    register_model(Named)
+    assert recbole.quick_start.run_recbole("Named", "tiny", config_dict=dict(settings))
+    assert get_trainer(ModelType.GENERAL, "Named") is PluginTrainer
+
+
+def test_defaults_of_an_outside_class_from_dict_and_from_file(settings, tmp_path):
+    assert Config(Toy, config_dict=settings)["toy_weight"] == 0.25  # preset of the data set
+    assert Config(Toy, config_dict={**settings, "preset": "none"})["toy_weight"] == 0.5
+    (tmp_path / "toy.yaml").write_text("embedding_size: 3\ntoy_weight: 1e-3\n")
+    in_file = type("InFile", (Toy,), {"properties": tmp_path / "toy.yaml"})
+    assert Config(in_file, config_dict=settings)["toy_weight"] == 0.001
+
+
+def test_a_taken_name_is_refused():
+    for name, holder in (("VBPR", "recbole_missing.model.vbpr"), ("BPR", "recbole.model")):
+        clashing = type(name, (Toy,), {"__module__": "elsewhere"})
+        with pytest.raises(ValueError, match=f"register_model: '{name}' must be .*{holder}.*; re"):
+            register_model(clashing)
+    register_model(Toy)
+    with pytest.raises(ValueError, match="'Toy' must be a name that is not taken"):
+        register_model(type("Toy", (Toy,), {"__module__": "elsewhere"}))
+    assert get_model("VBPR") is VBPR and get_model("Toy") is Toy
+
+
+# ------------------------------------------------------------------------------ unknown names
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fit(*args, **kwargs):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("VBRP", "VBPR"), ("dgmrec", "DGMRec"), ("Toi", "Toy")])
+def test_unknown_model_is_refused_with_the_nearest_name(no_training, settings, word, meant):
+    register_model(Toy)
+    with pytest.raises(ValueError, match=f"Unknown model '{word}'. Did you mean '{meant}'"):
+        recbole.quick_start.run_recbole(word, "tiny", config_dict=settings)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("reg_wieght", "reg_weight"),
+        ("missing_ratios", "missing_ratio"),
+        ("imputaton", "imputation"),
+        ("learning_rte", "learning_rate"),
+        ("image_feature", "image_features"),
+    ],
+)
+def test_unknown_setting_is_refused_with_the_nearest_name(no_training, settings, word, meant):
+    with pytest.raises(ValueError, match=f"Unknown setting '{word}'. Did you mean '{meant}'"):
+        recbole.quick_start.run_recbole("VBPR", "tiny", config_dict={**settings, word: 1})
+
+
+def test_unknown_setting_without_likeness_is_refused_for_our_models(no_training, settings):
+    with pytest.raises(ValueError, match="Unknown setting 'zzyzx'. Remove it"):
+        recbole.quick_start.run_recbole("VBPR", "tiny", config_dict={**settings, "zzyzx": 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("imputation", "featpop", "Unknown imputation 'featpop'. Did you mean 'featprop'"),
+        ("imputation_layers", 0, "imputation_layers must be an int >= 1, got 0"),
+        ("missing_ratio", 1.5, "missing_ratio must be a number between 0 and 1, got 1.5"),
+        ("missing_protocol", "half", "missing_protocol must be one of none, random_items"),
+        ("test_mask", "all", "test_mask must be one of train_valid, train, got 'all'"),
+        ("learner", "adm", "learner must be one of adam, .*, got 'adm'"),
+        ("learning_rate_scheduler", [0.9], "must be a list of length 2"),
+        ("eval_users", 0, "eval_users must be an int >= 1, got 0"),
+        ("modalities", "image", "modalities must be a list"),
+        ("image_encoder", "words", "image_encoder must be one of tags, text, vector"),
+        ("embedding_size", 0, "embedding_size must be an int >= 1, got 0"),
+    ],
+)
+def test_values_outside_their_constraint_are_refused(no_training, settings, key, value, message):
+    with pytest.raises(ValueError, match=message):
+        recbole.quick_start.run_recbole("VBPR", "tiny", config_dict={**settings, key: value})
+
+
+# ----------------------------------------------------------------------------------- processes
+
+
+def test_the_worker_of_a_spawned_process_brings_the_plugin(tmp_path):
+    data = pickle.dumps(recbole.quick_start.run_recboles)
+    assert b"recbole_missing" in data
+    code = f"""
+import pickle, sys
+worker = pickle.loads({data!r})
+from recbole.utils import get_model
+print("recbole_missing" in sys.modules, get_model("VBPR").__module__, worker.__name__)
+"""
+    printed = in_new_process(code, tmp_path).split()
+    assert printed[-3:] == ["True", "recbole_missing.model.vbpr", "run_recboles"]
+
+
+def test_run_hands_a_registered_class_to_its_processes(settings, monkeypatch):
+    spawned = []
+    monkeypatch.setattr(
+        torch.multiprocessing, "spawn", lambda worker, args, **kwargs: spawned.append((worker, args))
+    )
+    register_model(Toy)
+    for model in ("Toy", Toy, "VBPR"):
+        recbole.quick_start.run(model, "tiny", config_dict=dict(settings), nproc=2)
+    workers, arguments = zip(*spawned)
+    assert set(workers) == {plugin.run_recboles}
+    assert [args[0] for args in arguments] == [Toy, Toy, "VBPR"]
+    assert pickle.loads(pickle.dumps(arguments[0][0])) is Toy
+
+
+def test_recboles_sampler_class_is_left_alone(settings):
+    drawn = set()
+    train = prepare("BPR", settings).train
+    assert type(train._sampler) is Sampler
+    for _ in range(200):
+        drawn |= set(train._sampler.sample_by_user_ids([1, 2], None, 2).tolist())
+    assert len(drawn) > 20
