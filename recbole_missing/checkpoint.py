@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from recbole.config import Config
 from recbole.utils import init_logger, init_seed
+from scipy import sparse
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 
@@ -39,6 +40,37 @@ def is_plain(value: Any) -> bool:
         items = value.values() if isinstance(value, Mapping) else value or ()
         return isinstance(value, Mapping) or all(is_plain(item) for item in items)
     return isinstance(value, scalars) and type(value).__module__ != "recbole.utils.enum_type"
+
+
+def pack(value: Any) -> Any:
+    """Turn arrays and scipy matrices inside a mapping into tensors; :func:`unpack` reverses it.
+
+    RecBole's ItemKNN, EASE and others keep such beside their parameters. Modules are left out,
+    because their parameters are in the model's ``state_dict``.
+    """
+    if isinstance(value, Mapping):
+        kept = {key: v for key, v in value.items() if not isinstance(v, torch.nn.Module)}
+        return {key: pack(item) for key, item in kept.items()}
+    if isinstance(value, np.ndarray):
+        return {"array": torch.from_numpy(np.ascontiguousarray(value))}
+    if sparse.issparse(value):
+        edges = value.tocoo()
+        parts = {key: pack(getattr(edges, key)) for key in ("data", "row", "col")}
+        return {"sparse": value.format, "shape": list(value.shape), **parts}
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """Reverse :func:`pack`."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"array"}:
+        return value["array"].cpu().numpy()
+    items = {key: unpack(item) for key, item in value.items()}
+    if "sparse" not in items:
+        return items
+    edges = (items["data"], (items["row"], items["col"]))
+    return sparse.coo_matrix(edges, shape=items["shape"]).asformat(items["sparse"])
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -99,7 +131,9 @@ def rebuild_config(state: Mapping[str, Any]) -> Config:
     """Config of a saved run on this machine; the command line of this process plays no part."""
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
-        config = Config(model=state["model"], dataset=state["dataset"])
+        # RecBole refuses its own default of this setting for some models (SASRec).
+        needed = {"train_neg_sample_args": None}
+        config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
     finally:
         sys.argv = argv
     config.final_config_dict.update(state)
@@ -134,5 +168,5 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     model.load_state_dict(state["state_dict"])
-    model.load_other_parameter(state.get("other_parameter"))
+    model.load_other_parameter(unpack(state.get("other_parameter")))
     return config, model, dataset, train_data, valid_data, test_data

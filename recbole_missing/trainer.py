@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from recbole_missing import checkpoint
 from recbole_missing.evaluation.groups import GroupCollector, results_table
+
+_runs = itertools.count(1)  # trainers of this process
 
 
 class PluginTrainer(Trainer):
@@ -28,10 +31,21 @@ class PluginTrainer(Trainer):
         """Build RecBole's trainer around the model."""
         super().__init__(config, model)
         path = Path(self.saved_model_file)  # RecBole's name has a resolution of one second
-        self.saved_model_file = str(path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}"))
+        name = f"{path.stem}-{os.getpid()}-{next(_runs)}{path.suffix}"
+        self.saved_model_file = str(path.with_name(name))
         self.eval_collector = GroupCollector(config)
         self.group_results: dict[str, dict[str, float]] = {}
         self._validating = False
+        self._valid_result: Any = None  # of the latest validation
+        self._shuffle: torch.Generator | None = None  # decides the order of the batches
+        self._shuffle_state: Tensor | None = None
+
+    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Train as RecBole does; a resumed run goes on with the order of the batches."""
+        self._shuffle = getattr(train_data, "generator", None)
+        if self._shuffle is not None and self._shuffle_state is not None:
+            self._shuffle.set_state(self._shuffle_state)
+        return super().fit(train_data, *args, **kwargs)
 
     def evaluate(
         self,
@@ -57,6 +71,11 @@ class PluginTrainer(Trainer):
             self.logger.info(results_table(result, self.group_results, protocol(self.config)))
         return result
 
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """Write what the second stage of RecBole's RaCT and S3Rec starts from."""
+        self._save_checkpoint(epoch, verbose=False, saved_model_file=saved_model_file)
+        self.saved_model_file = saved_model_file
+
     def resume_checkpoint(self, resume_file: str) -> None:
         """Continue from a checkpoint of this package: model, optimisers, schedule, generators."""
         state = checkpoint.load(Path(resume_file), self.device)
@@ -69,19 +88,22 @@ class PluginTrainer(Trainer):
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
-        self.best_valid_result = state["best_valid_result"]
+        self.best_valid_result = self._valid_result = state["best_valid_result"]
         self._load_model(state)
         self.optimizer.load_state_dict(state["optimizer"])
         checkpoint.set_random_state(state["random"])
+        shuffle = state["shuffle"]
+        self._shuffle_state = None if shuffle is None else shuffle.cpu()
         self._load_training(state)
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         self._validating = True
         try:
-            return super()._valid_epoch(valid_data, show_progress)
+            score, self._valid_result = super()._valid_epoch(valid_data, show_progress)
         finally:
             self._validating = False
+        return score, self._valid_result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
@@ -92,11 +114,13 @@ class PluginTrainer(Trainer):
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": checkpoint.plain(self.best_valid_result),
+            # RecBole saves the best epoch before it notes that epoch's result.
+            "best_valid_result": checkpoint.plain(self._valid_result),
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": checkpoint.pack(self.model.other_parameter()),
             "optimizer": self.optimizer.state_dict(),
             "random": checkpoint.random_state(),
+            "shuffle": None if self._shuffle is None else self._shuffle.get_state(),
             **self._training_state(),
         }
         checkpoint.save(state, file)
@@ -105,7 +129,7 @@ class PluginTrainer(Trainer):
 
     def _load_model(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["state_dict"])
-        self.model.load_other_parameter(state.get("other_parameter"))
+        self.model.load_other_parameter(checkpoint.unpack(state.get("other_parameter")))
 
     def _training_state(self) -> dict[str, Any]:
         return {}

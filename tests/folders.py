@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import recbole.trainer.trainer as trainer_module
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
@@ -236,9 +238,31 @@ def in_new_process(code: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty working folder (RecBole writes into it) and nothing that outlives the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # Config overwrites it
     monkeypatch.setattr(plugin, "_outside", {})
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval=None: 0.0)  # RecBole sleeps here
+    opened: list[Any] = []
+
+    def noted(make: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            opened.append(make(*args, **kwargs))
+            return opened[-1]
+
+        return wrapper
+
+    monkeypatch.setattr(logging, "FileHandler", noted(logging.FileHandler))
+    monkeypatch.setattr(trainer_module, "get_tensorboard", noted(trainer_module.get_tensorboard))
+    yield
+    for log in opened:  # RecBole leaves them open; tensorboard's threads write by relative path
+        log.close()
+
+
+AT_WORK = [
+    pytest.mark.usefixtures(workplace.__name__),
+    pytest.mark.filterwarnings("ignore:distutils Version classes are deprecated"),  # thop
+    pytest.mark.filterwarnings(r"ignore:torch\.sparse\.SparseTensor"),  # LightGCN, NGCF
+    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),  # torch 2.0's own load
+]

@@ -12,7 +12,8 @@ import recbole.quick_start
 import recbole.quick_start.quick_start as quick_start
 import torch
 import yaml
-from folders import Named, Toy, in_new_process, pairs_of, prepare, tiny_content, workplace
+from folders import AT_WORK, Named, Toy, in_new_process, pairs_of, prepare, tiny_content
+from folders import workplace as workplace
 from recbole.config import Config
 from recbole.data import create_dataset
 from recbole.sampler import Sampler
@@ -20,12 +21,12 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
 
 import recbole_missing
-from recbole_missing import MODELS, plugin, properties, register_model
+from recbole_missing import MODELS, cli, plugin, properties, register_model
 from recbole_missing.data.dataset import MultimodalDataset
 from recbole_missing.model.vbpr import VBPR
 from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
 
-pytestmark = pytest.mark.usefixtures(workplace.__name__)
+pytestmark = AT_WORK
 
 
 @pytest.fixture
@@ -63,17 +64,18 @@ def test_objective_function_of_hyper_tuning_runs_our_models(settings, monkeypatc
 
 
 EARLY_NAMES = """
-import sys, torch
-before = torch.load, torch.save
+import torch
 from recbole.config import Config
 from recbole.data import create_dataset, create_samplers, data_preparation
 from recbole.quick_start import load_data_and_model, run, run_recboles
 from recbole.utils import get_model, get_trainer
 import recbole.data.utils
+allowed = getattr(torch.serialization, "get_safe_globals", list)
+before = torch.load, torch.save, allowed()
 import recbole_missing
 from folders import tiny_content
 from pathlib import Path
-assert (torch.load, torch.save) == before and not torch.serialization.get_safe_globals()
+assert (torch.load, torch.save, allowed()) == before
 settings = tiny_content().write(Path.cwd())
 config = Config("VBPR", config_dict=settings)
 dataset = create_dataset(config)
@@ -181,9 +183,9 @@ def test_unknown_preset_is_refused(settings):
 def test_recboles_own_models_run_on_the_same_splits(settings, model):
     changes = {"new_items": "stratified", "benchmark_filename": None}
     ours, theirs = (prepare(name, settings, **changes) for name in ("VBPR", model))
-    for one, other in zip((ours.train, ours.valid, ours.test), (theirs.train, theirs.valid)):
-        assert pairs_of(one._dataset) == pairs_of(other._dataset)
-    assert pairs_of(ours.test._dataset) == pairs_of(theirs.test._dataset)
+    for split in ("train", "valid", "test"):
+        one, other = (getattr(prepared, split)._dataset for prepared in (ours, theirs))
+        assert pairs_of(one) == pairs_of(other)
     result = recbole_missing.run_recbole_missing(
         model, config_dict={**settings, **changes, "missing_protocol": "random_items"}
     )
@@ -253,7 +255,9 @@ def no_training(monkeypatch):
     monkeypatch.setattr(Trainer, "fit", fit)
 
 
-@pytest.mark.parametrize(("word", "meant"), [("VBRP", "VBPR"), ("dgmrec", "DGMRec"), ("Toi", "Toy")])
+@pytest.mark.parametrize(
+    ("word", "meant"), [("VBRP", "VBPR"), ("dgmrec", "DGMRec"), ("NGC", "NGCF")]
+)
 def test_unknown_model_is_refused_with_the_nearest_name(no_training, settings, word, meant):
     register_model(Toy)
     with pytest.raises(ValueError, match=f"Unknown model '{word}'. Did you mean '{meant}'"):
@@ -320,7 +324,9 @@ print("recbole_missing" in sys.modules, get_model("VBPR").__module__, worker.__n
 def test_run_hands_a_registered_class_to_its_processes(settings, monkeypatch):
     spawned = []
     monkeypatch.setattr(
-        torch.multiprocessing, "spawn", lambda worker, args, **kwargs: spawned.append((worker, args))
+        torch.multiprocessing,
+        "spawn",
+        lambda worker, args, **kwargs: spawned.append((worker, args)),
     )
     register_model(Toy)
     for model in ("Toy", Toy, "VBPR"):
@@ -338,3 +344,50 @@ def test_recboles_sampler_class_is_left_alone(settings):
     for _ in range(200):
         drawn |= set(train._sampler.sample_by_user_ids([1, 2], None, 2).tolist())
     assert len(drawn) > 20
+
+
+# -------------------------------------------------------------------------------- command line
+
+
+def as_arguments(settings, **changes):
+    return [f"--{key}={value}" for key, value in {**settings, **changes}.items()]
+
+
+def test_the_command_line_runs_a_model(settings, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "recbole_missing.quick_start.run_recbole_missing", lambda *args: seen.append(args)
+    )
+    cli.run(["--model=BM3", "--dataset=tiny", "--config_files=a.yaml b.yaml", "--epochs=2"])
+    cli.main(["run", "-m", "BPR", "-d", "tiny", "--topk=[5]"])
+    assert seen == [
+        ("BM3", "tiny", ["a.yaml", "b.yaml"], {"epochs": "2"}),
+        ("BPR", "tiny", None, {"topk": "[5]"}),
+    ]
+
+
+def test_settings_of_the_command_line_have_their_types(settings, monkeypatch):
+    results = []
+    run = recbole_missing.run_recbole_missing
+    monkeypatch.setattr(
+        "recbole_missing.quick_start.run_recbole_missing", lambda *args: results.append(run(*args))
+    )
+    cli.run(["--model=VBPR", *as_arguments(settings, topk=[5], valid_metric="NDCG@5")])
+    assert set(results[0]["test_result"]) == {"recall@5", "ndcg@5"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image_features=none.npy"], "error: image: image_features must name a file"),
+        (["--reg_wieght=1"], "error: Unknown setting 'reg_wieght'. Did you mean 'reg_weight'"),
+        (["--epochs"], "error: command line: a setting must read --key=value, got '--epochs'."),
+        (["--seed=1", "--seed=2"], "error: command line: --seed must be given once"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_exit_code_two(settings, capsys, arguments, message):
+    del settings["image_features"]
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["--model=VBPR", *as_arguments(settings), *arguments])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ended.value.code == 2 and len(lines) == 1 and lines[0].startswith(message)

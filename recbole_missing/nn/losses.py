@@ -48,8 +48,10 @@ def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
         return anchors.sum()
     anchors = F.normalize(anchors, eps=1e-12) / temperature
     others = F.normalize(others, eps=1e-12)
-    positive = (anchors * others).sum(dim=1)
-    return (torch.logsumexp(anchors @ others.T, dim=1) - positive).mean()
+    positive, logits = (anchors * others).sum(dim=1), anchors @ others.T
+    if temperature > 1 / 80:  # |logits| <= 1 / temperature, so float32 holds their exponentials
+        return (logits.exp().sum(dim=1).log() - positive).mean()
+    return (torch.logsumexp(logits, dim=1) - positive).mean()
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,589 @@
+"""The data set: alignment, masks, new items, what testing hides, caches, bad input."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import recbole.quick_start
+import torch
+from folders import (
+    AT_WORK,
+    BY_TIME,
+    COLD,
+    N_ITEMS,
+    Content,
+    Prepared,
+    pairs_of,
+    prepare,
+    tiny_content,
+)
+from folders import workplace as workplace
+from recbole.sampler import Sampler
+from recbole.trainer import Trainer
+from recbole.utils import init_seed
+
+from recbole_missing.data import missing
+from recbole_missing.data.dataset import MultimodalDataset, fingerprint
+from recbole_missing.data.sampling import OldItemSampler
+
+pytestmark = AT_WORK
+
+HOLES = {"image": {"i6", "i7"}, "title": {"i3", "i4"}, "tags": {"i5"}}
+
+
+@pytest.fixture
+def content():
+    return tiny_content()
+
+
+@pytest.fixture
+def settings(content, tmp_path):
+    return content.write(tmp_path)
+
+
+def tokens_of(run: Prepared) -> list[str]:
+    return [str(token) for token in run.dataset.field2id_token["item_id"]]
+
+
+def unobserved(run: Prepared) -> dict[str, set[str]]:
+    """Tokens of the items that lack each modality."""
+    tokens = np.array(tokens_of(run))
+    return {
+        name: set(tokens[modality.missing.numpy()].tolist())
+        for name, modality in run.dataset.modalities.items()
+    }
+
+
+def features_by_token(run: Prepared, name: str) -> dict[str, torch.Tensor]:
+    return dict(zip(tokens_of(run), run.dataset.modalities[name].features))
+
+
+def same_modalities(one: Prepared, other: Prepared) -> bool:
+    return all(
+        torch.equal(one.dataset.modalities[name].features, modality.features)
+        and torch.equal(one.dataset.modalities[name].observed, modality.observed)
+        for name, modality in other.dataset.modalities.items()
+    )
+
+
+# ----------------------------------------------------------------------------------- alignment
+
+
+def test_rows_belong_to_tokens(settings, content):
+    features = features_by_token(prepare("VBPR", settings, imputation="zeros"), "image")
+    for token in content.image_ids:
+        assert np.array_equal(features[token].numpy(), content.image[content.row(token)]), token
+    assert not features["i6"].any() and not features["[PAD]"].any()
+
+
+@pytest.mark.parametrize("split", ["benchmark", "by_time"])
+def test_the_order_of_rows_in_files_does_not_matter(settings, content, tmp_path, split):
+    changes = BY_TIME if split == "by_time" else {}
+    order = np.random.default_rng(5).permutation(len(content.image_ids))
+    shuffled = replace(
+        content,
+        image=content.image[order],
+        image_ids=[content.image_ids[row] for row in order],
+        titles=dict(reversed(list(content.titles.items()))),
+    )
+    other = prepare("VBPR", shuffled.write(tmp_path / "other"), **changes)
+    one = prepare("VBPR", settings, **changes)
+    assert tokens_of(one) == tokens_of(other) and same_modalities(one, other)
+
+
+def test_the_order_of_interactions_does_not_matter_either(settings, content, tmp_path):
+    reversed_ids = replace(content, train=content.train[::-1])
+    one = prepare("VBPR", settings, imputation="mean")
+    other = prepare("VBPR", reversed_ids.write(tmp_path / "other"), imputation="mean")
+    assert tokens_of(one) != tokens_of(other)
+    for name in ("image", "tags"):
+        ours, theirs = features_by_token(one, name), features_by_token(other, name)
+        assert all(torch.allclose(ours[token], theirs[token], atol=1e-5) for token in ours)
+
+
+def test_the_three_splits_share_one_object(settings):
+    run = prepare("VBPR", settings)
+    datasets = [run.dataset, *(loader._dataset for loader in (run.train, run.valid, run.test))]
+    assert len({id(dataset.modalities) for dataset in datasets}) == 1
+    assert list(run.dataset.modalities) == settings["modalities"]
+
+
+def test_features_are_never_in_a_batch(settings):
+    run = prepare("VBPR", settings)
+    assert run.dataset.item_feat is None
+    for batch in run.train:
+        assert set(batch.columns) == {"user_id", "item_id", "neg_item_id"}
+    for loader in (run.valid, run.test):
+        for interaction, *_ in loader:
+            assert set(interaction.columns) == {"user_id"}
+
+
+def test_without_modalities_the_data_set_is_recboles(settings):
+    run = prepare("BPR", settings, modalities=None)
+    assert run.dataset.modalities is None and not run.dataset.new_items.any()
+    assert run.dataset.item_groups() == {}
+
+
+# --------------------------------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"missing_protocol": "none"},
+        {"missing_protocol": "random_items", "missing_ratio": 0.3},
+        {"missing_protocol": "random_items", "missing_ratio": 0.3, "missing_modalities": ["tags"]},
+        {"missing_protocol": "stratified", "missing_ratio": 0.4},
+        {"missing_protocol": "file", "missing_file": "lacks.tsv"},
+    ],
+    ids=lambda mask: "-".join(map(str, mask.values())),
+)
+@pytest.mark.parametrize("imputation", ["featprop", "random"])
+def test_real_holes_always_count(settings, mask, imputation):
+    run = prepare("VBPR", settings, imputation=imputation, **mask)
+    lacking, counts = unobserved(run), run.dataset.modalities.n_missing
+    assert all(HOLES[name] <= lacking[name] for name in HOLES)
+    for item, token in enumerate(tokens_of(run)[1:], 1):
+        assert counts[item] == sum(token in lacking[name] for name in HOLES)
+    if mask["missing_protocol"] == "none":
+        assert lacking == HOLES
+
+
+def test_a_mask_is_what_the_protocol_drew_plus_the_holes(settings):
+    ratio = {"missing_protocol": "random_items", "missing_ratio": 0.3, "missing_seed": 7}
+    run = prepare("VBPR", settings, **ratio)
+    drawn = missing.random_items(N_ITEMS + 1, 3, 0.3, 7)[:, 0]
+    hidden = {token for token, hide in zip(tokens_of(run), drawn) if hide}
+    assert len(hidden) == 9
+    assert unobserved(run) == {name: hidden | HOLES[name] for name in HOLES}
+
+
+def test_a_mask_file_hides_what_it_names(settings, content):
+    run = prepare("VBPR", settings, missing_protocol="file", missing_file="lacks.tsv")
+    assert unobserved(run) == {
+        "image": {"i6", "i7", "i8", "i9"},
+        "title": {"i3", "i4", "i6", "i9"},
+        "tags": {"i5", "i10"},
+    }
+
+
+@pytest.mark.parametrize("protocol", ["random_items", "stratified"])
+def test_mask_seed_and_training_seed_are_independent(settings, protocol):
+    mask = {"missing_protocol": protocol, "missing_ratio": 0.4}
+    base = unobserved(prepare("VBPR", settings, **mask))
+    assert unobserved(prepare("VBPR", settings, seed=7, **mask)) == base
+    assert unobserved(prepare("VBPR", settings, missing_seed=7, **mask)) != base
+
+
+@pytest.mark.parametrize("protocol", ["random_items", "stratified"])
+def test_ratio_zero_hides_nothing(settings, protocol):
+    run = prepare("VBPR", settings, missing_protocol=protocol, missing_ratio=0.0)
+    assert unobserved(run) == HOLES
+
+
+def test_observed_rows_are_untouched_and_missing_ones_are_filled(settings):
+    mask = {"missing_protocol": "stratified", "missing_ratio": 0.4}
+    zeros, filled = (prepare("VBPR", settings, imputation=i, **mask) for i in ("zeros", "mean"))
+    for name, modality in filled.dataset.modalities.items():
+        plain = zeros.dataset.modalities[name].features
+        assert torch.equal(plain[modality.observed], modality.features[modality.observed])
+        assert not plain[modality.missing].any()
+        assert modality.features[modality.missing].any(dim=1).all()
+
+
+# ----------------------------------------------------------------------------------- new items
+
+
+def new_tokens(run: Prepared) -> set[str]:
+    return {token for token, new in zip(tokens_of(run), run.dataset.new_items) if new}
+
+
+def splits_of(run: Prepared) -> list[set[tuple[str, str]]]:
+    return [pairs_of(loader._dataset) for loader in (run.train, run.valid, run.test)]
+
+
+def test_training_interactions_of_new_items_move_to_test(settings):
+    old, run = (prepare("VBPR", settings, new_items=kind) for kind in ("none", "stratified"))
+    new = new_tokens(run)
+    train, valid, test = splits_of(old)
+    moved = {(user, item) for user, item in train if item in new}
+    assert len(new) == 5 and moved and any(item in new for _, item in valid)
+    assert splits_of(run) == [train - moved, valid, test | moved]
+
+
+def test_users_without_training_leave_validation_and_test(settings, content, tmp_path):
+    user = content.train[0][0]
+    items = sorted({item for one, item in content.train if one == user})
+    missing.write_token_file(tmp_path / "tiny" / "new.txt", items)
+    old = prepare("VBPR", settings)
+    run = prepare("VBPR", settings, new_items="file", new_items_file="new.txt")
+    assert new_tokens(run) == set(items)
+    train, valid, test = splits_of(run)
+    users = {user for user, _ in train}
+    assert user not in users and {u for u, _ in splits_of(old)[0]} - users
+    assert valid == {(u, i) for u, i in splits_of(old)[1] if u in users}
+    moved = {(u, i) for u, i in splits_of(old)[0] if i in items and u in users}
+    assert test == {(u, i) for u, i in splits_of(old)[2] if u in users} | moved
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "popularity"])
+def test_no_training_negative_is_a_new_item(settings, distribution):
+    changes = {"train_neg_sample_args": {"distribution": distribution, "sample_num": 1}}
+    run = prepare("VBPR", settings, new_items="stratified", **changes)
+    control = prepare("VBPR", settings, **changes)
+    new = run.dataset.new_items
+    assert isinstance(run.train._sampler, Sampler) and type(run.train._sampler) is OldItemSampler
+    assert type(control.train._sampler) is Sampler
+
+    def drawn(prepared):
+        batches = [batch for _ in range(20) for batch in prepared.train]
+        return torch.cat([batch["neg_item_id"] for batch in batches])
+
+    assert new[drawn(control)].any()
+    negatives = drawn(run)
+    assert negatives.min() > 0 and not new[negatives].any()
+    n_old = int((~new).sum()) - 1
+    assert len(negatives.unique()) >= n_old - 1  # the cold item has no popularity
+    used = run.train._sampler.used_ids
+    users = np.repeat(np.arange(1, 41), 50)
+    values = run.train._sampler.sample_by_user_ids(users, None, 1)
+    assert not any(item in used[user] for user, item in zip(users, values.tolist()))
+
+
+def test_evaluation_keeps_new_items_as_candidates(settings):
+    run = prepare("VBPR", settings, new_items="stratified")
+    new = set(run.dataset.new_items.nonzero()[:, 0].tolist())
+    for loader in (run.valid, run.test):
+        users = loader.uid_list.tolist()
+        assert any(new & set(loader.uid2positive_item[user].tolist()) for user in users)
+        for user in users:
+            hidden = set(loader.uid2history_item[user].tolist())
+            assert not hidden & set(loader.uid2positive_item[user].tolist())
+
+
+def test_a_user_with_all_old_items_is_refused(content, tmp_path):
+    user, old = content.train[0][0], [f"i{number}" for number in range(4)]
+    everything = [(user, item) for item in old if (user, item) not in content.train]
+    settings = replace(content, train=[*content.train, *everything]).write(tmp_path)
+    new = sorted({item for _, item in content.train} - set(old)) + [COLD]
+    missing.write_token_file(tmp_path / "tiny" / "new.txt", new)
+    with pytest.raises(ValueError, match="new_items: every user must leave at least one old item"):
+        prepare("VBPR", settings, new_items="file", new_items_file="new.txt")
+
+
+# ---------------------------------------------------------------------------- what testing hides
+
+
+@pytest.mark.parametrize("new_items", ["none", "stratified"])
+def test_test_mask_changes_the_history_of_testing_and_nothing_else(settings, new_items):
+    both = {
+        mask: prepare("VBPR", settings, test_mask=mask, new_items=new_items)
+        for mask in ("train_valid", "train")
+    }
+    assert splits_of(both["train"]) == splits_of(both["train_valid"])
+    assert same_modalities(both["train"], both["train_valid"])
+    batches = []
+    for run in both.values():
+        init_seed(1, True)
+        batches.append(torch.cat([batch["neg_item_id"] for batch in run.train]))
+    assert torch.equal(*batches)
+    ids = {}
+    for split in ("train", "valid"):
+        inter = getattr(both["train"], split)._dataset.inter_feat
+        ids[split] = {user: set() for user in range(1, 41)}
+        for user, item in zip(inter["user_id"].tolist(), inter["item_id"].tolist()):
+            ids[split][user].add(item)
+    for mask, run in both.items():
+        for user in run.valid.uid_list.tolist():
+            assert set(run.valid.uid2history_item[user].tolist()) == ids["train"][user]
+        for user in run.test.uid_list.tolist():
+            hidden = ids["train"][user] | (ids["valid"][user] if mask == "train_valid" else set())
+            assert set(run.test.uid2history_item[user].tolist()) == hidden
+
+
+# -------------------------------------------------------------------------------------- caches
+
+STRATIFIED = {"missing_protocol": "stratified", "missing_ratio": 0.4}
+OTHER_SETTINGS = [
+    {"missing_seed": 7},
+    {"missing_ratio": 0.3},
+    {"missing_protocol": "random_items"},
+    {"imputation": "mean"},
+    {"imputation_layers": 1},
+    {"test_mask": "train"},
+    {"new_items": "stratified"},
+    {"title_dim": 3},
+    {"modalities": ["image", "title"]},
+]
+
+
+def other_image(content: Content) -> Content:
+    return replace(content, image=content.image + 1)
+
+
+def other_ids(content: Content) -> Content:
+    return replace(content, image_ids=content.image_ids[::-1])
+
+
+def other_titles(content: Content) -> Content:
+    return replace(content, titles={item: "war " + title for item, title in content.titles.items()})
+
+
+def other_file(content: Content) -> Content:
+    return replace(content, lacks={"i12": ["image"]})
+
+
+def other_interactions(content: Content) -> Content:
+    return replace(content, train=content.train[:-1])
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Names of the steps that were done and not served from a cache."""
+    steps = []
+
+    def noted(step, original):
+        def wrapper(self, *args):
+            steps.append(step)
+            return original(self, *args)
+
+        return wrapper
+
+    for step in ("__init__", "build"):
+        monkeypatch.setattr(MultimodalDataset, step, noted(step, getattr(MultimodalDataset, step)))
+    return steps
+
+
+CACHES = {"save_dataset": True, "save_dataloaders": True}
+
+
+def test_caches_serve_what_has_not_changed(settings, made):
+    first = prepare("VBPR", settings, **STRATIFIED, **CACHES)
+    assert made == ["__init__", "build"]
+    second = prepare("VBPR", settings, **STRATIFIED, **CACHES, learning_rate=0.1)
+    assert made == ["__init__", "build"]
+    modalities = second.train._dataset.modalities
+    for name, modality in first.dataset.modalities.items():
+        assert torch.equal(modalities[name].features, modality.features)
+        assert torch.equal(modalities[name].observed, modality.observed)
+    assert splits_of(first) == splits_of(second)
+
+
+@pytest.mark.parametrize("changes", OTHER_SETTINGS, ids=lambda changes: "-".join(changes))
+def test_caches_do_not_serve_other_settings(settings, made, changes):
+    first = prepare("VBPR", settings, **STRATIFIED, **CACHES)
+    second = prepare("VBPR", settings, **{**STRATIFIED, **CACHES, **changes})
+    assert made == ["__init__", "build"] * 2
+    fresh = prepare("VBPR", settings, **{**STRATIFIED, **changes}, checkpoint_dir="elsewhere")
+    assert same_modalities(second, fresh) and splits_of(second) == splits_of(fresh)
+    assert first.config["data_fingerprint"] != second.config["data_fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "change", [other_image, other_ids, other_titles, other_file, other_interactions]
+)
+def test_caches_do_not_serve_other_content(settings, content, tmp_path, made, change):
+    by_file = {"missing_protocol": "file", "missing_file": "lacks.tsv", **CACHES}
+    prepare("VBPR", settings, **by_file)
+    change(content).write(tmp_path)
+    second = prepare("VBPR", settings, **by_file)
+    assert made == ["__init__", "build"] * 2
+    fresh = prepare("VBPR", settings, **{**by_file, "checkpoint_dir": "elsewhere"})
+    assert same_modalities(second, fresh) and splits_of(second) == splits_of(fresh)
+
+
+def test_a_served_run_trains_as_the_run_that_saved(settings):
+    results = [
+        recbole.quick_start.run_recbole(
+            "VBPR", config_dict={**settings, **STRATIFIED, "save_dataset": True}
+        )
+        for _ in range(2)
+    ]
+    assert results[0] == results[1]
+
+
+def test_fingerprint_ignores_what_does_not_touch_the_data(settings):
+    base = prepare("VBPR", settings).config
+    other = prepare("BM3", settings, seed=3, learning_rate=0.5, epochs=9).config
+    assert fingerprint(base) == fingerprint(other)
+
+
+# ----------------------------------------------------------------------------------- bad input
+
+
+@pytest.fixture
+def refusal(monkeypatch):
+    """Run through RecBole's quick start; return the one line that it stops with."""
+
+    def fit(*args, **kwargs):
+        raise AssertionError("training has begun")
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+
+    def run(settings, **changes):
+        with pytest.raises(ValueError) as caught:
+            recbole.quick_start.run_recbole("VBPR", "tiny", config_dict={**settings, **changes})
+        message = str(caught.value)
+        assert "\n" not in message and message.endswith(".")
+        return message
+
+    return run
+
+
+GRAMMAR = re.compile(r"^.+?:? .*(must|has) .*(, got |, dataset ).*; .+\.$")
+
+
+def test_empty_split(refusal, settings, content, tmp_path):
+    none = {"split": {"RS": [0.9, 0.1, 0.0]}, "order": "TO", "group_by": "user"}
+    message = refusal(settings, **{**BY_TIME, "eval_args": none})
+    assert message == (
+        "data set 'tiny': the test split must not be empty, got 0 of 480 interactions; "
+        "change eval_args or the filters."
+    )
+    message = refusal(replace(content, valid=[]).write(tmp_path))
+    assert "the validation split must not be empty, got 0 of 400" in message
+
+
+def test_top_k_beyond_the_catalogue(refusal, settings):
+    assert refusal(settings, topk=[5, 31]) == (
+        "topk: must be at most the number of items (30), got 31; lower it."
+    )
+    prepare("VBPR", settings, topk=[5, 30])
+
+
+@pytest.mark.parametrize("protocol", ["random_items", "stratified"])
+def test_modality_that_nobody_has(refusal, settings, protocol):
+    changes = {"missing_protocol": protocol, "missing_ratio": 1.0, "modalities": ["image"]}
+    message = refusal(settings, **changes)
+    assert GRAMMAR.match(message)
+    assert message.startswith("modality 'image': must be observed for at least one item, got 0 of")
+
+
+def test_modality_without_a_source(refusal, settings):
+    message = refusal(settings, modalities=["image", "sound"])
+    assert message.startswith("sound: exactly one of sound_features, sound_columns, sound_preload")
+
+
+def test_modality_with_two_sources(refusal, settings):
+    assert "image: exactly one of" in refusal(settings, image_columns=["title"])
+
+
+def test_modality_given_twice(refusal, settings):
+    assert "distinct names" in refusal(settings, modalities=["image", "image"])
+
+
+def nan_cell(content, folder):
+    content.image[4, 2] = np.nan
+    np.save(folder / "image.npy", content.image)
+    return rf"image\.npy: .*must be finite.* 4 \(item '{content.image_ids[4]}'\)"
+
+
+def infinity(content, folder):
+    content.image[4, 2] = np.inf
+    np.save(folder / "image.npy", content.image)
+    return r"image\.npy: .*must be finite"
+
+
+def overflow(content, folder):
+    image = content.image.astype(np.float64)
+    image[0, 0] = 1e300
+    np.save(folder / "image.npy", image)
+    return r"image\.npy: .*must be finite"
+
+
+def duplicate_ids(content, folder):
+    content.image_ids[1] = content.image_ids[0]
+    (folder / "image_ids.txt").write_text("\n".join(content.image_ids))
+    return rf"image_ids\.txt: an item must have one row, .*'{content.image_ids[0]}'"
+
+
+def too_few_ids(content, folder):
+    (folder / "image_ids.txt").write_text("\n".join(content.image_ids[:-1]))
+    return r"image: image_ids\.txt must have one id for each of the 28 rows"
+
+
+def unknown_ids(content, folder):
+    (folder / "image_ids.txt").write_text("\n".join(f"x{i}" for i in range(28)))
+    return r"image.*0 of 30 items have it"
+
+
+def object_array(content, folder):
+    np.save(folder / "image.npy", content.image.astype(object))
+    return r"image\.npy"
+
+
+def truncated(content, folder):
+    path = folder / "image.npy"
+    path.write_bytes(path.read_bytes()[:-40])
+    return r"image\.npy"
+
+
+def no_file(content, folder):
+    (folder / "image.npy").unlink()
+    return "image: image_features must name a file or folder that exists"
+
+
+def no_column(content, folder):
+    (folder / "tiny.item").write_text("item_id:token\ttags:token_seq\ni1\ta b\n")
+    return r"tiny\.item"
+
+
+def blank_column(content, folder):
+    content.titles = dict.fromkeys(content.titles, "")
+    content.write(folder.parent)
+    return "title: 0 of 30 items have it"
+
+
+def unknown_item_in_mask(content, folder):
+    (folder / "lacks.tsv").write_text(f"{missing.HEADER}\nx1\timage\n")
+    return r"lacks\.tsv: items must be in the data set, .*'x1'"
+
+
+def unknown_modality_in_mask(content, folder):
+    (folder / "lacks.tsv").write_text(f"{missing.HEADER}\ni1\timages\n")
+    return r"lacks\.tsv: Unknown modality 'images'. Did you mean 'image'"
+
+
+def item_twice_in_mask(content, folder):
+    (folder / "lacks.tsv").write_text(f"{missing.HEADER}\ni1\timage\ni1\ttitle\n")
+    return r"lacks\.tsv: an item must have one line, got several for \['i1'\]"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        nan_cell,
+        infinity,
+        overflow,
+        duplicate_ids,
+        too_few_ids,
+        unknown_ids,
+        object_array,
+        truncated,
+        no_file,
+        no_column,
+        blank_column,
+        unknown_item_in_mask,
+        unknown_modality_in_mask,
+        item_twice_in_mask,
+    ],
+)
+def test_spoilt_files_stop_before_training(refusal, settings, content, tmp_path, spoil):
+    expected = spoil(content, tmp_path / "tiny")
+    message = refusal(settings, missing_protocol="file", missing_file="lacks.tsv")
+    assert re.search(expected, message), message
+
+
+def test_rows_without_ids_must_be_as_many_as_the_items(refusal, content, tmp_path):
+    changes = {"image_ids": None, "modalities": ["image"]}
+    assert refusal(content.write(tmp_path), **changes) == (
+        "image.npy has 28 rows, dataset 'tiny' has 30 items; give an id file (image_ids)."
+    )
+
+
+def test_mask_of_two_sources_is_refused(refusal, settings):
+    message = refusal(settings, missing_protocol="random_items", missing_file="lacks.tsv")
+    assert message.startswith("missing: missing_file must be empty unless missing_protocol is file")

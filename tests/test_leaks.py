@@ -1,0 +1,205 @@
+"""The two leaks that define the field: hidden features, and interactions held out of training.
+
+Each test runs the same thing twice, with something changed that training must not see, and
+compares bit for bit: modalities, batches, losses of every batch, scores after training. A control
+beside each changes what training may see, so that the comparison is known to notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from folders import AT_WORK, COLD, Content, prepare, tiny_content
+from folders import workplace as workplace
+
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
+
+pytestmark = AT_WORK
+
+MASKS = {
+    "random_items": {"missing_protocol": "random_items", "missing_ratio": 0.4},
+    "stratified": {"missing_protocol": "stratified", "missing_ratio": 0.4},
+    "file": {"missing_protocol": "file", "missing_file": "lacks.tsv"},
+    "new_items": {
+        "missing_protocol": "stratified",
+        "missing_ratio": 0.4,
+        "new_items": "stratified",
+    },
+}
+NAMES = ("image", "title", "tags")
+
+
+def trace(model: str, settings: dict[str, Any], **changes: Any) -> dict[str, list[torch.Tensor]]:
+    """All that a run of two epochs makes of its data, in tensors."""
+    run = prepare(model, settings, epochs=2, train_batch_size=100, **changes)
+    modalities = run.dataset.modalities
+    seen: dict[str, list[torch.Tensor]] = {
+        "ids": [torch.tensor([hash(t) for t in run.dataset.field2id_token["item_id"].tolist()])],
+        "new": [run.dataset.new_items],
+        "observed": [modalities.observed],
+        "features": [modality.features for modality in modalities.values()],
+        "batches": [],
+        "losses": [],
+    }
+    trainer = run.trainer()
+    calculate_loss = trainer.model.calculate_loss
+
+    def noted(batch: Any) -> torch.Tensor:
+        loss = calculate_loss(batch)
+        seen["batches"] += [batch[column].clone() for column in sorted(batch.columns)]
+        seen["losses"] += [*trainer.model.last_terms.values(), loss.detach()]
+        return loss
+
+    trainer.model.calculate_loss = noted
+    trainer.fit(run.train, run.valid, saved=False)
+    return {**seen, "scores": [run.scores(trainer.model)]}
+
+
+def differing(one: dict[str, list[torch.Tensor]], other: dict[str, list[torch.Tensor]]) -> set[str]:
+    """Names of what is not bit-identical in both."""
+    return {
+        name
+        for name in one
+        if len(one[name]) != len(other[name])
+        or not all(torch.equal(a, b) for a, b in zip(one[name], other[name]))
+    }
+
+
+# ---------------------------------------------------------------------------- hidden features
+
+
+def hidden_items(settings: dict[str, Any], mask: dict[str, Any]) -> dict[str, list[str]]:
+    """Tokens of the items that a mask hides, without those that lack the modality by nature."""
+    masked, whole = (
+        prepare("VBPR", settings, **changes).dataset.modalities
+        for changes in (mask, {**mask, "missing_protocol": "none", "missing_file": None})
+    )
+    tokens = prepare("VBPR", settings).dataset.field2id_token["item_id"]
+    return {
+        name: tokens[(whole[name].observed & ~masked[name].observed).numpy()].tolist()
+        for name in NAMES
+    }
+
+
+def with_other_features(content: Content, items: dict[str, list[str]]) -> Content:
+    """Other images, titles and tags of some items; new words, larger numbers, other lengths."""
+    image = content.image.copy()
+    for item in items["image"]:
+        image[content.row(item)] = 1000 + np.arange(image.shape[1])
+    titles = {item: f"zebra{n} quux red red" for n, item in enumerate(items["title"])}
+    tags = {item: f"x{n} a y" for n, item in enumerate(items["tags"])}
+    return replace(
+        content, image=image, titles={**content.titles, **titles}, tags={**content.tags, **tags}
+    )
+
+
+@pytest.fixture
+def features_changed(tmp_path):
+    """Settings of two folders that differ in the features of hidden (or shown) items."""
+
+    def build(mask: dict[str, Any], shown: bool = False) -> list[dict[str, Any]]:
+        content = tiny_content()
+        one = content.write(tmp_path / "one")
+        hidden = hidden_items(one, mask)
+        assert all(hidden.values())
+        if shown:
+            hidden = {name: [item for item in content.tags if item != COLD][:1] for name in NAMES}
+            assert not set(hidden["tags"]) & set(hidden_items(one, mask)["tags"])
+        other = with_other_features(content, hidden).write(tmp_path / "other")
+        return [{**settings, **mask} for settings in (one, other)]
+
+    return build
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("imputation", IMPUTERS)
+def test_hidden_features_change_nothing(features_changed, imputation, mask):
+    one, other = (
+        trace("VBPR", settings, imputation=imputation) for settings in features_changed(mask)
+    )
+    assert differing(one, other) == set()
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "VBPR"])
+def test_hidden_features_change_no_model(features_changed, model):
+    one, other = (trace(model, settings) for settings in features_changed(MASKS["new_items"]))
+    assert differing(one, other) == set()
+
+
+def test_hidden_vectors_in_columns_change_nothing(tmp_path):
+    """The third encoder of columns, and a matrix in the order of item ids."""
+    content, mask = tiny_content(), MASKS["random_items"]
+    numbers = {item: f"{n} {n % 3} 1" for n, item in enumerate(content.titles)}
+    content = replace(content, titles=numbers, tags={item: "a" for item in content.tags})
+    vector = {"modalities": ["title"], "title_encoder": "vector", "title_dim": None}
+    vector = {**vector, **mask}
+    settings = [content.write(tmp_path / "one")]
+    masked = prepare("VBPR", settings[0], **vector).dataset
+    hidden = masked.field2id_token["item_id"][masked.modalities["title"].missing.numpy()].tolist()
+    assert len(hidden) == 12
+    changed = {**numbers, **{item: "9 9 9" for item in hidden}}
+    settings.append(replace(content, titles=changed).write(tmp_path / "other"))
+    assert differing(*(trace("VBPR", one, **vector) for one in settings)) == set()
+
+
+def test_shown_features_change_what_they_should(features_changed):
+    one, other = (
+        trace("VBPR", settings) for settings in features_changed(MASKS["file"], shown=True)
+    )
+    assert differing(one, other) == {"features", "losses", "scores"}
+
+
+# ------------------------------------------------------------------------ held-out interactions
+
+
+def rotated(pairs: list[tuple[str, str]], keep: int) -> list[tuple[str, str]]:
+    """Give each item to the next user; rows before ``keep`` stay, and so do all item ids."""
+    users = [user for user, _ in pairs]
+    turned = [*users[:keep], *users[keep + 3 :], *users[keep : keep + 3]]
+    return [(user, item) for user, (_, item) in zip(turned, pairs)]
+
+
+def held_out_changed(content: Content) -> Content:
+    """Other validation and test interactions over the same tokens."""
+    items = [item for _, item in content.test]
+    test = [(user, item) for (user, _), item in zip(content.test, reversed(items))]
+    return replace(content, valid=rotated(content.valid, keep=1), test=rotated(test, keep=0)[:-5])
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("imputation", IMPUTERS)
+def test_held_out_interactions_change_nothing(tmp_path, imputation, mask):
+    content = tiny_content()
+    changed = held_out_changed(content)
+    assert set(changed.valid) != set(content.valid) and set(changed.test) != set(content.test)
+    one, other = (
+        trace("VBPR", folder.write(tmp_path / name), imputation=imputation, **mask)
+        for name, folder in {"one": content, "other": changed}.items()
+    )
+    assert differing(one, other) == set()
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "VBPR"])
+def test_held_out_interactions_change_no_model(tmp_path, model):
+    content = tiny_content()
+    one, other = (
+        trace(model, folder.write(tmp_path / name), **MASKS["new_items"])
+        for name, folder in {"one": content, "other": held_out_changed(content)}.items()
+    )
+    assert differing(one, other) == set()
+
+
+@pytest.mark.parametrize("mask", ["stratified", "file"])
+def test_training_interactions_change_what_they_should(tmp_path, mask):
+    content = tiny_content()
+    changed = replace(content, train=content.train[:240] + rotated(content.train[240:], keep=0))
+    one, other = (
+        trace("VBPR", folder.write(tmp_path / name), **MASKS[mask])
+        for name, folder in {"one": content, "other": changed}.items()
+    )
+    assert {"features", "batches", "losses", "scores"} <= differing(one, other)

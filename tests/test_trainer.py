@@ -1,0 +1,439 @@
+"""Checkpoints, resuming, epoch hooks, schedule, second optimiser."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recbole.trainer
+import torch
+from folders import AT_WORK, BY_TIME, Toy, prepare, tiny_content
+from folders import workplace as workplace
+from recbole.config import Config
+from recbole.quick_start import load_data_and_model
+from recbole.utils import ModelType, get_trainer
+from scipy import sparse
+
+from recbole_missing import checkpoint, register_model, run_recbole_missing
+from recbole_missing.trainer import MultimodalTrainer, PluginTrainer, protocol
+
+pytestmark = AT_WORK
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        **tiny_content().write(tmp_path),
+        "missing_protocol": "stratified",
+        "missing_ratio": 0.4,
+    }
+
+
+def fitted(model, settings, **changes):
+    """A run that has trained, and its trainer."""
+    run = prepare(model, settings, **changes)
+    trainer = run.trainer()
+    trainer.fit(run.train, run.valid)
+    return run, trainer
+
+
+def state_of(trainer):
+    return {key: value.clone() for key, value in trainer.model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --------------------------------------------------------------------------------- checkpoints
+
+
+def strange(value, path="state"):
+    """Paths of everything in a checkpoint that is neither a tensor nor a plain value."""
+    if isinstance(value, torch.Tensor) or value is None or type(value) in (bool, int, float, str):
+        return []
+    if isinstance(value, Mapping):
+        keys = [f"{path}.{key!r}" for key in value if type(key) not in (str, int)]
+        return keys + [p for key in value for p in strange(value[key], f"{path}.{key}")]
+    if type(value) in (list, tuple):
+        return [p for place, item in enumerate(value) for p in strange(item, f"{path}[{place}]")]
+    return [f"{path}: {type(value)}"]
+
+
+@pytest.mark.parametrize("model", ["VBPR", "DGMRec", "BPR", "SGL", Toy])
+def test_a_checkpoint_holds_tensors_and_plain_values(settings, model):
+    _, trainer = fitted(model, settings)
+    state = torch.load(trainer.saved_model_file, weights_only=True)
+    assert not strange(state)
+    assert {"config", "epoch", "state_dict", "optimizer", "best_valid_score"} <= state.keys()
+    assert state["config"]["missing_ratio"] == 0.4 and state["config"]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("VBPR", {"imputation": "random", "imputation_seed": 3}),
+        ("BM3", {}),
+        ("FREEDOM", {}),
+        ("MGCN", {"new_items": "stratified"}),
+        ("DGMRec", {"epochs": 5, "eval_step": 5, "score_on_refreshed_graph": True}),
+        ("LightGCN", {"new_items": "stratified", "test_mask": "train"}),
+        (Toy, {"epochs": 2}),
+    ],
+)
+def test_a_loaded_model_scores_as_the_saved_one(settings, model, changes):
+    run, trainer = fitted(model, settings, **changes)
+    trainer.evaluate(run.test, load_best_model=True)
+    expected = run.scores(trainer.model)
+    config, network, dataset, train, valid, test = load_data_and_model(trainer.saved_model_file)
+    assert torch.equal(run.scores(network), expected)
+    assert same(network.state_dict(), trainer.model.state_dict())
+    assert config["model"] == run.config["model"] and config["data_path"] == run.config["data_path"]
+    for one, other in ((train, run.train), (valid, run.valid), (test, run.test)):
+        assert np.array_equal(
+            one._dataset.inter_feat["item_id"], other._dataset.inter_feat["item_id"]
+        )
+    loaded = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
+    assert loaded.evaluate(test, load_best_model=False) == trainer.evaluate(test, False)
+    assert loaded.group_results == trainer.group_results != {}
+
+
+def test_graphs_that_training_refreshed_come_from_the_file(settings):
+    """Else the test above would not see a graph that is rebuilt instead of loaded."""
+    run, trainer = fitted("DGMRec", settings, epochs=5, eval_step=5, score_on_refreshed_graph=True)
+    fresh, trained = run.network().state_dict(), trainer.model.state_dict()
+    graphs = [key for key in fresh if key.startswith("inference_graphs.image")]
+    assert graphs and any(not torch.equal(fresh[key], trained[key]) for key in graphs)
+
+
+def test_loading_ignores_the_command_line_of_the_process(settings, monkeypatch):
+    _, trainer = fitted("VBPR", settings)
+    monkeypatch.setattr("sys.argv", ["other.py", "--imputation=zeros", "--missing_ratio=7"])
+    config = load_data_and_model(trainer.saved_model_file)[0]
+    assert config["imputation"] == "featprop" and config["missing_ratio"] == 0.4
+
+
+class Payload:
+    """Unpickling it would call a function."""
+
+    def __reduce__(self):
+        """Name the function."""
+        return (Path.touch, (Path("ran"),))
+
+
+def test_torch_load_keeps_refusing_objects(settings, tmp_path):
+    load = torch.load
+    _, trainer = fitted("VBPR", settings)
+    load_data_and_model(trainer.saved_model_file)
+    assert torch.load is load is torch.serialization.load
+    torch.save({"config": {}, "extra": Payload()}, tmp_path / "object.pth")
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):  # where it is the default
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / "object.pth")
+    with pytest.raises(ValueError, match=r"object\.pth: must be a checkpoint of recbole_missing"):
+        load_data_and_model(str(tmp_path / "object.pth"))
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut", "text", "other"])
+def test_a_bad_file_is_refused_by_its_path(settings, tmp_path, damage):
+    path = tmp_path / "bad.pth"
+    if damage == "cut":
+        _, trainer = fitted("VBPR", settings)
+        whole = Path(trainer.saved_model_file).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif damage == "text":
+        path.write_text("no checkpoint")
+    elif damage == "other":
+        torch.save([torch.zeros(2)], path)
+    run = prepare("VBPR", settings)
+    for use in (
+        lambda: load_data_and_model(str(path)),
+        lambda: run.trainer().resume_checkpoint(str(path)),
+        lambda: run.trainer().evaluate(run.test, model_file=str(path)),
+    ):
+        with pytest.raises(ValueError, match=r"bad\.pth: must .*; train again"):
+            use()
+
+
+def test_a_crash_while_saving_leaves_the_old_file(settings, monkeypatch):
+    run, trainer = fitted("VBPR", settings)
+    file = Path(trainer.saved_model_file)
+    before, content = sorted(file.parent.iterdir()), file.read_bytes()
+
+    def full_disk(state, target, *args, **kwargs):
+        Path(target).write_bytes(b"half a file")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(torch, "save", full_disk)
+        trainer._save_checkpoint(1)
+    assert sorted(file.parent.iterdir()) == before and file.read_bytes() == content
+    targets, save = [], torch.save
+    monkeypatch.setattr(
+        torch, "save", lambda state, path: (targets.append(path), save(state, path))
+    )
+    trainer._save_checkpoint(1)
+    assert sorted(file.parent.iterdir()) == before
+    assert len(targets) == 1 and targets[0].parent == file.parent and targets[0] != file
+    assert torch.load(file, weights_only=True)["epoch"] == 1
+
+
+def test_a_trainer_of_recboles_own_saves_and_loads(settings):
+    result = run_recbole_missing("RecVAE", config_dict=dict(settings))
+    trainer = get_trainer(ModelType.GENERAL, "RecVAE")
+    assert issubclass(trainer, (PluginTrainer, recbole.trainer.RecVAETrainer))
+    assert issubclass(trainer, recbole.trainer.RecVAETrainer)
+    assert not strange(torch.load(result["checkpoint"], weights_only=True))
+    config, network, _, _, _, test = load_data_and_model(result["checkpoint"])
+    assert trainer(config, network).evaluate(test, False) == result["test_result"]
+
+
+WHOLE = {"modalities": None, "missing_protocol": "none"}
+
+
+@pytest.mark.parametrize("model", ["ItemKNN", "EASE", "SLIMElastic", "Pop", "SASRec"])
+def test_recboles_other_models_save_and_load(settings, model):
+    """Matrices beside the parameters, and settings whose defaults RecBole itself refuses."""
+    by_time = {**BY_TIME, "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}}
+    settings = {**settings, **WHOLE, **by_time, "train_neg_sample_args": None}
+    settings = {key: settings[key] for key in settings if not key.startswith("missing")}
+    result = run_recbole_missing(model, config_dict=settings)
+    assert not strange(torch.load(result["checkpoint"], weights_only=True))
+    config, network, _, _, _, test = load_data_and_model(result["checkpoint"])
+    trainer = get_trainer(config["MODEL_TYPE"], model)(config, network)
+    assert trainer.evaluate(test, load_best_model=False) == result["test_result"]
+
+
+def test_the_first_stage_of_two_saves_and_loads(settings):
+    stage = {"train_stage": "actor_pretrain", "pretrain_epochs": 1, "save_step": 1}
+    result = run_recbole_missing("RaCT", config_dict={**settings, **stage})
+    assert result["checkpoint"].endswith("RaCT-tiny-1.pth")  # the name that RecBole gives it
+    assert not strange(torch.load(result["checkpoint"], weights_only=True))
+    assert result["test_result"]["recall@10"] > 0
+
+
+def test_packed_matrices_come_back():
+    matrix = sparse.random(5, 4, 0.5, format="csc", random_state=0)
+    packed = checkpoint.pack(
+        {"a": np.eye(2), "m": matrix, "t": torch.ones(1), "n": torch.nn.ReLU()}
+    )
+    assert not strange(packed)
+    value = checkpoint.unpack(packed)
+    assert value.keys() == {"a", "m", "t"} and np.array_equal(value["a"], np.eye(2))
+    assert value["m"].format == "csc" and (value["m"] != matrix).nnz == 0
+    assert checkpoint.unpack(checkpoint.pack(None)) is None
+
+
+def test_the_saved_model_is_the_one_that_is_tested(settings):
+    run, trainer = fitted("VBPR", settings)
+    best = run.scores(trainer.model)
+    with torch.no_grad():
+        trainer.model.user.zero_()
+    trainer.evaluate(run.test, load_best_model=True)
+    assert torch.equal(run.scores(trainer.model), best)
+
+
+# -------------------------------------------------------------------------------------- resume
+
+
+def resumed(model, settings, file, **changes):
+    run = prepare(model, settings, **changes)
+    trainer = run.trainer()
+    trainer.resume_checkpoint(file)
+    return run, trainer
+
+
+EVERY_EPOCH = {"eval_step": 0, "learning_rate_scheduler": [0.5, 1], "learning_rate": 0.02}
+
+
+def test_resume_restores_epoch_optimisers_and_schedule(settings):
+    _, first = fitted(Toy, settings, epochs=2, **EVERY_EPOCH)
+    run, second = resumed(Toy, settings, first.saved_model_file, epochs=5, **EVERY_EPOCH)
+    assert second.start_epoch == 2 and second.scheduler.last_epoch == 2
+    assert second.saved_model_file == first.saved_model_file
+    assert same(second.model.state_dict(), first.model.state_dict())
+    for name in ("optimizer", "auxiliary_optimizer"):
+        old, new = (getattr(trainer, name).state_dict()["state"] for trainer in (first, second))
+        assert old and old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
+    second.fit(run.train, run.valid)
+    assert list(second.train_loss_dict) == [2, 3, 4]
+    assert second.model.calls.count("epoch") == 3
+    assert torch.load(second.saved_model_file, weights_only=True)["epoch"] == 4
+
+
+def test_a_resumed_run_has_the_learning_rates_of_an_unbroken_one(settings):
+    _, first = fitted(Toy, settings, epochs=2, **EVERY_EPOCH)
+    run, second = resumed(Toy, settings, first.saved_model_file, epochs=4, **EVERY_EPOCH)
+    rates = []
+    run_epoch = second._train_epoch
+
+    def spied(train_data, epoch_idx, *args, **kwargs):
+        rates.append((epoch_idx, second.optimizer.param_groups[0]["lr"]))
+        return run_epoch(train_data, epoch_idx, *args, **kwargs)
+
+    second._train_epoch = spied
+    second.fit(run.train, run.valid)
+    assert rates == [(2, pytest.approx(0.02 * 0.5**2)), (3, pytest.approx(0.02 * 0.5**3))]
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(settings):
+    _, unbroken = fitted(Toy, settings, epochs=4, **EVERY_EPOCH)
+    _, first = fitted(Toy, settings, epochs=2, **EVERY_EPOCH)
+    run, second = resumed(Toy, settings, first.saved_model_file, epochs=4, **EVERY_EPOCH)
+    second.fit(run.train, run.valid)
+    assert same(state_of(second), state_of(unbroken))
+
+
+def test_resume_knows_the_best_result_so_far(settings):
+    _, first = fitted("VBPR", settings)
+    run, second = resumed("VBPR", settings, first.saved_model_file, epochs=2, learning_rate=0.0)
+    assert second.best_valid_score == first.best_valid_score
+    assert second.best_valid_result == first.best_valid_result
+    assert second.best_valid_result["recall@5"] == second.best_valid_score
+
+
+def test_resume_refuses_the_file_of_another_model(settings):
+    _, first = fitted("VBPR", settings)
+    with pytest.raises(ValueError, match=r"VBPR-.*must be a checkpoint of BM3, got one of VBPR; "):
+        prepare("BM3", settings).trainer().resume_checkpoint(first.saved_model_file)
+
+
+# --------------------------------------------------------------------------- epochs and batches
+
+
+def test_hooks_are_called_once_and_in_order(settings):
+    run, trainer = fitted(Toy, settings, epochs=2, train_batch_size=200)
+    batches = ["batch"] * len(run.train)
+    assert len(batches) > 1
+    assert trainer.model.calls == 2 * ["epoch", *batches, "valid", "encode"]
+
+
+def test_hooks_are_called_in_training_and_validation_only(settings):
+    run, trainer = fitted(Toy, settings, epochs=3, eval_step=2)
+    assert trainer.model.calls.count("epoch") == 3 and trainer.model.calls.count("valid") == 1
+    trainer.evaluate(run.test, load_best_model=False)
+    assert trainer.model.calls.count("valid") == 1
+
+
+def test_learning_rate_schedule(settings):
+    run = prepare(Toy, settings, learning_rate=0.01, learning_rate_scheduler=[0.96, 50], epochs=3)
+    trainer = run.trainer()
+    rates = []
+    trainer.model.on_epoch_start = lambda minimise: rates.append(
+        trainer.optimizer.param_groups[0]["lr"]
+    )
+    trainer.fit(run.train, run.valid)
+    assert rates == pytest.approx([0.01 * 0.96 ** (epoch / 50) for epoch in range(3)], rel=1e-12)
+
+
+@pytest.mark.parametrize("learner", ["adam", "adamw", "sgd", "adagrad", "rmsprop"])
+def test_each_parameter_has_one_optimiser(settings, learner):
+    trainer = prepare(Toy, settings, learner=learner).trainer()
+    critic = {id(parameter) for parameter in trainer.model.critic.parameters()}
+    everything = {id(parameter) for parameter in trainer.model.parameters()}
+    assert type(trainer.optimizer).__name__.lower() == learner
+
+    def owned(optimizer):
+        return [id(p) for group in optimizer.param_groups for p in group["params"]]
+
+    assert set(owned(trainer.auxiliary_optimizer)) == critic
+    assert sorted(owned(trainer.optimizer)) == sorted(everything - critic)
+    assert trainer.auxiliary_optimizer.param_groups[0]["lr"] == Toy.auxiliary_learning_rate
+
+
+def test_batches_leave_auxiliary_parameters_alone(settings):
+    run = prepare(Toy, settings)
+    trainer = run.trainer()
+    trainer.model.on_epoch_start = lambda minimise: None
+    before = state_of(trainer)
+    trainer.fit(run.train, run.valid)
+    after = state_of(trainer)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"user", "item", "content.weight", "content.bias"}
+
+
+def test_a_model_without_auxiliary_parameters_has_one_optimiser(settings):
+    assert prepare("VBPR", settings).trainer().auxiliary_optimizer is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_its_terms(settings, value):
+    register_model(Toy)
+    run = prepare("Toy", settings)
+    trainer = run.trainer()
+    terms = trainer.model.loss_terms
+    trainer.model.loss_terms = lambda batch: {**terms(batch), "odd": torch.tensor(value)}
+    with pytest.raises(ValueError, match=f"Toy: every loss term must be finite, .*'odd': {value}"):
+        trainer.fit(run.train, run.valid)
+
+
+def test_the_log_names_the_terms(settings, caplog):
+    caplog.set_level(logging.INFO)
+    run = prepare(Toy, settings)
+    trainer = run.trainer()
+    sums = dict.fromkeys(("bpr", "judged"), 0.0)
+    calculate = trainer.model.calculate_loss
+
+    def spied(batch):
+        loss = calculate(batch)
+        for name in sums:
+            sums[name] += trainer.model.last_terms[name].item()
+        return loss
+
+    trainer.model.calculate_loss = spied
+    trainer.fit(run.train, run.valid)
+    lines = [r.getMessage() for r in caplog.records if "train loss" in r.getMessage()]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"[bpr: {sums['bpr']:.4f}, judged: {sums['judged']:.4f}]")
+    assert f"{sums['bpr'] + sums['judged']:.4f}" in lines[0]
+
+
+def test_an_unknown_learner_is_refused(settings):
+    with pytest.raises(ValueError, match="VBPR: learner must be one of adam, .*, got 'lion'"):
+        Config("VBPR", config_dict={**settings, "learner": "lion"})
+
+
+def test_protocol_line_says_what_a_result_must_be_read_with(settings):
+    config = prepare("VBPR", settings, test_mask="train").config
+    assert protocol(config) == (
+        "VBPR on tiny; missing: 40% stratified; imputation: featprop; test_mask: train; seed: 2020"
+    )
+
+
+# ------------------------------------------------------------------------------- plain values
+
+
+def test_plain_keeps_values_and_drops_objects():
+    value = {
+        "scalars": (1, 2.5, True, None, "x", np.float32(0.5), np.int64(3), np.bool_(True)),
+        "nested": {"list": [{"a": torch.ones(1)}], "object": object(), "enum": ModelType.GENERAL},
+        "list_of_objects": [1, object()],
+    }
+    kept = checkpoint.plain(value)
+    assert not strange(kept)
+    assert kept["scalars"] == [1, 2.5, True, None, "x", 0.5, 3, True]
+    assert kept["nested"].keys() == {"list"} and "list_of_objects" not in kept
+
+
+def test_random_state_comes_back():
+    import random
+
+    state = checkpoint.random_state()
+    assert not strange(state)
+    first = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+    checkpoint.set_random_state(state)
+    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == first
+
+
+def test_two_runs_of_one_second_have_two_files(settings):
+    run = prepare("VBPR", settings)
+    assert run.trainer().saved_model_file != run.trainer().saved_model_file
+
+
+def test_trainer_of_our_models_is_a_recbole_trainer(settings):
+    assert isinstance(prepare("VBPR", settings).trainer(), MultimodalTrainer)
