@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
@@ -174,7 +174,7 @@ class NothingSquare(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and look at the sizes of what it made."""
         result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
+        for value in tree_flatten(result)[0]:
             if isinstance(value, torch.Tensor) and value.layout == torch.strided:
                 sizes = list(value.shape)
                 square = sum(size in self.items for size in sizes) > 1
