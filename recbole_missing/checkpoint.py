@@ -131,8 +131,10 @@ def rebuild_config(state: Mapping[str, Any]) -> Config:
     """Config of a saved run on this machine; the command line of this process plays no part."""
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
-        # RecBole refuses its own default of this setting for some models (SASRec).
-        needed = {"train_neg_sample_args": None}
+        # What RecBole derives other settings from, or refuses its own default of (SASRec).
+        derives = ("metrics", "valid_metric", "eval_args", "loss_type")
+        needed = {key: state[key] for key in derives if key in state}
+        needed["train_neg_sample_args"] = None
         config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
     finally:
         sys.argv = argv

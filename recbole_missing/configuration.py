@@ -80,6 +80,7 @@ def check(config: Any) -> None:
     """
     if config["MODEL_TYPE"] != ModelType.GENERAL:
         return
+    config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
     declared = dict(SETTINGS)
     if isinstance(config["modalities"], (list, tuple)):
         declared.update(imputer_settings(config["imputation"]))

@@ -134,7 +134,8 @@ def get_model(model_name: str) -> type:
             raise
         choices = {*MODELS, *_outside, "BPR", "LightGCN", "NGCF", "SGL"}
         raise ValueError(
-            unknown("model", model_name, choices) + " Other RecBole models go by their class names."
+            unknown("model", model_name, choices) + " Other RecBole models go by their "
+            "class names; make your own known with recbole_missing.register_model."
         ) from error
 
 
@@ -162,6 +163,7 @@ def create_dataset(config: Any) -> Any:
         setattr(recbole.data.dataset, own_class, MultimodalDataset)
     config["data_fingerprint"] = fingerprint(config)
     dataset = _create_dataset(config)
+    dataset.config = config  # one from RecBole's cache still holds the config that made it
     _set_eval_batch_size(config, dataset)
     return dataset
 

@@ -172,7 +172,9 @@ class MultimodalTrainer(PluginTrainer):
     ) -> Any:
         self._term_sums = {}
         self.model.train()
+        self._unfreeze_auxiliary(True)
         self.model.on_epoch_start(self._minimise)
+        self._unfreeze_auxiliary(False)  # the loss of a batch trains the other parameters alone
         loss = super()._train_epoch(train_data, epoch_idx, self._summed_loss, show_progress)
         self.scheduler.step()
         return loss
@@ -180,6 +182,10 @@ class MultimodalTrainer(PluginTrainer):
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         self.model.on_validation_start()
         return super()._valid_epoch(valid_data, show_progress)
+
+    def _unfreeze_auxiliary(self, trained: bool) -> None:
+        for parameter in self.model.auxiliary_parameters():
+            parameter.requires_grad_(trained)
 
     def _minimise(self, loss: Tensor) -> None:
         assert self.auxiliary_optimizer is not None

@@ -51,10 +51,7 @@ class MultimodalDataset(Dataset):
         """
         splits = super().build()
         names = list(self.config["modalities"] or ())
-        hidden = np.zeros((self.item_num, len(names)), dtype=bool)
-        new = np.zeros(self.item_num, dtype=bool)
-        if names:
-            hidden, new = self._draw(splits[0], names)
+        hidden, new = self._draw(splits[0], names)
         if new.any():
             splits = self._move_new_items(splits, torch.from_numpy(new))
         self._check_splits(splits)

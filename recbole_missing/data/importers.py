@@ -478,6 +478,7 @@ def _yaml(layout: _Layout, target: Path, kind: str) -> str:
     if layout.masks:
         files = [f"missing_{ratio}.tsv" for ratio in layout.masks]
         settings.update({"missing_protocol": "file", "missing_file": files[0]})
+        settings["imputation"] = "mean"  # as the release does
         head += [f"Another mask of the source: `missing_file: {file}`." for file in files[1:]]
     if layout.new_items:
         settings.update({"new_items": "none", "new_items_file": "new_items.txt"})

@@ -287,6 +287,8 @@ def _draw_missing(
     folder: Path,
 ) -> BoolArray:
     protocol, ratio, seed = (settings[f"missing_{key}"] for key in ("protocol", "ratio", "seed"))
+    if not names:
+        return np.zeros((len(tokens), 0), dtype=bool)
     if protocol == "file":
         return read_missing_file(folder / settings["missing_file"], tokens, names)
     if protocol == "stratified":

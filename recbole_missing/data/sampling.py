@@ -42,14 +42,20 @@ def adapt_samplers(config: Any, splits: list[Any], samplers: tuple[Any, ...]) ->
         samplers: what RecBole's ``create_samplers`` made of them.
 
     Returns:
-        The training sampler never draws a new item. With ``test_mask: train`` the test sampler
+        The training sampler never draws a new item, and counts popularity on training interactions
+        alone (RecBole's counts all three splits). With ``test_mask: train`` the test sampler
         knows training and test interactions only, so that validation items stay candidates while
         testing, as in MMRec and DGMRec; RecBole's default hides them (``train_valid``).
     """
     train, valid, test = samplers
-    if train is not None and splits[0].new_items.any():
+    if config["repeatable"]:
+        return samplers
+    if train is not None:
         args = config["train_neg_sample_args"]
-        train = OldItemSampler(splits[0], args["distribution"], args["alpha"]).set_phase("train")
+        drawn = (splits[0], args["distribution"], args["alpha"])
+        new_items = splits[0].new_items.any()
+        train = OldItemSampler(*drawn) if new_items else Sampler("train", *drawn)
+        train = train.set_phase("train")
     if test is not None and config["test_mask"] == "train":
         distribution = config["test_neg_sample_args"]["distribution"]
         phases = Sampler(["train", "test"], [splits[0], splits[2]], distribution)
