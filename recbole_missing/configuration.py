@@ -21,7 +21,7 @@ from recbole.utils.argument_list import (
     training_arguments,
 )
 
-from recbole_missing import properties, settings
+from recbole_missing import defaults, settings
 from recbole_missing.data.dataset import DATA_SETTINGS
 from recbole_missing.data.sources import modality_settings
 from recbole_missing.imputation import imputer_settings
@@ -51,7 +51,7 @@ def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> Non
     """
     if model_class.type != ModelType.GENERAL:
         return
-    overall = properties.load(properties.root() / "overall.yaml")
+    overall = defaults.load(defaults.root() / "overall.yaml")
     of_model = _model_properties(model, model_class)
     presets = of_model.pop("presets", {})
     preset = config.external_config_dict.pop("preset", overall["preset"])
@@ -61,15 +61,15 @@ def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> Non
         choices = ", ".join(["auto", "none", *presets])
         raise ValueError(f"{model}: preset must be one of {choices}, got {preset!r}.")
     released = {**presets.get(preset, {}), "preset": preset}
-    of_dataset = properties.read("dataset", dataset)
+    of_dataset = defaults.read("dataset", dataset)
     config.internal_config_dict.update({**overall, **of_model, **released, **of_dataset})
 
 
 def _model_properties(model: str, model_class: Any) -> dict[str, Any]:
     own = getattr(model_class, "properties", None)
     if own is None:
-        return properties.read("model", model)
-    return dict(own) if isinstance(own, Mapping) else properties.load(Path(own))
+        return defaults.read("model", model)
+    return dict(own) if isinstance(own, Mapping) else defaults.load(Path(own))
 
 
 def check(config: Any) -> None:
@@ -93,9 +93,9 @@ def check(config: Any) -> None:
 def _check_names(config: Any, declared: set[str]) -> None:
     ours = getattr(config.model_class, "hyperparameters", None) is not None
     own = set(_model_properties(config.model, config.model_class))
-    plugin = declared | set(properties.load(properties.root() / "overall.yaml")) | own
-    models = properties.names("model")
-    of_others = {key for name in models for key in properties.read("model", name)}
+    plugin = declared | set(defaults.load(defaults.root() / "overall.yaml")) | own
+    models = defaults.names("model")
+    of_others = {key for name in models for key in defaults.read("model", name)}
     recbole_keys = _recbole_keys()
     for key in config.external_config_dict:
         if key in plugin or key in recbole_keys or _belongs_to_a_modality(key):
@@ -116,6 +116,6 @@ def _recbole_keys() -> frozenset[str]:
     """Every setting that RecBole itself names: argument lists and all of its YAML files."""
     folder = Path(recbole.__file__).parent / "properties"
     files: Iterable[Path] = (path for path in folder.rglob("*.yaml") if "url" not in path.name)
-    in_yaml = {key for path in files for key in properties.load(path)}
+    in_yaml = {key for path in files for key in defaults.load(path)}
     lists = (general_arguments, training_arguments, evaluation_arguments, dataset_arguments)
     return frozenset(in_yaml.union(_OF_A_RUN, ["local_rank"], *lists))

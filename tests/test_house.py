@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import PROPERTIES
 
-from recbole_missing import properties
+from recbole_missing import defaults
 from recbole_missing.configuration import SETTINGS
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
@@ -25,7 +25,7 @@ MODEL_FILES = [
 MAY_IMPORT = {
     "graph": [],
     "settings": [],
-    "properties": [],
+    "defaults": [],
     "nn/losses": [],
     "nn/layers": ["data.modality", "graph"],
     "data/modality": [],
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "model": ["model.base", "data.modality", "graph", "nn", "settings"],
     "evaluation": ["evaluation"],
     "checkpoint": [],
-    "configuration": ["properties", "settings", "data", "imputation"],
+    "configuration": ["defaults", "settings", "data", "imputation"],
     "trainer": ["checkpoint", "evaluation"],
 }
 USE_RECBOLE = {
@@ -129,17 +129,17 @@ def test_sizes() -> None:
 
 def test_every_model_has_a_file_of_its_name_and_a_yaml() -> None:
     assert {path.stem for path in MODEL_FILES} == {name.lower() for name in MODELS}
-    assert properties.names("model") == sorted(MODELS)
+    assert defaults.names("model") == sorted(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_yaml_states_what_the_class_declares(name: str) -> None:
-    values = properties.read("model", name)
+    values = defaults.read("model", name)
     presets = values.pop("presets", {})
     declared = set(MODELS[name].hyperparameters)
     training = set(values) - declared
     assert declared <= set(values), "a default is absent"
-    known = set(properties.load(PROPERTIES / "overall.yaml")) | {
+    known = set(defaults.load(PROPERTIES / "overall.yaml")) | {
         "train_batch_size",
         "learning_rate",
     }
@@ -155,7 +155,7 @@ def test_yaml_states_what_the_class_declares(name: str) -> None:
 
 
 def test_overall_yaml_states_every_package_setting() -> None:
-    values = properties.load(PROPERTIES / "overall.yaml")
+    values = defaults.load(PROPERTIES / "overall.yaml")
     declared = dict(SETTINGS)
     for imputer in IMPUTERS.values():
         declared |= {f"imputation_{key}": limit for key, limit in imputer.hyperparameters.items()}

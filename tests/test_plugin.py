@@ -21,7 +21,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
 
 import recbole_missing
-from recbole_missing import MODELS, cli, plugin, properties, register_model
+from recbole_missing import MODELS, cli, defaults, plugin, register_model
 from recbole_missing.data.dataset import MultimodalDataset
 from recbole_missing.model.vbpr import VBPR
 from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
@@ -110,11 +110,11 @@ def our_yaml(tmp_path, monkeypatch):
     folder = tmp_path / "our_properties"
     for kind in ("model", "dataset"):
         (folder / kind).mkdir(parents=True)
-    overall = properties.load(properties.root() / "overall.yaml")
+    overall = defaults.load(defaults.root() / "overall.yaml")
     levels = {
         "overall": {**overall, **dict.fromkeys(KEYS[1:], 2)},
         "model/VBPR": {
-            **properties.read("model", "VBPR"),
+            **defaults.read("model", "VBPR"),
             **dict.fromkeys(KEYS[2:], 3),
             "presets": {
                 "tiny": dict.fromkeys(KEYS[3:], 4),
@@ -125,10 +125,10 @@ def our_yaml(tmp_path, monkeypatch):
     }
     for name, values in levels.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    monkeypatch.setattr(properties, "_ROOTS", (folder,))
-    properties._read.cache_clear()
+    monkeypatch.setattr(defaults, "_ROOTS", (folder,))
+    defaults._read.cache_clear()
     yield
-    properties._read.cache_clear()
+    defaults._read.cache_clear()
 
 
 # RecBole's default, overall, model, preset, data set, config file, dict, command line.
