@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -18,7 +16,6 @@ from recbole_missing.data.missing import (
     write_token_file,
 )
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "imputation.npz"
 STREAMS = {"tkde": [10, 30, 50, 70, 90], "cikm": list(range(10, 100, 10))}
 TOKENS = ["[PAD]", "b07", "007", "1e5", "x"]
 NAMES = ["image", "text"]
@@ -42,10 +39,11 @@ def settings(**changes):
     return {**SETTINGS, **changes}
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="../shared/golden is absent")
 @pytest.mark.parametrize("paper", STREAMS)
-def test_random_items_equal_the_published_masks(paper):
-    golden = np.load(GOLDEN)
+def test_random_items_equal_the_published_masks(paper, golden_dir):
+    if not (golden_dir / "imputation.npz").is_file():
+        pytest.skip(f"{golden_dir / 'imputation.npz'} is absent")
+    golden = np.load(golden_dir / "imputation.npz")
     n_items = int(golden["n_items"]) + 1
     for percentage in STREAMS[paper]:
         for repeat in range(5):
