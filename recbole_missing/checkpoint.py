@@ -89,6 +89,11 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
     Raises:
         ValueError: if the file is absent, damaged, or not written by this package.
     """
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: must be a checkpoint, got no such file (a run whose validation never gave a "
+            "number writes none); train again, or correct the path."
+        )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
@@ -124,6 +129,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def config_state(config: Any) -> dict[str, Any]:
     """Settings of a run that another process can rebuild its config from."""
     values = plain(config.final_config_dict)
+    values["data_path"] = str(Path(config["data_path"]).resolve())
     return {key: value for key, value in values.items() if key not in _OF_THIS_PROCESS}
 
 
@@ -132,7 +138,7 @@ def rebuild_config(state: Mapping[str, Any]) -> Config:
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
         # What RecBole derives other settings from, or refuses its own default of (SASRec).
-        derives = ("metrics", "valid_metric", "eval_args", "loss_type")
+        derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
         needed = {key: state[key] for key in derives if key in state}
         needed["train_neg_sample_args"] = None
         config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
@@ -141,6 +147,19 @@ def rebuild_config(state: Mapping[str, Any]) -> Config:
     config.final_config_dict.update(state)
     config.external_config_dict.update(state)
     return config
+
+
+def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
+    """Refuse data other than what a model was trained on: its ids and features would not fit.
+
+    Raises:
+        ValueError: if the fingerprints differ.
+    """
+    if saved.get("data_fingerprint") != config["data_fingerprint"]:
+        raise ValueError(
+            f"{path}: must meet the data that it was trained on, got other interactions, features, "
+            f"masks or settings of them in {config['data_path']}; restore these, or train again."
+        )
 
 
 def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
@@ -154,7 +173,7 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
         model scores as it did when it was saved.
 
     Raises:
-        ValueError: if the file is not such a checkpoint.
+        ValueError: if the file is not such a checkpoint, or the data have changed since.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model
@@ -165,6 +184,7 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     init_logger(config)
     getLogger().info(config)
     dataset = create_dataset(config)
+    check_data(model_file, state["config"], config)
     getLogger().info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])

@@ -53,6 +53,7 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(known: argparse.Namespace, rest: Sequence[str]) -> None:
+    import torch
     from recbole.quick_start import run as run_processes
 
     from recbole_missing.quick_start import run_recbole_missing
@@ -61,6 +62,11 @@ def _run(known: argparse.Namespace, rest: Sequence[str]) -> None:
     settings = _settings(rest)
     files = known.config_files.split() or None
     sys.argv = sys.argv[:1]  # RecBole would parse the rest again
+    if known.nproc > max(1, torch.cuda.device_count()):
+        raise ValueError(
+            f"nproc: must be at most the number of GPUs ({torch.cuda.device_count()}), "
+            f"got {known.nproc}; RecBole runs one process a GPU."
+        )
     if known.nproc > 1:
         run_processes(known.model, known.dataset, files, settings, nproc=known.nproc)
     else:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import recbole
+import yaml
 from recbole.utils import ModelType
 from recbole.utils.argument_list import (
     dataset_arguments,
@@ -24,15 +25,37 @@ from recbole.utils.argument_list import (
 from recbole_missing import defaults, settings
 from recbole_missing.data.dataset import DATA_SETTINGS
 from recbole_missing.data.sources import modality_settings
-from recbole_missing.imputation import imputer_settings
-from recbole_missing.settings import Choice, Float, Int, ListOf, Text, did_you_mean
+from recbole_missing.imputation import IMPUTERS, imputer_settings
+from recbole_missing.settings import (
+    Choice,
+    Float,
+    Int,
+    ListOf,
+    Optional,
+    Pair,
+    Text,
+    did_you_mean,
+)
 
 SETTINGS = {
     **DATA_SETTINGS,
     "eval_users": Int(min=1),
-    "learning_rate_scheduler": ListOf(Float(min=0), length=2),
+    "learning_rate_scheduler": Pair(Float(min=0), Float(min=1e-9)),
     "preset": Text(),
-    "learner": Choice("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+}
+"""Package-wide settings that our YAML states, and their constraints."""
+
+_OF_RECBOLE = {
+    "learner": Choice("adam", "adamw", "sgd", "adagrad", "rmsprop"),
+    "learning_rate": Float(min=0),
+    "weight_decay": Float(min=0),
+    "epochs": Int(min=0),
+    "train_batch_size": Int(min=1),
+    "eval_step": Int(min=0),
+    "stopping_step": Int(min=0),
+    "seed": Int(min=0),
+    "topk": Optional(ListOf(Int(min=1))),
+    "benchmark_filename": Optional(ListOf(Text(), length=3)),
 }
 _OF_A_RUN = ["model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset"]
 
@@ -54,7 +77,7 @@ def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> Non
     overall = defaults.load(defaults.root() / "overall.yaml")
     of_model = _model_properties(model, model_class)
     presets = of_model.pop("presets", {})
-    preset = config.external_config_dict.pop("preset", overall["preset"])
+    chosen = preset = config.external_config_dict.pop("preset", overall["preset"])
     if preset == "auto":
         preset = dataset if dataset in presets else "none"
     if preset not in ("none", *presets):
@@ -62,7 +85,11 @@ def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> Non
         raise ValueError(f"{model}: preset must be one of {choices}, got {preset!r}.")
     released = {**presets.get(preset, {}), "preset": preset}
     of_dataset = defaults.read("dataset", dataset)
-    config.internal_config_dict.update({**overall, **of_model, **released, **of_dataset})
+    layers = [overall, of_model, released, of_dataset]
+    if chosen != "auto":  # a preset that was asked for by name goes over the data set's YAML
+        layers.append(released)
+    for layer in layers:
+        config.internal_config_dict.update(layer)
 
 
 def _model_properties(model: str, model_class: Any) -> dict[str, Any]:
@@ -72,8 +99,28 @@ def _model_properties(model: str, model_class: Any) -> dict[str, Any]:
     return dict(own) if isinstance(own, Mapping) else defaults.load(Path(own))
 
 
+def check_files(files: Iterable[str]) -> None:
+    """Refuse config files that are not YAML mappings.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for file in files:
+        path = Path(file)
+        if not path.is_file():
+            raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.FullLoader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: must be YAML, got: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path}: must hold settings as `key: value`, got {type(content).__name__}."
+            )
+
+
 def check(config: Any) -> None:
-    """Refuse settings that no one knows, and values outside their constraints.
+    """Refuse settings that no one knows, that have no effect, or that break their constraint.
 
     Raises:
         ValueError: in the grammar of the house, with the nearest known name.
@@ -81,41 +128,90 @@ def check(config: Any) -> None:
     if config["MODEL_TYPE"] != ModelType.GENERAL:
         return
     config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
-    declared = dict(SETTINGS)
+    ours = getattr(config.model_class, "hyperparameters", {})
+    declared = {**SETTINGS, **_OF_RECBOLE, **ours}
     if isinstance(config["modalities"], (list, tuple)):
         declared.update(imputer_settings(config["imputation"]))
-        for name in config["modalities"]:
-            declared.update(modality_settings(str(name)))
-    settings.check(config.model, config, declared)
+    for name in _modality_names(config):
+        declared.update(modality_settings(name))
     _check_names(config, set(declared))
+    settings.check(config.model, config, declared)
+    _check_together(config)
+
+
+def _modality_names(config: Any) -> list[str]:
+    """Modalities of every layer: a narrower list on the command line leaves keys without use."""
+    layers = (config.internal_config_dict, config.file_config_dict, config.final_config_dict)
+    lists = [layer.get("modalities") for layer in layers]
+    return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
 
 
 def _check_names(config: Any, declared: set[str]) -> None:
-    ours = getattr(config.model_class, "hyperparameters", None) is not None
-    own = set(_model_properties(config.model, config.model_class))
-    plugin = declared | set(defaults.load(defaults.root() / "overall.yaml")) | own
+    """Unknown settings: ours are refused; RecBole's own models may read what they like."""
+    ours = hasattr(config.model_class, "hyperparameters")
+    own = set(_model_properties(config.model, config.model_class)) | _overall_keys()
+    known = declared | own | _recbole_keys()
     models = defaults.names("model")
     of_others = {key for name in models for key in defaults.read("model", name)}
-    recbole_keys = _recbole_keys()
+    of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
     for key in config.external_config_dict:
-        if key in plugin or key in recbole_keys or _belongs_to_a_modality(key):
+        if key in known or (not ours and key in config.internal_config_dict):
             continue
-        near = did_you_mean(key, plugin | recbole_keys if ours else plugin)
-        if near or (ours and key not in of_others and key not in config.cmd_config_dict):
+        modality = _modality_of(key)
+        if modality:  # perhaps the source of a modality that this run leaves out
+            near = did_you_mean(modality, _modality_names(config))
+        else:
+            near = did_you_mean(key, known if ours else declared | own)
+        harmless = modality or key in config.cmd_config_dict or not ours
+        if key not in of_others and (near or not harmless):
             raise ValueError(f"Unknown setting {key!r}.{near} Remove it or correct its name.")
         getLogger().warning(f"{config.model}: setting {key!r} is not known here and has no effect.")
 
 
-def _belongs_to_a_modality(key: str) -> bool:
-    endings = (setting[1:] for setting in modality_settings("x"))
-    return key.endswith(tuple(endings))
+def _modality_of(key: str) -> str | None:
+    """Return ``image`` for a key like ``image_features``."""
+    endings = [ending[1:] for ending in modality_settings("x")]
+    return next((key[: -len(end)] for end in endings if key.endswith(end) and key != end), None)
+
+
+def _check_together(config: Any) -> None:
+    """Settings that are right alone and wrong together."""
+    set_by_user = config.external_config_dict
+    protocol = config["missing_protocol"]
+    unused = protocol == "file" or (protocol == "none" and "missing_protocol" not in set_by_user)
+    if set_by_user.get("missing_ratio") and unused:
+        raise ValueError(
+            f"missing_ratio: must be 0 or unset with missing_protocol {protocol}, got "
+            f"{config['missing_ratio']}; set missing_protocol to random_items or stratified."
+        )
+    metric, _, k = config["valid_metric"].partition("@")
+    metrics = [name.lower() for name in config["metrics"]]
+    if metric.lower() not in metrics or (k and int(k) not in (config["topk"] or ())):
+        raise ValueError(
+            f"valid_metric: must be one of metrics {config['metrics']} at one of topk "
+            f"{config['topk']}, got {config['valid_metric']!r}; set valid_metric too."
+        )
+    if config["repeatable"] and (config["new_items"] != "none" or config["test_mask"] == "train"):
+        raise ValueError("repeatable: must be False with new_items or test_mask: train, got True.")
+    if config["enable_amp"] and hasattr(config.model_class, "hyperparameters"):
+        raise ValueError(
+            f"{config.model}: enable_amp must be False, got True; sparse products are float32."
+        )
+    split = config["eval_args"]["split"]
+    if isinstance(split, Mapping) and len(split.get("RS", "123")) != 3:
+        raise ValueError(f"eval_args: split RS must have three ratios, got {split['RS']}.")
+
+
+@cache
+def _overall_keys() -> frozenset[str]:
+    return frozenset(defaults.load(defaults.root() / "overall.yaml"))
 
 
 @cache
 def _recbole_keys() -> frozenset[str]:
-    """Every setting that RecBole itself names: argument lists and all of its YAML files."""
+    """Settings that RecBole names for every model."""
     folder = Path(recbole.__file__).parent / "properties"
-    files: Iterable[Path] = (path for path in folder.rglob("*.yaml") if "url" not in path.name)
+    files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
     in_yaml = {key for path in files for key in defaults.load(path)}
     lists = (general_arguments, training_arguments, evaluation_arguments, dataset_arguments)
     return frozenset(in_yaml.union(_OF_A_RUN, ["local_rank"], *lists))

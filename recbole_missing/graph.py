@@ -7,6 +7,7 @@ matrix of n_items x n_items or n_users x n_items. Item 0 (RecBole's padding) has
 from __future__ import annotations
 
 import warnings
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -282,7 +283,9 @@ def _top_similar(
     """Edges from each of ``items`` to its k most similar ones among ``items``."""
     distinct, position = _distinct_rows(features[items])
     unit = nn.functional.normalize(distinct, eps=1e-12)
-    k = min(k, items.numel())
+    if k > items.numel():
+        getLogger().warning(f"knn_graph: k is {k}, {items.numel()} items can be neighbours; taken.")
+        k = items.numel()
     cols, values = [], []
     for block in unit.split(block_size):
         similarity = (block @ unit.T)[:, position]  # (block, n_candidates)

@@ -27,7 +27,7 @@ from recbole.utils.argument_list import dataset_arguments
 
 from recbole_missing import configuration
 from recbole_missing.checkpoint import load_data_and_model
-from recbole_missing.data.dataset import MultimodalDataset, fingerprint
+from recbole_missing.data.dataset import MultimodalDataset, check_interaction_files, fingerprint
 from recbole_missing.data.sampling import adapt_samplers
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
@@ -90,8 +90,7 @@ def register_model(model: type) -> type:
             f"register_model: {name!r} must be a name that is not taken, got a second class "
             f"({model.__module__} beside {holder.__module__}); rename yours."
         )
-    if not model.__module__.startswith(("recbole.", "recbole_missing.")):
-        _outside[name] = model
+    _outside[name] = model
     return model
 
 
@@ -100,10 +99,20 @@ def register_model(model: type) -> type:
 
 def _checked(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def init(self: Any, model: Any = None, *args: Any, **kwargs: Any) -> None:
+    def init(
+        self: Any,
+        model: Any = None,
+        dataset: str | None = None,
+        config_file_list: list[str] | None = None,
+        config_dict: dict[str, Any] | None = None,
+    ) -> None:
         if inspect.isclass(model):
-            register_model(model)
-        original(self, model, *args, **kwargs)
+            _outside[model.__name__] = model
+        configuration.check_files(config_file_list or ())
+        try:
+            original(self, model, dataset, config_file_list, config_dict)
+        except NotImplementedError as error:  # an unknown metric
+            raise ValueError(f"{error}; correct `metrics`.") from error
         configuration.check(self)
 
     return init
@@ -124,7 +133,7 @@ def _with_defaults(original: Callable[..., None]) -> Callable[..., None]:
 @functools.wraps(_get_model)
 def get_model(model_name: str) -> type:
     """Find a model class by name: ours, registered ones, RecBole's."""
-    known = MODELS.get(model_name) or _outside.get(model_name)
+    known = _outside.get(model_name) or MODELS.get(model_name)
     if known is not None:
         return known
     try:
@@ -142,7 +151,7 @@ def get_model(model_name: str) -> type:
 @functools.wraps(_get_trainer)
 def get_trainer(model_type: Any, model_name: str) -> type:
     """Find a trainer: ours for multimodal models, else RecBole's with our checkpoints."""
-    model = MODELS.get(model_name) or _outside.get(model_name)
+    model = _outside.get(model_name) or MODELS.get(model_name)
     if model is not None and issubclass(model, MultimodalRecommender):
         return MultimodalTrainer
     trainer = _get_trainer(model_type, model_name)
@@ -161,6 +170,7 @@ def create_dataset(config: Any) -> Any:
     own_class = f"{config['model']}Dataset"  # where RecBole looks first
     if not hasattr(recbole.data.dataset, own_class):
         setattr(recbole.data.dataset, own_class, MultimodalDataset)
+    check_interaction_files(config)
     config["data_fingerprint"] = fingerprint(config)
     dataset = _create_dataset(config)
     dataset.config = config  # one from RecBole's cache still holds the config that made it
@@ -170,6 +180,8 @@ def create_dataset(config: Any) -> Any:
 
 def _set_eval_batch_size(config: Any, dataset: Any) -> None:
     """RecBole counts user-item pairs; ``eval_users`` counts users, within a memory bound."""
+    if set(config["eval_args"]["mode"].values()) != {"full"}:
+        return  # sampled candidates: RecBole's number of pairs stands
     if "eval_batch_size" not in config.external_config_dict:
         users = max(1, min(config["eval_users"], _SCORE_BLOCK // dataset.item_num))
         config["eval_batch_size"] = users * dataset.item_num

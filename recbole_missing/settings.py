@@ -105,6 +105,23 @@ class ListOf:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A list of two values, each with a constraint of its own."""
+
+    first: Any
+    second: Any
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether ``value`` is such a list."""
+        fits = isinstance(value, (list, tuple)) and len(value) == 2
+        return fits and self.first.accepts(value[0]) and self.second.accepts(value[1])
+
+    def __str__(self) -> str:
+        """Describe the constraint in words."""
+        return f"a list of two values: {self.first}, {self.second}"
+
+
+@dataclass(frozen=True)
 class Optional:
     """``constraint``, or nothing (``~`` in YAML)."""
 

@@ -84,6 +84,7 @@ class PluginTrainer(Trainer):
                 f"{resume_file}: must be a checkpoint of {self.config['model']}, "
                 f"got one of {state['config']['model']}; pass the file of the same model."
             )
+        checkpoint.check_data(resume_file, state["config"], self.config)
         self.saved_model_file = str(resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]

@@ -13,7 +13,6 @@ from folders import (
     AT_WORK,
     BY_TIME,
     COLD,
-    N_ITEMS,
     Content,
     Prepared,
     pairs_of,
@@ -155,9 +154,13 @@ def test_real_holes_always_count(settings, mask, imputation):
 def test_a_mask_is_what_the_protocol_drew_plus_the_holes(settings):
     ratio = {"missing_protocol": "random_items", "missing_ratio": 0.3, "missing_seed": 7}
     run = prepare("VBPR", settings, **ratio)
-    drawn = missing.random_items(N_ITEMS + 1, 3, 0.3, 7)[:, 0]
-    hidden = {token for token, hide in zip(tokens_of(run), drawn) if hide}
-    assert len(hidden) == 9
+    trained = sorted({item for _, item in pairs_of(run.train._dataset)})
+    others = sorted({*tokens_of(run)[1:]} - {*trained})
+    hidden = set()
+    for items, seed in ((trained, 7), (others, 7 + 2**32)):
+        drawn = missing.random_items(len(items) + 1, 3, 0.3, seed)[1:, 0]
+        hidden |= {token for token, hide in zip(items, drawn) if hide}
+    assert len(hidden) > 7
     assert unobserved(run) == {name: hidden | HOLES[name] for name in HOLES}
 
 

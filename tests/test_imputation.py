@@ -97,16 +97,27 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
         make_imputer({**settings, "imputation": "featprop", "imputation_layers": 0})
 
 
-def test_mean_leaves_out_items_without_training_interaction(
+def test_mean_is_over_observed_rows_of_donors(
     modality: Modality, interactions: sparse.csr_matrix
 ) -> None:
-    features, observed = modality.features.clone(), modality.observed.clone()
-    observed[-3:] = True
-    features[-3:] = 100.0
-    result = IMPUTERS["mean"]().fit(interactions).transform(Modality("image", features, observed))
-    trained = torch.from_numpy(interactions.getnnz(axis=0)) > 0
-    expected = features[observed & trained].double().mean(0).float()
-    assert torch.equal(result.features[result.missing][0], expected)
+    new = torch.zeros(N_ITEMS, dtype=torch.bool)
+    new[modality.observed.nonzero()[:2, 0]] = True
+    for donors in (torch.ones_like(new), ~new):
+        result = IMPUTERS["mean"]().fit(interactions, donors).transform(modality)
+        expected = modality.features[modality.observed & donors].double().mean(0).float()
+        assert torch.equal(result.features[result.missing][0], expected)
+
+
+def test_random_numbers_differ_between_modalities_and_seeds(
+    interactions: sparse.csr_matrix,
+) -> None:
+    pair = tiny_modalities(N_ITEMS, {"image_clip": 6, "image_vit": 6}, missing=0.5)
+    rows = [
+        IMPUTERS["random"](seed).fit(interactions).fill(modality)
+        for seed in (0, 1)
+        for modality in pair.values()
+    ]
+    assert all(not torch.equal(a, b) for i, a in enumerate(rows) for b in rows[:i])
 
 
 @pytest.mark.parametrize("fallback", ["mean", "zeros"])

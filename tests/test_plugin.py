@@ -293,7 +293,7 @@ def test_unknown_setting_without_likeness_is_refused_for_our_models(no_training,
         ("missing_protocol", "half", "missing_protocol must be one of none, random_items"),
         ("test_mask", "all", "test_mask must be one of train_valid, train, got 'all'"),
         ("learner", "adm", "learner must be one of adam, .*, got 'adm'"),
-        ("learning_rate_scheduler", [0.9], "must be a list of length 2"),
+        ("learning_rate_scheduler", [0.9], "must be a list of two values"),
         ("eval_users", 0, "eval_users must be an int >= 1, got 0"),
         ("modalities", "image", "modalities must be a list"),
         ("image_encoder", "words", "image_encoder must be one of tags, text, vector"),
@@ -391,3 +391,78 @@ def test_a_mistake_ends_in_one_line_and_exit_code_two(settings, capsys, argument
         cli.run(["--model=VBPR", *as_arguments(settings), *arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 2 and len(lines) == 1 and lines[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "bad.yaml: must be a YAML file, got no such file"),
+        ("", "bad.yaml: must hold settings as `key: value`, got NoneType"),
+        ("- epochs", "bad.yaml: must hold settings as `key: value`, got list"),
+        ("epochs: [1", "bad.yaml: must be YAML, got"),
+    ],
+)
+def test_bad_config_files_are_refused(no_training, settings, tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        recbole.quick_start.run_recbole("VBPR", "tiny", [str(tmp_path / "bad.yaml")], settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"topk": [7], "valid_metric": "Recall@20"}, "valid_metric: must be one of metrics"),
+        ({"metrics": ["Recal"]}, "no metric named 'Recal'; correct `metrics`"),
+        ({"epochs": "x"}, "VBPR: epochs must be an int >= 0, got 'x'"),
+        ({"learning_rate": "abc"}, "VBPR: learning_rate must be a number >= 0, got 'abc'"),
+        ({"train_batch_size": 0}, "VBPR: train_batch_size must be an int >= 1, got 0"),
+        ({"benchmark_filename": ["a", "b"]}, "benchmark_filename must be a list of length 3"),
+        ({"eval_args": {"split": {"RS": [0.8, 0.2]}}}, "split RS must have three ratios"),
+        ({"n_layers": 5}, "Unknown setting 'n_layers'"),
+        ({"tau": 0.5}, "Unknown setting 'tau'"),
+        ({"imgae_ids": "x.ids"}, "Unknown setting 'imgae_ids'. Did you mean 'image'"),
+        ({"missing_protocol": "file", "missing_ratio": 0.75}, "missing_ratio: must be 0 or unset"),
+        ({"repeatable": True, "test_mask": "train"}, "repeatable: must be False"),
+        ({"enable_amp": True}, "VBPR: enable_amp must be False"),
+        ({"train_neg_sample_args": None}, "VBPR: a batch must hold negatives, got none"),
+        ({"modalities": "image"}, "VBPR: modalities must be a list"),
+        ({"modalities": ["items"]}, "items"),
+        ({"reg_weight": -1}, "VBPR: reg_weight must be a number >= 0, got -1"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(settings, changes, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        recbole.quick_start.run_recbole("VBPR", config_dict={**settings, **changes})
+    assert "\n" not in str(refused.value)
+
+
+def test_sampled_evaluation_keeps_recboles_number_of_pairs(settings):
+    sampled = {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "mode": "uni5"}}
+    assert prepare("VBPR", settings, **sampled).config["eval_batch_size"] == 4096
+
+
+def test_a_preset_asked_for_by_name_goes_over_the_data_set_yaml():
+    config = Config("VBPR", "ml-100k", config_dict={"preset": "baby"})
+    assert (config["learning_rate"], config["stopping_step"]) == (0.005, 25)
+
+
+def test_a_class_passed_may_bear_the_name_of_recboles(settings):
+    from recbole.model.general_recommender import BPR
+
+    class Mine(BPR):
+        pass
+
+    Mine.__name__ = "BPR"
+    try:
+        assert get_model(Config(Mine, config_dict=settings)["model"]) is Mine
+    finally:
+        plugin._outside.pop("BPR")
+
+
+@pytest.mark.parametrize("text", ["", "1\t2\n", "user_id:token\tmovie:token\n1\t2\n"])
+def test_bad_headers_of_interactions_are_refused(settings, text):
+    for path in (Path(settings["data_path"]) / "tiny").glob("*.inter"):
+        path.write_text(text)
+    with pytest.raises(ValueError, match="inter: the first line must be a header"):
+        recbole.quick_start.run_recbole("VBPR", config_dict=settings)

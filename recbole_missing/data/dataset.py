@@ -55,7 +55,7 @@ class MultimodalDataset(Dataset):
         if new.any():
             splits = self._move_new_items(splits, torch.from_numpy(new))
         self._check_splits(splits)
-        modalities = self._read(names, hidden, splits[0]) if names else None
+        modalities = self._read(names, hidden, new, splits[0]) if names else None
         for split in (self, *splits):
             split.modalities, split.new_items = modalities, torch.from_numpy(new)
         return splits
@@ -66,13 +66,13 @@ class MultimodalDataset(Dataset):
         By number of missing modalities, and, in the new-item setting, warm against new.
         """
         groups: dict[str, Tensor] = {}
+        real = torch.arange(self.item_num) > 0
         if self.modalities is not None:
             n_missing = self.modalities.n_missing
-            real = torch.arange(self.item_num) > 0
             for count in range(len(self.modalities) + 1):
                 groups[f"{count} missing"] = (n_missing == count) & real
-            if self.new_items.any():
-                groups |= {"warm": ~self.new_items & real, "new": self.new_items}
+        if self.new_items.any():
+            groups.update(warm=~self.new_items & real, new=self.new_items)
         return {name: items for name, items in groups.items() if items.any()}
 
     def _draw(self, train: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,9 @@ class MultimodalDataset(Dataset):
                 f"got {largest}; lower it."
             )
 
-    def _read(self, names: list[str], hidden: np.ndarray, train: Any) -> Modalities:
+    def _read(
+        self, names: list[str], hidden: np.ndarray, new: np.ndarray, train: Any
+    ) -> Modalities:
         catalogue = sources.Catalogue(
             self.dataset_name,
             Path(self.dataset_path),
@@ -135,7 +137,8 @@ class MultimodalDataset(Dataset):
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(name, features, torch.from_numpy(observed)))
             self._report(source.present, observed, found[-1])
-        return impute(Modalities(found), self._interactions(train), self.config)
+        donors = torch.from_numpy(~new)
+        return impute(Modalities(found), self._interactions(train), self.config, donors)
 
     def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
         n_items = self.item_num - 1
@@ -152,6 +155,27 @@ class MultimodalDataset(Dataset):
         return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
 
 
+def check_interaction_files(config: Any) -> None:
+    """Refuse ``.inter`` files that RecBole could only fail on.
+
+    Raises:
+        ValueError: naming the file and its header.
+    """
+    folder, name = Path(config["data_path"]), config["dataset"]
+    wanted = {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]}
+    parts = [f"{name}.{part}" for part in config["benchmark_filename"] or ()] or [name]
+    for path in [folder / f"{part}.inter" for part in parts if folder.is_dir()]:
+        if not path.is_file():
+            raise ValueError(f"{path}: must be an interaction file, got no such file; add it.")
+        with path.open(encoding="utf-8") as file:
+            cells = file.readline().rstrip("\n").split(config["field_separator"])
+        if not all(":" in cell for cell in cells) or not wanted <= {c.split(":")[0] for c in cells}:
+            raise ValueError(
+                f"{path}: the first line must be a header of `field:type` with {sorted(wanted)}, "
+                f"got {cells[:5]}; correct it, or USER_ID_FIELD and ITEM_ID_FIELD."
+            )
+
+
 def fingerprint(config: Any) -> str:
     """Hash of everything that decides modalities, mask, imputation and test mask.
 
@@ -165,7 +189,7 @@ def fingerprint(config: Any) -> str:
     )
     digest = hashlib.blake2b(repr([(key, config[key]) for key in keys]).encode(), digest_size=16)
     for path in _data_files(config, names):
-        digest.update(str(path).encode())
+        digest.update(path.name.encode())
         with path.open("rb") as file:
             for chunk in iter(lambda: file.read(1 << 20), b""):
                 digest.update(chunk)

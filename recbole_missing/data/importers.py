@@ -20,8 +20,9 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from recbole_missing.data.files import read_lines
 from recbole_missing.data.legacy_pickle import integers, kind_of, load_pickled_arrays
-from recbole_missing.data.missing import read_lines, write_missing_file, write_token_file
+from recbole_missing.data.missing import write_missing_file, write_token_file
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
 LETTERS = {"v": "image", "t": "text", "a": "audio"}

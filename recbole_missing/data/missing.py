@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_missing.data.files import read_lines
 from recbole_missing.settings import Choice, Float, Int, ListOf, Optional, Text, check, unknown
 
 BoolArray = NDArray[np.bool_]
@@ -67,7 +69,8 @@ def draw(
         folder: the folder that ``missing_file`` and ``new_items_file`` are relative to.
 
     Returns:
-        ``missing``, bool ``(n_items, n_modalities)``, and ``new``, bool ``(n_items,)``.
+        ``missing``, bool ``(n_items, n_modalities)``, and ``new``, bool ``(n_items,)``. Items are
+        drawn in the order of their tokens, those of the training split first and by themselves.
 
     Raises:
         ValueError: if a setting breaks its constraint, two sources of one mask are given, or a
@@ -80,8 +83,19 @@ def draw(
             f"missing: train_counts must have shape ({len(tokens)},), one count an item, "
             f"got {np.shape(train_counts)}."
         )
-    missing = _draw_missing(settings, tokens, names, train_counts, Path(folder))
-    return missing, _draw_new(settings, tokens, train_counts, Path(folder))
+    folder = Path(folder)
+    missing = np.zeros((len(tokens), len(names)), dtype=bool)
+    new = np.zeros(len(tokens), dtype=bool)
+    for seed, items in _populations(tokens, train_counts, settings["missing_seed"]):
+        counts = np.concatenate([[0], train_counts[items]])  # row 0 stands for the padding
+        drawn, drawn_new = _draw(settings, names, counts, seed)
+        missing[items] = drawn[1:]
+        new[items] = drawn_new[1:] & (counts[1:] > 0)
+    if settings["missing_protocol"] == "file" and names:
+        missing = read_missing_file(folder / settings["missing_file"], tokens, names)
+    if settings["new_items"] == "file":
+        new = read_token_file(folder / settings["new_items_file"], tokens)
+    return missing, new
 
 
 def random_items(
@@ -251,22 +265,6 @@ def write_token_file(path: Path | str, tokens: Sequence[str]) -> None:
     _write_lines(path, tokens)
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, without line breaks.
-
-    Raises:
-        ValueError: if the file is absent or not UTF-8.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: must be a text file, got no such file; check the path.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: must be UTF-8 text, got {error}; save it as UTF-8.") from error
-    lines = text.split("\n")
-    return lines if lines[-1] else lines[:-1]
-
-
 def _check_one_source(settings: Mapping[str, Any]) -> None:
     for key, (choice, value) in _READ_BY.items():
         if settings[key] is not None and settings[choice] != value:
@@ -279,38 +277,40 @@ def _check_one_source(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"missing: {key} must name a file when {choice} is file, got nothing.")
 
 
-def _draw_missing(
-    settings: Mapping[str, Any],
-    tokens: Sequence[str],
-    names: Sequence[str],
-    train_counts: IntArray,
-    folder: Path,
-) -> BoolArray:
-    protocol, ratio, seed = (settings[f"missing_{key}"] for key in ("protocol", "ratio", "seed"))
-    if not names:
-        return np.zeros((len(tokens), 0), dtype=bool)
-    if protocol == "file":
-        return read_missing_file(folder / settings["missing_file"], tokens, names)
-    if protocol == "stratified":
-        return stratified(train_counts, len(names), ratio, seed, settings["new_item_ratio"])[0]
-    if protocol == "random_items":
-        hidden = _columns(settings["missing_modalities"], names)
-        return (
-            random_items(len(tokens), len(names), ratio, seed, settings["missing_stream"]) & hidden
-        )
-    return np.zeros((len(tokens), len(names)), dtype=bool)
+def _populations(
+    tokens: Sequence[str], train_counts: IntArray, seed: int
+) -> list[tuple[int, IntArray]]:
+    """Seeds and item ids, in the order of their tokens, of what is drawn from apart.
+
+    First the items of the training split: their draw knows neither RecBole's numbering nor how
+    many items occur in validation and test alone, which are drawn from next.
+    """
+    items = np.arange(1, len(tokens))
+    words = [str(token) for token in tokens[1:]]
+    numeric = all(re.fullmatch("-?[0-9]+", word) for word in words)
+    ranked = sorted(zip(map(int, words) if numeric else words, items))
+    items = np.array([item for _, item in ranked], dtype=np.int64)
+    trained = train_counts[items] > 0
+    return [(seed, items[trained]), (seed + 2**32, items[~trained])]
 
 
-def _draw_new(
-    settings: Mapping[str, Any], tokens: Sequence[str], train_counts: IntArray, folder: Path
-) -> BoolArray:
-    if settings["new_items"] == "file":
-        return read_token_file(folder / settings["new_items_file"], tokens)
-    new = np.zeros(len(tokens), dtype=bool)
+def _draw(
+    settings: Mapping[str, Any], names: Sequence[str], counts: IntArray, seed: int
+) -> tuple[BoolArray, BoolArray]:
+    """Missing and new ones among items with ``counts``, padding first."""
+    missing = np.zeros((len(counts), len(names)), dtype=bool)
+    new = np.zeros(len(counts), dtype=bool)
+    ratio = settings["missing_ratio"]
+    if settings["missing_protocol"] == "random_items" and names:
+        stream = settings["missing_stream"]
+        missing = random_items(len(counts), len(names), ratio, seed, stream)
+        missing &= _columns(settings["missing_modalities"], names)
+    if settings["missing_protocol"] == "stratified" and names:
+        missing = stratified(counts, len(names), ratio, seed, settings["new_item_ratio"])[0]
     if settings["new_items"] == "stratified":
-        strata = _strata(train_counts, settings["missing_seed"], settings["new_item_ratio"])
-        new[np.concatenate([new_items for new_items, _ in strata])] = True
-    return new
+        chosen = _strata(counts, seed, settings["new_item_ratio"])
+        new[np.concatenate([new_items for new_items, _ in chosen])] = True
+    return missing, new
 
 
 def _columns(wanted: Sequence[str] | None, names: Sequence[str]) -> BoolArray:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+_OF_TORCH = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -34,10 +36,10 @@ class Modality:
     def __post_init__(self) -> None:
         """Check shapes, dtypes and the padding row."""
         who = f"modality {self.name!r}"
-        if not self.name.isidentifier() or hasattr(nn.ModuleDict, self.name):
+        if not self.name.isidentifier() or self.name in _OF_TORCH:
             raise ValueError(
-                f"{who}: the name must be an identifier such as 'image' that torch's ModuleDict "
-                "does not use itself; rename it."
+                f"{who}: the name must be an identifier such as 'image', and none that torch's "
+                "ModuleDict and ParameterDict use themselves; rename it."
             )
         if self.features.dim() != 2 or self.features.dtype != torch.float32:
             raise ValueError(

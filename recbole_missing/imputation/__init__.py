@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scipy import sparse
+from torch import Tensor
 
 from recbole_missing import settings as setting
 from recbole_missing.data.modality import Modalities
@@ -61,7 +62,10 @@ def make_imputer(settings: Mapping[str, Any]) -> Imputer:
 
 
 def impute(
-    modalities: Modalities, interactions: sparse.spmatrix, settings: Mapping[str, Any]
+    modalities: Modalities,
+    interactions: sparse.spmatrix,
+    settings: Mapping[str, Any],
+    donors: Tensor | None = None,
 ) -> Modalities:
     """Complete every modality, each on its own, from the training interactions alone.
 
@@ -69,9 +73,10 @@ def impute(
         modalities: missing rows hold zeros.
         interactions: training interactions, shape ``(n_users, n_items)``, padding included.
         settings: ``imputation`` and its ``imputation_*`` keys.
+        donors: bool ``(n_items,)``, items whose rows may enter a mean; default all.
 
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
-    imputer = make_imputer(settings).fit(interactions)
+    imputer = make_imputer(settings).fit(interactions, donors)
     return Modalities([imputer.transform(modality) for modality in modalities.values()])

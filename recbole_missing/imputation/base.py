@@ -28,15 +28,17 @@ class Imputer:
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
     donors_: Tensor
 
-    def fit(self, interactions: sparse.spmatrix) -> Imputer:
+    def fit(self, interactions: sparse.spmatrix, donors: Tensor | None = None) -> Imputer:
         """Learn from the training interactions.
 
         Args:
             interactions: shape ``(n_users, n_items)``, padding row and column included; any
                 non-zero entry is one interaction.
+            donors: bool ``(n_items,)``, items whose rows may enter a mean; default all. In the
+                new-item setting new items are none.
         """
-        degree = torch.from_numpy(interactions.tocsc().getnnz(axis=0).copy())
-        self.donors_ = degree > 0
+        everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
+        self.donors_ = everyone if donors is None else donors
         return self
 
     def transform(self, modality: Modality) -> Modality:
@@ -57,10 +59,9 @@ class Imputer:
         raise NotImplementedError
 
     def mean_row(self, modality: Modality) -> Tensor:
-        """Mean feature row, shape ``(dim,)``, over observed items that occur in training.
+        """Mean feature row, shape ``(dim,)``, over the observed donors.
 
-        Items without a training interaction (the new items of the new-item setting among them)
-        lend nothing, unless nobody else is observed.
+        If no donor is observed, over all observed items.
         """
         donors = modality.observed & self.donors_
         rows = modality.features[donors if donors.any() else modality.observed]

@@ -48,9 +48,9 @@ class FeatProp(Imputer):
         self.top_k = top_k
         self.fallback = fallback
 
-    def fit(self, interactions: sparse.spmatrix) -> FeatProp:
+    def fit(self, interactions: sparse.spmatrix, donors: Tensor | None = None) -> FeatProp:
         """Build the item graph of the training interactions and its propagation operator."""
-        super().fit(interactions)
+        super().fit(interactions, donors)
         self.operator_ = self.operator(co_interaction(interactions, self.top_k))
         return self
 

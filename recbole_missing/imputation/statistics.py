@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ class Zeros(Imputer):
 
 
 class Mean(Imputer):
-    """The mean of the observed rows of items that occur in training, in every missing row."""
+    """The mean of the observed rows (not of new items), in every missing row."""
 
     def fill(self, modality: Modality) -> Tensor:
         """Return the mean row once for every item."""
@@ -42,6 +44,6 @@ class Random(Imputer):
 
     def fill(self, modality: Modality) -> Tensor:
         """Return fresh uniform numbers."""
-        name = int.from_bytes(modality.name.encode()[:6], "little")
-        generator = torch.Generator().manual_seed(self.seed * 2**16 + name % 2**31)
+        key = hashlib.blake2b(f"{self.seed} {modality.name}".encode(), digest_size=7).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
         return torch.rand(modality.features.shape, generator=generator)

@@ -58,7 +58,7 @@ class MultimodalRecommender(GeneralRecommender):
         self.register_buffer("observed", dataset.modalities.observed)
         self.register_buffer("new_items", dataset.new_items)
         self.last_terms: dict[str, Tensor] = {}
-        self._embeddings: tuple[Any, Tensor, Tensor] | None = None
+        self._embeddings: tuple[Tensor, Tensor] | None = None
 
     # ------------------------------------------------------------------ what a model implements
 
@@ -93,7 +93,16 @@ class MultimodalRecommender(GeneralRecommender):
         return bipartite(users, items, self.n_users, self.n_items)
 
     def batch(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """User, positive and negative item ids of a BPR batch, each ``(batch,)``."""
+        """User, positive and negative item ids of a BPR batch, each ``(batch,)``.
+
+        Raises:
+            ValueError: if the batch has no negatives.
+        """
+        if self.NEG_ITEM_ID not in interaction:
+            raise ValueError(
+                f"{type(self).__name__}: a batch must hold negatives, got none; set "
+                "train_neg_sample_args."
+            )
         return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
 
     @staticmethod
@@ -121,9 +130,23 @@ class MultimodalRecommender(GeneralRecommender):
 
     @torch.no_grad()
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Result of :meth:`encode`, computed once while parameters and buffers stay the same."""
-        state = (*self.parameters(), *self.buffers())
-        version = (self.training, *((id(tensor), tensor._version) for tensor in state))
-        if self._embeddings is None or self._embeddings[0] != version:
-            self._embeddings = (version, *self.encode())
-        return self._embeddings[1:]
+        """Result of :meth:`encode`, computed once an evaluation.
+
+        In evaluation mode it is kept until :meth:`train`, :meth:`eval` or :meth:`load_state_dict`
+        is called; every evaluation of the trainer begins with one of them.
+        """
+        if self.training:
+            return self.encode()
+        if self._embeddings is None:
+            self._embeddings = self.encode()
+        return self._embeddings
+
+    def train(self, mode: bool = True) -> MultimodalRecommender:
+        """Switch the mode and forget the kept embeddings."""
+        self._embeddings = None
+        return super().train(mode)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load and forget the kept embeddings."""
+        self._embeddings = None
+        return super().load_state_dict(*args, **kwargs)

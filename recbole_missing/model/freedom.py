@@ -7,7 +7,8 @@ Follows: code. The feature tables are trained, and the kNN edges count 1 each an
          by row sums on both sides.
 Quirks:  `reg_weight` weighs the content BPR terms, there is no norm penalty. With mean imputation
          all items that lack a modality point to the same k of them (`knn_missing: imputed`,
-         published; `isolated` avoids it).
+         published; `isolated` avoids it). The item graph holds new items too, whose features so
+         reach training in the new-item setting.
 """
 
 from __future__ import annotations

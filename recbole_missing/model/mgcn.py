@@ -8,7 +8,9 @@ Quirks:  The feature tables are trained through the gates although the item grap
          construction. The penalty divides by the configured `train_batch_size`, not by the rows
          present. kNN rows whose cosines sum to a negative number get zeros, where the release
          gets NaN. With mean imputation all items that lack a modality point to the same k of
-         them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`.
+         them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. The item graphs
+         hold new items too, whose features so reach training in the new-item setting; the DGMRec
+         release isolates them while it trains.
 """
 
 from __future__ import annotations

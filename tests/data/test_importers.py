@@ -278,7 +278,7 @@ def test_dgmrec_needs_a_mask(source, tmp_path):
     ("file", "content", "message"),
     [
         ("tiny.inter", INTER.replace("x_label", "split"), r"header must name \['x_label'\]"),
-        ("tiny.inter", "", "header must name"),
+        ("tiny.inter", "", "must hold data, got 0 bytes"),
         ("tiny.inter", INTER + "1\t2\n", "line 11 must have 5 cells"),
         ("tiny.inter", INTER + "1\t2.0\t5\t1\t0\n", "line 11: itemID must be a row number"),
         ("tiny.inter", INTER + "1\t-1\t5\t1\t0\n", "itemID must be a row number"),

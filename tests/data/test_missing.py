@@ -156,7 +156,7 @@ def test_missing_file_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "first line must be"),
+        ("", "must hold data, got 0 bytes"),
         ("item_id\tmissing\nx\ttext\n", "first line must be"),
         (HEADER + "x\n", "line 2 must be"),
         (HEADER + "x\ttext\n\n", "line 3 must be"),
@@ -182,7 +182,7 @@ def test_bad_missing_files(tmp_path, text, message):
 
 
 def test_absent_or_undecodable_files(tmp_path):
-    with pytest.raises(ValueError, match=r"no\.tsv: must be a text file, got no such file"):
+    with pytest.raises(ValueError, match=r"no\.tsv: must be a file, got a folder or nothing"):
         read_missing_file(tmp_path / "no.tsv", TOKENS, NAMES)
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match="latin: must be UTF-8"):
@@ -222,8 +222,30 @@ def test_draw_none(tmp_path):
 def test_draw_random_items_of_some_modalities(tmp_path):
     chosen = settings(missing_protocol="random_items", missing_modalities=["text"])
     missing, _ = draw(chosen, TOKENS, NAMES, COUNTS, tmp_path)
-    np.testing.assert_array_equal(missing[:, 1], random_items(5, 1, 0.5, 42)[:, 0])
+    trained = np.array([1, 4, 3])  # "b07", "x" and "1e5" in the order of their tokens: 1e5, b07, x
+    trained = trained[np.argsort([TOKENS[item] for item in trained])]
+    np.testing.assert_array_equal(missing[trained, 1], random_items(4, 1, 0.5, 42)[1:, 0])
     assert missing[:, 1].any() and not missing[:, 0].any()
+
+
+@pytest.mark.parametrize("protocol", ["random_items", "stratified"])
+@pytest.mark.parametrize("numeric", [True, False])
+def test_draw_depends_on_tokens_and_the_training_split_alone(tmp_path, protocol, numeric):
+    """Neither RecBole's numbering nor items of validation and test change it."""
+    tokens = [str(7 * i) if numeric else f"item {i}" for i in range(60)]
+    counts = dict(zip(tokens, np.random.default_rng(0).integers(1, 9, 60)))
+    chosen = settings(missing_protocol=protocol, new_items="stratified")
+    drawn = []
+    for extra in ([], ["3", "-5", "400"]):
+        for seed in (1, 2):
+            shuffled = list(np.random.default_rng(seed).permutation(tokens + extra))
+            train_counts = np.array([0, *(counts.get(token, 0) for token in shuffled)])
+            missing, new = draw(chosen, ["[PAD]", *shuffled], NAMES, train_counts, tmp_path)
+            rows = zip(shuffled, missing[1:].tolist(), new[1:].tolist())
+            drawn.append({token: (lacks, is_new) for token, lacks, is_new in rows})
+    first = drawn[0]
+    assert any(is_new for _, is_new in first.values())
+    assert all({token: other[token] for token in first} == first for other in drawn)
 
 
 def test_draw_gives_the_same_mask_with_and_without_new_items(tmp_path):

@@ -178,6 +178,7 @@ def validate_before_scoring(model: DGMRec, npz: dict[str, np.ndarray], monkeypat
         scores = predict(interaction).view(len(npz["scores4"]), -1)[:, 1:]
         same(scores, npz["scores4_before_hooks"], "scores4 before validation's work", floor=2e-6)
         model.on_validation_start()
+        model.eval()  # as every evaluation of the trainer begins
         compare_state(model, npz, "infer")
         after = predict(interaction)
         with torch.no_grad():
