@@ -10,98 +10,36 @@ plus the masks and new items that DGMRec (ptkjw1997/DGMRec) releases. Pickled ma
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.data.files import read_lines
+from recbole_missing.data.folder import (
+    ITEM,
+    KEPT_COLUMNS,
+    SPLITS,
+    USER,
+    ImportReport,
+    Interactions,
+    Lacking,
+    Layout,
+    publish,
+    target_folder,
+)
 from recbole_missing.data.legacy_pickle import integers, kind_of, load_pickled_arrays
-from recbole_missing.data.missing import write_missing_file, write_token_file
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
 LETTERS = {"v": "image", "t": "text", "a": "audio"}
 # MMRec fills these rows with the mean of the others: they are real holes.
 HOLES = {"missed_img_itemIDs.csv": "image"}
 
-USER, ITEM, LABEL = "userID", "itemID", "x_label"
-SPLITS = ("train", "valid", "test")
-KEPT_COLUMNS = {
-    USER: "user_id:token",
-    ITEM: "item_id:token",
-    "rating": "rating:float",
-    "timestamp": "timestamp:float",
-}
+LABEL = "x_label"
 MASK_FILE = re.compile(r"missing_items_(\d+(?:\.\d+)?)\.npy")
-
-Lacking = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What an importer wrote and what it left out; ``str()`` of it is for people."""
-
-    folder: Path
-    users: int
-    items: int
-    interactions: dict[str, int]
-    modalities: dict[str, tuple[int, int]]
-    masks: dict[str, dict[str, int]]
-    new_items: int
-    notes: list[str]
-
-    def __str__(self) -> str:
-        """Return the report, ending with the command to run next."""
-        name = self.folder.name
-        sizes = ", ".join(f"{split} {count:,}" for split, count in self.interactions.items())
-        lines = [
-            f"Wrote {self.folder}",
-            f"  {self.users:,} users, {self.items:,} items; interactions: {sizes}",
-        ]
-        for modality, (rows, dim) in self.modalities.items():
-            lines.append(f"  {modality}: {rows:,} rows, {dim:,} features")
-        for file, counts in self.masks.items():
-            lacking = ", ".join(f"{modality} {count:,}" for modality, count in counts.items())
-            lines.append(f"  {file}: items that lack {lacking}")
-        if self.new_items:
-            lines.append(f"  new_items.txt: {self.new_items:,} new items")
-        lines += [f"  note: {note}" for note in self.notes]
-        lines.append(
-            f"Next: python run_recbole_missing.py --model=DGMRec --dataset={name} "
-            f"--config_files={self.folder / name}.yaml"
-        )
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Interactions:
-    """Rows of an ``.inter`` file by split, cells as text; ``columns`` names the cells."""
-
-    columns: list[str]
-    splits: dict[str, list[list[str]]]
-
-    def tokens(self, column: str, *splits: str) -> set[str]:
-        """Distinct cells of ``column`` in some splits (none given: in all)."""
-        index = self.columns.index(column)
-        return {row[index] for split in splits or SPLITS for row in self.splits[split]}
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """A source folder, understood and checked; nothing is written yet."""
-
-    inter_file: Path
-    interactions: _Interactions
-    features: dict[str, NDArray[Any]]
-    holes: dict[str, NDArray[np.int64]]
-    masks: dict[str, Lacking] = field(default_factory=dict)
-    new_items: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def import_mmrec(
@@ -124,12 +62,12 @@ def import_mmrec(
         ValueError: if the source is incomplete or inconsistent, ``name`` is not a plain folder
             name, or the target exists and ``force`` is not given. Nothing is written then.
     """
-    target = _target(Path(source), name, Path(output), force)
+    target = target_folder(Path(source), name, Path(output), force)
     layout = _read_mmrec(Path(source))
     masks = sorted(path.name for path in layout.inter_file.parent.glob("missing_items_*.npy"))
     if masks:
         layout.notes.append(f"{', '.join(masks)}: not read; `import dgmrec` reads masks")
-    return _publish(layout, target, "mmrec")
+    return publish(layout, target, "mmrec")
 
 
 def import_dgmrec(
@@ -153,32 +91,12 @@ def import_dgmrec(
     Raises:
         ValueError: as :func:`import_mmrec`, or if a mask is absent, ill-formed or unsafe.
     """
-    target = _target(Path(source), name, Path(output), force)
+    target = target_folder(Path(source), name, Path(output), force)
     layout = _read_mmrec(Path(source))
-    return _publish(replace(layout, masks=_masks(layout), new_items=_new(layout)), target, "dgmrec")
+    return publish(replace(layout, masks=_masks(layout), new_items=_new(layout)), target, "dgmrec")
 
 
-def _target(source: Path, name: str, output: Path, force: bool) -> Path:
-    """The folder to write, once it is sure that writing it loses nothing."""
-    if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
-        raise ValueError(
-            f"import: the name must be a plain folder name such as baby, got {name!r}."
-        )
-    if not source.is_dir():
-        raise ValueError(f"import: the source must be a folder, got {str(source)!r}.")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"import: the output must be a folder, got the file {str(output)!r}.")
-    target = output / name
-    if target.resolve() in (source.resolve(), *source.resolve().parents):
-        raise ValueError(f"import: {target} must not contain the source {source}; rename one.")
-    if target.exists() and not force:
-        raise ValueError(f"import: {target} must not exist yet; replace it with --force.")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"import: {target} must be a folder, got a file; move it away.")
-    return target
-
-
-def _read_mmrec(source: Path) -> _Layout:
+def _read_mmrec(source: Path) -> Layout:
     """What both layouts share: interactions, features, holes."""
     notes: list[str] = []
     inter_file = _inter_file(source)
@@ -197,7 +115,7 @@ def _read_mmrec(source: Path) -> _Layout:
         if (source / file).exists() and modality in features:
             holes[modality] = _read_holes(source / file, len(features[modality]))
             notes.append(f"{file}: {len(holes[modality])} items have no {modality}; rows left out")
-    return _Layout(inter_file, interactions, features, holes, notes=notes)
+    return Layout(inter_file, interactions, features, holes, notes=notes)
 
 
 def _inter_file(source: Path) -> Path:
@@ -213,7 +131,7 @@ def _inter_file(source: Path) -> Path:
     return chosen[0]
 
 
-def _read_interactions(path: Path, notes: list[str]) -> _Interactions:
+def _read_interactions(path: Path, notes: list[str]) -> Interactions:
     """Rows by split, as text: an id is a name, so no parser may turn it into a number."""
     lines = read_lines(path)
     header = lines[0].split("\t") if lines else []
@@ -231,7 +149,7 @@ def _read_interactions(path: Path, notes: list[str]) -> _Interactions:
     left_out = [column for column in header if column not in (*columns, LABEL)]
     if left_out:
         notes.append(f"{path.name}: columns {', '.join(left_out)} left out")
-    return _Interactions(columns, splits)
+    return Interactions(columns, splits)
 
 
 def _check_row(who: str, header: list[str], cells: list[str]) -> None:
@@ -246,7 +164,7 @@ def _check_row(who: str, header: list[str], cells: list[str]) -> None:
         )
 
 
-def _without_cold_users(interactions: _Interactions, notes: list[str]) -> _Interactions:
+def _without_cold_users(interactions: Interactions, notes: list[str]) -> Interactions:
     """Validation and test without the users that training does not know."""
     known = interactions.tokens(USER, "train")
     place = interactions.columns.index(USER)
@@ -321,7 +239,7 @@ def _in_range(who: str, items: NDArray[np.int64], n_rows: int) -> NDArray[np.int
     return np.unique(items)
 
 
-def _masks(layout: _Layout) -> dict[str, Lacking]:
+def _masks(layout: Layout) -> dict[str, Lacking]:
     """Ratio, as written in the file name -> what each item lacks; the smallest ratio first."""
     ratios = {}
     for path in layout.inter_file.parent.glob("missing_items_*.npy"):
@@ -337,7 +255,7 @@ def _masks(layout: _Layout) -> dict[str, Lacking]:
     return {ratio: _read_mask(ratios[ratio], layout) for ratio in sorted(ratios, key=float)}
 
 
-def _read_mask(path: Path, layout: _Layout) -> Lacking:
+def _read_mask(path: Path, layout: Layout) -> Lacking:
     """Item token -> modalities it lacks, of those that have features."""
     arrays = load_pickled_arrays(path)
     _check_mask(path, arrays, min(map(len, layout.features.values())))
@@ -374,7 +292,7 @@ def _check_mask(path: Path, arrays: Mapping[str, NDArray[np.int64]], n_rows: int
         )
 
 
-def _known(who: str, lacking: Lacking, layout: _Layout) -> Lacking:
+def _known(who: str, lacking: Lacking, layout: Layout) -> Lacking:
     """Without items that no interaction mentions: the data set will not know their tokens."""
     items = layout.interactions.tokens(ITEM)
     known = {token: names for token, names in lacking.items() if token in items}
@@ -385,7 +303,7 @@ def _known(who: str, lacking: Lacking, layout: _Layout) -> Lacking:
     return known
 
 
-def _new(layout: _Layout) -> list[str]:
+def _new(layout: Layout) -> list[str]:
     """Tokens of the new items in the order of their ids; none if the source names none."""
     folder, stem = layout.inter_file.parent, layout.inter_file.stem
     deleted, listed = folder / f"{stem}_del.inter", folder / "new_items.npy"
@@ -401,92 +319,3 @@ def _new(layout: _Layout) -> list[str]:
     else:
         new = set()
     return sorted(new, key=int)
-
-
-def _publish(layout: _Layout, target: Path, kind: str) -> ImportReport:
-    """Write the dataset folder beside its place, then put it there in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        folder, old = Path(scratch, "new"), Path(scratch, "old")
-        folder.mkdir()
-        modalities = _write_features(layout, folder / "features")
-        _write_interactions(layout.interactions, folder, target.name)
-        for ratio, lacking in layout.masks.items():
-            write_missing_file(folder / f"missing_{ratio}.tsv", lacking)
-        if layout.new_items:
-            write_token_file(folder / "new_items.txt", layout.new_items)
-        (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
-        try:
-            if target.exists():
-                target.replace(old)
-            folder.replace(target)
-        except BaseException:  # an interrupt must not leave the old data to the clean-up
-            if old.exists():
-                old.replace(target)
-            raise
-    return ImportReport(
-        folder=target,
-        users=len(layout.interactions.tokens(USER)),
-        items=len(layout.interactions.tokens(ITEM)),
-        interactions={split: len(rows) for split, rows in layout.interactions.splits.items()},
-        modalities=modalities,
-        masks={
-            f"missing_{ratio}.tsv": {
-                name: sum(name in lacks for lacks in lacking.values()) for name in layout.features
-            }
-            for ratio, lacking in layout.masks.items()
-        },
-        new_items=len(layout.new_items),
-        notes=layout.notes,
-    )
-
-
-def _write_features(layout: _Layout, folder: Path) -> dict[str, tuple[int, int]]:
-    """Matrix and item tokens of each modality; returns rows and columns written."""
-    folder.mkdir()
-    sizes = {}
-    for modality, matrix in layout.features.items():
-        rows = np.delete(np.arange(len(matrix)), layout.holes.get(modality, []))
-        kept = matrix if len(rows) == len(matrix) else matrix[rows]
-        np.save(folder / f"{modality}.npy", kept)
-        write_token_file(folder / f"{modality}.ids", [str(row) for row in rows])
-        sizes[modality] = (kept.shape[0], kept.shape[1])
-    return sizes
-
-
-def _write_interactions(interactions: _Interactions, folder: Path, name: str) -> None:
-    header = "\t".join(KEPT_COLUMNS[column] for column in interactions.columns)
-    for split, rows in interactions.splits.items():
-        with (folder / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:
-            file.write(header + "\n")
-            file.writelines("\t".join(row) + "\n" for row in rows)
-
-
-def _yaml(layout: _Layout, target: Path, kind: str) -> str:
-    """A RecBole config that runs the data set."""
-    settings: dict[str, Any] = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "load_col": {"inter": ["user_id", "item_id"]},
-        "benchmark_filename": list(SPLITS),
-        "data_path": str(target.parent),
-        "modalities": list(layout.features),
-    }
-    for modality in layout.features:
-        settings[f"{modality}_features"] = f"features/{modality}.npy"
-        settings[f"{modality}_ids"] = f"features/{modality}.ids"
-    head = [f"Written by `recbole-missing import {kind}`."]
-    if layout.masks:
-        files = [f"missing_{ratio}.tsv" for ratio in layout.masks]
-        settings.update({"missing_protocol": "file", "missing_file": files[0]})
-        settings["imputation"] = "mean"  # as the release does
-        head += [f"Another mask of the source: `missing_file: {file}`." for file in files[1:]]
-    if layout.new_items:
-        settings.update({"new_items": "none", "new_items_file": "new_items.txt"})
-        head.append("For the setting with new items: `new_items: file`.")
-    settings.update(metrics=["Recall", "NDCG"], topk=[10, 20, 50], valid_metric="Recall@20")
-    comments = "".join(f"# {line}\n" for line in head)
-    dumped: str = yaml.safe_dump(
-        settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000
-    )
-    return comments + dumped

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from recbole_missing.data import importers
-from recbole_missing.data.importers import import_dgmrec, import_mmrec, load_pickled_arrays
+from recbole_missing.data import folder
+from recbole_missing.data.importers import import_dgmrec, import_mmrec
+from recbole_missing.data.legacy_pickle import load_pickled_arrays
 from recbole_missing.data.missing import read_missing_file, read_token_file
 
 TIKTOK = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiktok"
@@ -352,7 +353,7 @@ def test_a_failure_leaves_the_old_data_and_nothing_else(source, tmp_path, monkey
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(importers, failing, fail)
+    monkeypatch.setattr(folder, failing, fail)
     for name, force in (("tiny", True), ("other", False)):
         with pytest.raises(OSError, match="disk full"):
             import_mmrec(source, name, tmp_path, force=force)
