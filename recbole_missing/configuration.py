@@ -164,7 +164,10 @@ def _check_names(config: Any, declared: set[str]) -> None:
             near = did_you_mean(key, known if ours else declared | own)
         harmless = modality or key in config.cmd_config_dict or not ours
         if key not in of_others and (near or not harmless):
-            raise ValueError(f"Unknown setting {key!r}.{near} Remove it or correct its name.")
+            raise ValueError(
+                f"Unknown setting {key!r}.{near} Remove it, correct its name, or declare it in the "
+                "hyperparameters of your model."
+            )
         getLogger().warning(f"{config.model}: setting {key!r} is not known here and has no effect.")
 
 
