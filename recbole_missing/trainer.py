@@ -233,6 +233,10 @@ def protocol(config: Any) -> str:
     mask = config["missing_protocol"]
     if mask in ("random_items", "stratified"):
         mask = f"{config['missing_ratio']:.0%} {mask}"
+    if mask == "file":
+        mask = config["missing_file"]
+    if config["new_items"] not in (None, "none"):
+        mask = f"{mask}; new_items: {config['new_items']}"
     return (
         f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: "
         f"{config['imputation']}; test_mask: {config['test_mask']}; seed: {config['seed']}"

@@ -68,7 +68,8 @@ def test_the_tiktok_example(tmp_path: Path) -> None:
     training = [*command("--dataset=tiktok"), "--epochs=1"]
     output = run(training, tmp_path)
     assert (
-        "DGMRec on tiktok; missing: file; imputation: mean; test_mask: train; seed: 999" in output
+        "DGMRec on tiktok; missing: missing_0.6.tsv; imputation: mean; test_mask: train; seed: 999"
+        in output
     )
     assert last_table(output) == ["all", "0 missing", "1 missing", "2 missing"]
 
