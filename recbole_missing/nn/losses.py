@@ -52,10 +52,3 @@ def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
     if temperature > 1 / 80:  # |logits| <= 1 / temperature, so float32 holds their exponentials
         return (logits.exp().sum(dim=1).log() - positive).mean()
     return (torch.logsumexp(logits, dim=1) - positive).mean()
-
-
-def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all entries of the squared difference; no entry gives zero."""
-    if prediction.numel() == 0:
-        return prediction.sum()
-    return (prediction - target).square().mean()
