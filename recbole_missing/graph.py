@@ -40,6 +40,7 @@ class SparseMatrix(nn.Module):
     t_crow: Tensor
     t_col: Tensor
     t_values: Tensor
+    t_order: Tensor | None
 
     def __init__(self, rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
         """Sort the edges into CSR form."""
@@ -90,13 +91,22 @@ class SparseMatrix(nn.Module):
         arrays = _csr_arrays(cols, rows, values, (self.shape[1], self.shape[0]))
         for name, array in zip(("t_crow", "t_col", "t_values"), arrays):
             self.register_buffer(name, array, persistent=False)
+        self.register_buffer("t_order", None, persistent=False)  # made when first needed
 
-    def _csr(self) -> Tensor:
-        return _csr_tensor(self.crow, self.col, self.values, self.shape)
+    def _csr(self, values: Tensor | None = None) -> Tensor:
+        """CSR tensor, with other ``values`` on the same edges if given."""
+        return _csr_tensor(
+            self.crow, self.col, self.values if values is None else values, self.shape
+        )
 
-    def _csr_transposed(self) -> Tensor:
+    def _csr_transposed(self, values: Tensor | None = None) -> Tensor:
         shape = (self.shape[1], self.shape[0])
-        return _csr_tensor(self.t_crow, self.t_col, self.t_values, shape)
+        if values is None:
+            return _csr_tensor(self.t_crow, self.t_col, self.t_values, shape)
+        if self.t_order is None:
+            rows, cols, _ = self.edges()
+            self.t_order = torch.argsort(cols * self.shape[0] + rows)
+        return _csr_tensor(self.t_crow, self.t_col, values[self.t_order], shape)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take the stored arrays even where their number of edges differs from ours."""
@@ -119,6 +129,79 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transposed @ grad, None, None
+
+
+def edge_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
+    """Product of the matrix with ``values`` on the edges of ``pattern``, differentiable in both.
+
+    Args:
+        pattern: shape ``(n_rows, n_cols)``; its own values are ignored.
+        values: shape ``(n_edges,)``, in the order of ``pattern.edges()``.
+        dense: shape ``(n_cols, d)``.
+
+    Returns:
+        Shape ``(n_rows, d)``.
+    """
+    product: Tensor = _EdgeProduct.apply(values, dense, pattern)
+    return product
+
+
+def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
+    """<left[i], right[j]> for every edge (i, j) of ``pattern``, shape ``(n_edges,)``.
+
+    Args:
+        pattern: shape ``(n_rows, n_cols)``; its values are ignored.
+        left, right: shapes ``(n_rows, d)``, ``(n_cols, d)``; both get gradients.
+    """
+    dots: Tensor = _EdgeDots.apply(left, right, pattern)
+    return dots
+
+
+def edge_softmax(pattern: SparseMatrix, logits: Tensor) -> Tensor:
+    """Softmax of ``logits (n_edges,)`` over the edges of each row of ``pattern``."""
+    rows, _, _ = pattern.edges()
+    n_rows = pattern.shape[0]
+    highest = logits.detach().new_full((n_rows,), -torch.inf)
+    highest = highest.scatter_reduce(0, rows, logits.detach(), "amax")
+    powers = (logits - highest[rows]).exp()
+    return powers / powers.new_zeros(n_rows).index_add(0, rows, powers)[rows]
+
+
+class _EdgeProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, dense: Tensor, pattern: SparseMatrix) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(values, dense)
+        return pattern._csr(values) @ dense
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        values, dense = ctx.saved_tensors
+        needs_values, needs_dense, _ = ctx.needs_input_grad
+        return (
+            _dots(ctx.pattern, grad, dense) if needs_values else None,
+            ctx.pattern._csr_transposed(values) @ grad if needs_dense else None,
+            None,
+        )
+
+
+class _EdgeDots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, pattern: SparseMatrix) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(left, right)
+        return _dots(pattern, left, right)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        left, right = ctx.saved_tensors
+        return ctx.pattern._csr(grad) @ right, ctx.pattern._csr_transposed(grad) @ left, None
+
+
+def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:
+    rows, cols, _ = pattern.edges()
+    blocks = zip(rows.split(block_size), cols.split(block_size))
+    return torch.cat([(left[row] * right[col]).sum(dim=1) for row, col in blocks])
 
 
 def _csr_arrays(
@@ -153,6 +236,25 @@ def bipartite(users: Tensor, items: Tensor, n_users: int, n_items: int) -> Spars
     edges = torch.unique(torch.stack([users, items]), dim=1)
     ones = torch.ones(edges.shape[1], device=edges.device)
     return SparseMatrix(edges[0], edges[1], ones, (n_users, n_items))
+
+
+def whole_graph(user_item: SparseMatrix, self_loops: bool = False) -> SparseMatrix:
+    """Adjacency A of all nodes, users first, items after them; with ``self_loops`` A + I.
+
+    Args:
+        user_item: shape ``(n_users, n_items)``; the result is ``(n_users + n_items)`` squared,
+            sparse. Padding nodes get a self loop as well.
+    """
+    users, items, values = user_item.edges()
+    n_nodes = sum(user_item.shape)
+    items = items + user_item.shape[0]
+    loops = torch.arange(n_nodes if self_loops else 0, device=users.device)
+    return SparseMatrix(
+        torch.cat([users, items, loops]),
+        torch.cat([items, users, loops]),
+        torch.cat([values, values, values.new_ones(loops.numel())]),
+        (n_nodes, n_nodes),
+    )
 
 
 def symmetric_norm(adjacency: SparseMatrix) -> SparseMatrix:
@@ -213,6 +315,13 @@ def light_gcn(
     return user_sum / (n_layers + 1), item_sum / (n_layers + 1)
 
 
+def propagate(adjacency: Any, nodes: Tensor, n_layers: int) -> Tensor:
+    """Return ``nodes (n, d)`` after ``n_layers`` products; only the last layer is kept."""
+    for _ in range(n_layers):
+        nodes = adjacency @ nodes
+    return nodes
+
+
 def blend_rows(old: SparseMatrix, new: SparseMatrix, rows: Tensor, weight: float) -> SparseMatrix:
     """Replace ``rows`` (bool ``(n,)``) of ``old`` by ``weight * new + (1 - weight) * old``."""
     old_row, old_col, old_value = old.edges()
@@ -237,6 +346,7 @@ def knn_graph(
     observed: Tensor,
     missing: str = "imputed",
     weighted: bool = True,
+    excluded: Tensor | None = None,
     block_size: int = 1024,
 ) -> SparseMatrix:
     """Cosine k-nearest-neighbour graph, exact, built in row blocks.
@@ -252,6 +362,8 @@ def knn_graph(
             (right behind mean and zeros). ``isolated_after_topk``: the same, but their edges are
             cut after the top-k, so that observed rows keep fewer neighbours (DGMRec).
         weighted: keep the cosine as weight, else 1.
+        excluded: bool ``(n_items,)``: items that are isolated whatever they have, before the
+            top-k (new items, while a model trains).
         block_size: rows of one block; memory is ``block_size * n_items`` floats.
 
     Returns:
@@ -262,8 +374,9 @@ def knn_graph(
     n_items = features.shape[0]
     real = torch.ones(n_items, dtype=torch.bool, device=features.device)
     real[0] = False
-    isolated = real & ~observed if missing != "imputed" else torch.zeros_like(real)
-    candidates = real & ~isolated if missing == "isolated" else real
+    excluded = torch.zeros_like(real) if excluded is None else real & excluded
+    isolated = excluded | (real & ~observed) if missing != "imputed" else excluded
+    candidates = real & ~(isolated if missing == "isolated" else excluded)
     rows, cols, values = _top_similar(features, k, candidates.nonzero()[:, 0], block_size)
     if not weighted:
         values = torch.ones_like(values)

@@ -144,7 +144,8 @@ class MultimodalTrainer(PluginTrainer):
 
     The learning rate of epoch e is ``learning_rate * factor ** (e / epochs)`` with
     ``learning_rate_scheduler: [factor, epochs]``. The second optimiser is an Adam over the model's
-    ``auxiliary_parameters()``, stepped from its ``on_epoch_start``.
+    ``auxiliary_parameters()``, stepped from its ``on_epoch_start`` and ``on_batch_start``.
+    ``learner: adamw`` is known beside RecBole's.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -155,17 +156,19 @@ class MultimodalTrainer(PluginTrainer):
             self.optimizer, lambda epoch: factor ** (epoch / epochs)
         )
         auxiliary = list(model.auxiliary_parameters())
-        rate = model.auxiliary_learning_rate
-        self.auxiliary_optimizer = torch.optim.Adam(auxiliary, lr=rate) if auxiliary else None
+        self.auxiliary_optimizer = (
+            torch.optim.Adam(auxiliary, **model.auxiliary_options) if auxiliary else None
+        )
         self._term_sums: dict[str, Tensor] = {}
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         auxiliary = {id(parameter) for parameter in self.model.auxiliary_parameters()}
         main = [p for p in self.model.parameters() if id(p) not in auxiliary]
-        if self.learner == "adam":  # one fused pass over the large feature tables
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        if self.learner in kinds:  # one fused pass over the large feature tables
             fused = self.device.type == "cuda" or _version(torch.__version__) >= (2, 4)
             decay, rate = self.weight_decay, self.learning_rate
-            return torch.optim.Adam(main, lr=rate, weight_decay=decay, fused=fused)
+            return kinds[self.learner](main, lr=rate, weight_decay=decay, fused=fused)
         return super()._build_optimizer(params=main, **kwargs)
 
     def _train_epoch(
@@ -175,7 +178,6 @@ class MultimodalTrainer(PluginTrainer):
         self.model.train()
         self._unfreeze_auxiliary(True)
         self.model.on_epoch_start(self._minimise)
-        self._unfreeze_auxiliary(False)  # the loss of a batch trains the other parameters alone
         loss = super()._train_epoch(train_data, epoch_idx, self._summed_loss, show_progress)
         self.scheduler.step()
         return loss
@@ -195,6 +197,9 @@ class MultimodalTrainer(PluginTrainer):
         self.auxiliary_optimizer.step()
 
     def _summed_loss(self, interaction: Any) -> Tensor:
+        self._unfreeze_auxiliary(True)
+        self.model.on_batch_start(interaction, self._minimise)
+        self._unfreeze_auxiliary(False)  # the loss of a batch trains the other parameters alone
         loss: Tensor = self.model.calculate_loss(interaction)
         for name, term in self.model.last_terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + term

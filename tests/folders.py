@@ -129,7 +129,7 @@ class Toy(MultimodalRecommender):
         "toy_weight": 0.5,
         "presets": {"tiny": {"toy_weight": 0.25}, "other": {"toy_weight": 0.125}},
     }
-    auxiliary_learning_rate = 0.05
+    auxiliary_options = {"lr": 0.05}
     features: Tensor
     drift: Tensor
 

@@ -1,19 +1,18 @@
 """Every model against numbers of published implementations (numbers, not code).
 
-The list of tests is the list of files in ``--golden-dir`` whose model has a map in
-``golden_maps``; nothing here depends on the sizes or the values of one set of files.
+The list of tests is the list of files in ``--golden-dir`` (each must have a map in
+``golden_maps``) and of the variants inside them: the same start through another published version.
+Nothing here depends on the sizes or the values of one set of files.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import pkgutil
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import golden_maps
 import numpy as np
 import pytest
 import torch
@@ -32,16 +31,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folder = metafunc.config.getoption("golden_dir")
     if not folder.is_dir():
         raise pytest.UsageError(f"--golden-dir: must be a folder, got {folder}.")
-    maps = {module.name for module in pkgutil.iter_modules(golden_maps.__path__)}
-    files = [file for file in sorted(folder.glob("*.npz")) if map_name(file) in maps]
-    metafunc.parametrize("golden_file", files, ids=[file.stem for file in files])
+    files = [file for file in sorted(folder.glob("*.npz")) if file.stem != "imputation"]
+    cases = [(file, variant) for file in files for variant in variants(file)]
+    ids = ["-".join(filter(None, (file.stem, variant))) for file, variant in cases]
+    metafunc.parametrize(("golden_file", "variant"), cases, ids=ids)
 
 
-def test_published_numbers(golden_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = importlib.import_module(f"golden_maps.{map_name(golden_file)}")
+def test_published_numbers(
+    golden_file: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = importlib.import_module(f"golden_maps.{golden_file.stem.split('-')[0].lower()}")
     with np.load(golden_file) as stored:
         npz = dict(stored)
-    run = GoldenRun(names, npz, json.loads(str(npz["meta"])))
+    meta = {**json.loads(str(npz["meta"])), "variant": variant}
+    if variant:
+        npz = of_variant(npz, variant, complete=variant in getattr(names, "COMPLETE", ()))
+    run = GoldenRun(names, npz, meta)
     without_randomness(monkeypatch)
     run.load()
     run.compare_scores("scores0")
@@ -123,8 +128,10 @@ class GoldenRun:
             self.map.batch(self.model, self.npz, k, monkeypatch)
         fields = {"user_id": "user", "item_id": "pos", "neg_item_id": "neg"}
         ids = {ours: self.npz[f"batch{k}_{name}"] + 1 for ours, name in fields.items()}
+        interaction = {key: torch.from_numpy(ids[key]) for key in ids}
+        self.model.on_batch_start(interaction, self.minimise)
         optimizer.zero_grad()
-        loss = self.model.calculate_loss({key: torch.from_numpy(ids[key]) for key in ids})
+        loss = self.model.calculate_loss(interaction)
         close(loss, self.npz[f"loss{k}"], f"loss{k}")
         loss.backward()
         if k == 0:
@@ -138,8 +145,8 @@ class GoldenRun:
             self.map.epoch(self.model, k)
             return
         if k == 0 and self.auxiliary:
-            rate = self.model.auxiliary_learning_rate
-            self.auxiliary_optimizer = torch.optim.Adam(self.auxiliary, rate)
+            options = self.model.auxiliary_options
+            self.auxiliary_optimizer = torch.optim.Adam(self.auxiliary, **options)
         self.model.on_epoch_start(self.minimise)
 
     def minimise(self, loss: torch.Tensor) -> None:
@@ -210,8 +217,24 @@ class GoldenRun:
 # ------------------------------------------------------------------------------ small helpers
 
 
-def map_name(file: Path) -> str:
-    return file.stem.split("-")[0].lower()
+def variants(file: Path) -> list[str]:
+    """Names of the versions in a file; the empty one is the file itself."""
+    with np.load(file) as stored:
+        found = {key.split("/")[0][8:] for key in stored.files if key.startswith("variant_")}
+    return ["", *sorted(found)]
+
+
+def of_variant(npz: dict[str, np.ndarray], name: str, complete: bool) -> dict[str, np.ndarray]:
+    """The file as this version would have written it; with ``complete`` nothing is missing."""
+    prefix = f"variant_{name}/"
+    own = {key[len(prefix) :]: value for key, value in npz.items() if key.startswith(prefix)}
+    inputs = ("n_users", "n_items", "train_", "feat_", "missing_", "batch", "param/", "imputed_")
+    given = {key: value for key, value in npz.items() if key.startswith((*inputs, "graph/"))}
+    if complete:
+        missing = [key for key in given if key.startswith("missing_")]
+        given.update({key: given[key][:0] for key in missing})
+        given = {key: value for key, value in given.items() if "imputed" not in key}
+    return {**given, **own}
 
 
 def as_it_is(array: np.ndarray) -> np.ndarray:

@@ -344,7 +344,7 @@ def test_each_parameter_has_one_optimiser(settings, learner):
 
     assert set(owned(trainer.auxiliary_optimizer)) == critic
     assert sorted(owned(trainer.optimizer)) == sorted(everything - critic)
-    assert trainer.auxiliary_optimizer.param_groups[0]["lr"] == Toy.auxiliary_learning_rate
+    assert trainer.auxiliary_optimizer.param_groups[0]["lr"] == Toy.auxiliary_options["lr"]
 
 
 def test_batches_leave_auxiliary_parameters_alone(settings):

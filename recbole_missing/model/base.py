@@ -39,7 +39,7 @@ class MultimodalRecommender(GeneralRecommender):
 
     input_type = InputType.PAIRWISE
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
-    auxiliary_learning_rate: ClassVar[float] = 1e-4
+    auxiliary_options: Mapping[str, Any] = {"lr": 1e-4}
     observed: Tensor
     new_items: Tensor
 
@@ -78,11 +78,17 @@ class MultimodalRecommender(GeneralRecommender):
                 :meth:`auxiliary_parameters`.
         """
 
+    def on_batch_start(self, interaction: Any, minimise: Callable[[Tensor], None]) -> None:
+        """Do what comes before the loss of a batch, for instance a step of the second optimiser."""
+
     def on_validation_start(self) -> None:
         """Do what the model does before each validation pass."""
 
     def auxiliary_parameters(self) -> Iterable[torch.nn.Parameter]:
-        """Parameters of the second optimiser; the main one leaves them alone."""
+        """Parameters of the second optimiser; the main one leaves them alone.
+
+        It is an Adam with ``auxiliary_options``, a class or instance attribute.
+        """
         return ()
 
     # ----------------------------------------------------------------------- what models share

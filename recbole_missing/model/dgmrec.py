@@ -251,10 +251,9 @@ class DGMRec(MultimodalRecommender):
 
     def _propagate(self, parts: Tensor, graphs: nn.ModuleDict) -> Tensor:
         """Item parts after ``n_mm_layers`` products with the graph of their modality."""
-        blocks = list(parts.flatten(2).unbind(dim=1))
-        for _ in range(self.n_mm_layers):
-            blocks = [adjacency @ block for adjacency, block in zip(graphs.values(), blocks)]
-        return torch.stack(blocks, dim=1).view_as(parts)
+        blocks = zip(graphs.values(), parts.flatten(2).unbind(dim=1))
+        moved = [graph.propagate(adjacency, block, self.n_mm_layers) for adjacency, block in blocks]
+        return torch.stack(moved, dim=1).view_as(parts)
 
     def _fuse(self, collaborative: Tensor, parts: Tensor) -> Tensor:
         """All general parts count as one (their mean), every specific part as one."""

@@ -7,8 +7,7 @@ Follows: code. The feature tables are trained, and the kNN edges count 1 each an
          by row sums on both sides.
 Quirks:  `reg_weight` weighs the content BPR terms, there is no norm penalty. With mean imputation
          all items that lack a modality point to the same k of them (`knn_missing: imputed`,
-         published; `isolated` avoids it). The item graph holds new items too, whose features so
-         reach training in the new-item setting.
+         published; `isolated` avoids it). New items are cut off from the item graph in training.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from recbole_missing.graph import (
     SparseMatrix,
     knn_graph,
     light_gcn,
+    propagate,
     row_sum_norm,
     symmetric_norm,
 )
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import feature_table, rows, xavier_table
+from recbole_missing.nn.layers import ItemGraph, feature_table, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss
 from recbole_missing.settings import Choice, Float, Int
 
@@ -84,7 +84,7 @@ class FREEDOM(MultimodalRecommender):
         self.projections = nn.ModuleDict(
             {name: nn.Linear(modality.dim, size) for name, modality in self.modalities.items()}
         )
-        self.item_graph = self._mixed_item_graph()
+        self.item_graph = ItemGraph(self._mixed_item_graph, self.new_items)
         self.user_item = symmetric_norm(self.user_item_matrix(dataset))
         self.pruned = keep_edges(self.user_item, slice(None))
 
@@ -99,10 +99,7 @@ class FREEDOM(MultimodalRecommender):
         """Users and items, ``(n, d)``: the pruned graph in training, the full one for scores."""
         graph = self.pruned if self.training else self.user_item
         users, items = light_gcn(graph, self.user, self.item, self.n_ui_layers)
-        smooth: Tensor = self.item
-        for _ in range(self.n_mm_layers):
-            smooth = self.item_graph @ smooth
-        return users, items + smooth
+        return users, items + propagate(self.item_graph, self.item, self.n_mm_layers)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR of the final vectors and, per modality, of projected content against the users."""
@@ -116,7 +113,7 @@ class FREEDOM(MultimodalRecommender):
             terms[f"bpr_{name}"] = self.reg_weight * bpr_loss(users, *content)
         return terms
 
-    def _mixed_item_graph(self) -> SparseMatrix:
+    def _mixed_item_graph(self, excluded: Tensor) -> SparseMatrix:
         """Weighted sum of the modalities' unweighted kNN graphs, ``(n_items, n_items)``."""
         others = len(self.modalities) - 1
         first = self.first_modality_weight
@@ -124,7 +121,7 @@ class FREEDOM(MultimodalRecommender):
         edges = []
         for weight, modality in zip(weights, self.modalities.values()):
             x, observed = modality.features, modality.observed
-            graph = knn_graph(x, self.knn_k, observed, self.knn_missing, weighted=False)
+            graph = knn_graph(x, self.knn_k, observed, self.knn_missing, False, excluded)
             items, neighbours, values = row_sum_norm(graph).edges()
             edges.append((items, neighbours, weight * values))
         items, neighbours, values = (torch.cat(parts) for parts in zip(*edges))

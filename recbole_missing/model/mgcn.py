@@ -8,9 +8,9 @@ Quirks:  The feature tables are trained through the gates although the item grap
          construction. The penalty divides by the configured `train_batch_size`, not by the rows
          present. kNN rows whose cosines sum to a negative number get zeros, where the release
          gets NaN. With mean imputation all items that lack a modality point to the same k of
-         them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. The item graphs
-         hold new items too, whose features so reach training in the new-item setting; the DGMRec
-         release isolates them while it trains.
+         them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. New items keep a
+         self loop while the model trains; the DGMRec release gives them no edge and, by detaching
+         the gated identities, stops training gates and features in that setting (not followed).
 """
 
 from __future__ import annotations
@@ -20,15 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_missing.graph import (
-    KNN_MISSING,
-    knn_graph,
-    light_gcn,
-    row_sum_norm,
-    symmetric_norm,
-)
+from recbole_missing.graph import KNN_MISSING, light_gcn, propagate, symmetric_norm
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import feature_table, rows, xavier_table
+from recbole_missing.nn.layers import feature_table, knn_item_graph, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 from recbole_missing.settings import Choice, Float, Int
 
@@ -65,9 +59,8 @@ class MGCN(MultimodalRecommender):
             self.projections[name] = nn.Linear(modality.dim, size)
             self.purifiers[name] = nn.Linear(size, size)
             self.preferences[name] = nn.Linear(size, size)
-            x, observed = modality.features, modality.observed
-            self.item_graphs[name] = row_sum_norm(
-                knn_graph(x, self.knn_k, observed, self.knn_missing)
+            self.item_graphs[name] = knn_item_graph(
+                modality, self.knn_k, self.knn_missing, self.new_items
             )
         self.user_item = symmetric_norm(self.user_item_matrix(dataset))
 
@@ -109,10 +102,7 @@ class MGCN(MultimodalRecommender):
         purified = []
         for name, graph in self.item_graphs.items():
             gate = self.purifiers[name](self.projections[name](self.features[name]))
-            items = self.item * gate.sigmoid()
-            for _ in range(self.n_mm_layers):
-                items = graph @ items
-            purified.append(items)
+            purified.append(propagate(graph, self.item * gate.sigmoid(), self.n_mm_layers))
         users = self.user_item @ torch.cat(purified, dim=1)  # one product for all modalities
         return torch.stack(users.chunk(len(purified), dim=1)), torch.stack(purified)
 

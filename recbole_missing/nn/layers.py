@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_missing.data.modality import Modality
+from recbole_missing.graph import SparseMatrix, knn_graph, row_sum_norm
 
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
@@ -24,3 +27,40 @@ def feature_table(modality: Modality) -> nn.Parameter:
 def rows(table: Tensor, ids: Tensor) -> Tensor:
     """Rows ``ids`` of ``table``, shape ``(*ids.shape, size)``; its gradient is a dense table."""
     return F.embedding(ids, table)
+
+
+class ItemGraph(nn.Module):
+    """A constant item-item graph from which new items are cut off while the model trains.
+
+    Args:
+        build: makes the normalised graph, shape ``(n_items, n_items)``; its argument, bool
+            ``(n_items,)``, says which items must not touch any other.
+        new_items: bool ``(n_items,)``. Without new items one graph serves both.
+    """
+
+    def __init__(self, build: Callable[[Tensor], SparseMatrix], new_items: Tensor) -> None:
+        """Build the graph, and with new items its training form."""
+        super().__init__()
+        self.full = build(torch.zeros_like(new_items))
+        self.without_new = build(new_items) if new_items.any() else None
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """Multiply by ``dense (n_items, d)``; the mode of the module decides which graph."""
+        cut = self.training and self.without_new is not None
+        return (self.without_new if cut else self.full) @ dense
+
+
+def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) -> ItemGraph:
+    """Cosine-weighted kNN graph of a modality, normalised by row sums (LATTICE and successors).
+
+    Args:
+        modality: its completed features.
+        k, missing: see :func:`~recbole_missing.graph.knn_graph`.
+        new_items: bool ``(n_items,)``, cut off before the top-k in training.
+    """
+    x, observed = modality.features, modality.observed
+
+    def build(excluded: Tensor) -> SparseMatrix:
+        return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded))
+
+    return ItemGraph(build, new_items)

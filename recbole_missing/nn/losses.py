@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,13 +36,17 @@ def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
     return 1.0 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
 
 
-def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    anchors: Tensor, others: Tensor, temperature: float, candidates: Tensor | None = None
+) -> Tensor:
     """InfoNCE from anchors to others, mean over rows; row r of both is the positive pair.
 
     Args:
         anchors, others: shape ``(rows, d)``; normalised here. All other rows of ``others`` are
             negatives, repeated ones included. No row gives zero.
         temperature: divides the cosine.
+        candidates: shape ``(n, d)``, if given the rows of the denominator instead of ``others``,
+            for instance a table of all items; then nothing of ``rows x n`` is stored.
 
     Source: van den Oord et al., 2018, eq. 4, with cosine similarity.
     """
@@ -48,7 +54,45 @@ def info_nce(anchors: Tensor, others: Tensor, temperature: float) -> Tensor:
         return anchors.sum()
     anchors = F.normalize(anchors, eps=1e-12) / temperature
     others = F.normalize(others, eps=1e-12)
-    positive, logits = (anchors * others).sum(dim=1), anchors @ others.T
+    positive = (anchors * others).sum(dim=1)
+    if candidates is not None:
+        return (log_sum_exp(anchors, F.normalize(candidates, eps=1e-12)) - positive).mean()
+    logits = anchors @ others.T
     if temperature > 1 / 80:  # |logits| <= 1 / temperature, so float32 holds their exponentials
         return (logits.exp().sum(dim=1).log() - positive).mean()
     return (torch.logsumexp(logits, dim=1) - positive).mean()
+
+
+def log_sum_exp(anchors: Tensor, candidates: Tensor, block_size: int = 4096) -> Tensor:
+    """Log sum_j exp <anchor, candidate_j>, shape ``(rows,)``, in blocks of candidates.
+
+    The backward pass computes the blocks anew, so memory is ``rows * block_size``.
+
+    Args:
+        anchors: shape ``(rows, d)``.
+        candidates: shape ``(n, d)``, at least one.
+        block_size: candidates at a time.
+    """
+    logs: Tensor = _LogSumExp.apply(anchors, candidates, block_size)
+    return logs
+
+
+class _LogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, block_size: int) -> Tensor:
+        logs = anchors.new_full((anchors.shape[0],), -torch.inf)
+        for block in candidates.split(block_size):
+            logs = torch.logaddexp(logs, torch.logsumexp(anchors @ block.T, dim=1))
+        ctx.block_size = block_size
+        ctx.save_for_backward(anchors, candidates, logs)
+        return logs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        anchors, candidates, logs = ctx.saved_tensors
+        to_anchors, to_candidates = torch.zeros_like(anchors), []
+        for block in candidates.split(ctx.block_size):
+            shares = (anchors @ block.T - logs[:, None]).exp() * grad[:, None]
+            to_anchors += shares @ block
+            to_candidates.append(shares.T @ anchors)
+        return to_anchors, torch.cat(to_candidates), None

@@ -17,6 +17,8 @@ must define
 
 and may define
 
+``COMPLETE``: names of variants (``variant_<name>/*`` in a file, then ``meta["variant"]``) in which
+    nothing is missing and the features are the raw ones.
 ``UNUSED``: pattern of published names -> the reason why nothing of ours corresponds to them.
 ``LOOSE``: pattern of our names -> (absolute tolerance or None for no comparison, the reason);
     holds for values after four steps and for gradients.

@@ -44,11 +44,13 @@ def terms(modalities: Any) -> dict[str, str]:
 
 def prepare(model: FREEDOM, npz: dict[str, np.ndarray]) -> None:
     if has_ties(npz):
-        model.item_graph = padded_graph(npz["param/mm_adj"])
+        model.item_graph.full = padded_graph(npz["param/mm_adj"])
 
 
 def extra(model: FREEDOM, npz: dict[str, np.ndarray]) -> None:
-    np.testing.assert_allclose(dense(model.item_graph), npz["param/mm_adj"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        dense(model.item_graph.full), npz["param/mm_adj"], rtol=1e-5, atol=1e-7
+    )
     _, _, weights = model.user_item.edges()
     np.testing.assert_allclose(weights, npz["extra/prune_sampling_weights"], rtol=1e-5)
     users, items = torch.from_numpy(npz["extra/prune_kept_edges"]) + 1
