@@ -1,4 +1,4 @@
-"""The command line: ``recbole-missing run | import``."""
+"""The command line: ``recbole-missing run | import | doctor``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     _run_arguments(commands.add_parser("run", help="train and test a model"))
     _import_arguments(commands.add_parser("import", help="turn another project's files into ours"))
+    _doctor_arguments(commands.add_parser("doctor", help="check this machine, list every method"))
     known, rest = parser.parse_known_args(arguments)
     if known.command == "run":
         _or_exit(lambda: _run(known, rest))
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
-        _or_exit(lambda: _import(known))
+        _or_exit(lambda: {"import": _import, "doctor": _doctor}[known.command](known))
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -50,6 +51,12 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the new data set")
     parser.add_argument("--output", type=Path, default=Path("dataset"), help="where to put it")
     parser.add_argument("--force", action="store_true", help="replace a data set of that name")
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the README's tables of methods instead"
+    )
 
 
 def _run(known: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -89,6 +96,12 @@ def _import(known: argparse.Namespace) -> None:
 
     command = {"mmrec": importers.import_mmrec, "dgmrec": importers.import_dgmrec}[known.layout]
     print(command(known.source, known.name, output=known.output, force=known.force))
+
+
+def _doctor(known: argparse.Namespace) -> None:
+    from recbole_missing import doctor
+
+    print(doctor.markdown() if known.markdown else doctor.report())
 
 
 def _or_exit(command: Any) -> None:

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "data/dataset": ["data", "imputation", "graph", "settings", "version"],
     "imputation": ["imputation", "data.modality", "graph", "settings"],
     "model": ["model.base", "data.modality", "graph", "nn", "settings"],
+    "model/ngcfm": ["model.lightgcnm", "graph", "settings"],
     "evaluation": ["evaluation"],
     "checkpoint": [],
     "configuration": ["defaults", "settings", "data", "imputation"],
@@ -85,8 +86,8 @@ def test_import_directions(path: Path) -> None:
 @pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
 def test_model_docstrings(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    labels = re.findall(r"^(Paper|Code|Follows|Quirks):", text, flags=re.MULTILINE)
-    assert labels == ["Paper", "Code", "Follows", "Quirks"]
+    labels = re.findall(r"^(Paper|Code|Follows|Quirks|Needs|Missing):", text, flags=re.MULTILINE)
+    assert labels == ["Paper", "Code", "Follows", "Quirks", "Needs", "Missing"]
     assert text.splitlines()[0].endswith("."), "the first line is one sentence"
     assert re.search(r"\b(19|20)\d\d\b", text), "venue and year"
     assert "https://" in text.split("Paper:")[1].split("Code:")[0], "the paper's URL"

@@ -22,10 +22,15 @@ from recbole_missing.settings import Choice, Int
 
 
 class FeatProp(Imputer):
-    """Feature propagation: x <- P x, observed rows reset, ``layers`` times.
+    """What travels ``imputation_layers`` steps along the co-interaction graph.
 
-    P_ij = B_ij / sqrt(d_i d_j), where B holds each item's ``top_k`` strongest co-interactions
-    (itself counted among them, then dropped; counts discarded) and d are B's row sums.
+    Paper: Malitesta, Rossi, Pomo, Malliaros and Di Noia, "Dealing with Missing Modalities in
+        Multimodal Recommendation: a Feature Propagation-based Approach", arXiv 2024,
+        https://arxiv.org/abs/2403.19841
+
+    Each step is x <- P x, observed rows reset. P_ij = B_ij / sqrt(d_i d_j), where B holds each
+    item's ``top_k`` strongest co-interactions (itself counted among them, then dropped; counts
+    discarded) and d are B's row sums.
 
     Args:
         layers: number of propagation steps L.
@@ -75,7 +80,11 @@ class FeatProp(Imputer):
 
 
 class NeighMean(FeatProp):
-    """Sum over the ``top_k`` strongest co-interacted items, divided by ``top_k``.
+    """The sum over the ``imputation_top_k`` strongest co-interacted items, divided by that number.
+
+    Paper: Malitesta, Rossi, Pomo, Di Noia and Malliaros, "Do We Really Need to Drop Items with
+        Missing Modalities in Multimodal Recommendation?", CIKM 2024,
+        https://arxiv.org/abs/2408.11767
 
     The item itself and neighbours that lack the modality enter as zero vectors and the divisor
     stays ``top_k``, as in the release: the result is shrunk.

@@ -13,7 +13,7 @@ from recbole_missing.settings import Int
 
 
 class Zeros(Imputer):
-    """Zeros in every missing row."""
+    """Zeros."""
 
     def fill(self, modality: Modality) -> Tensor:
         """Return zeros."""
@@ -21,7 +21,7 @@ class Zeros(Imputer):
 
 
 class Mean(Imputer):
-    """The mean of the observed rows (not of new items), in every missing row."""
+    """The mean of the observed rows (not of new items)."""
 
     def fill(self, modality: Modality) -> Tensor:
         """Return the mean row once for every item."""
@@ -29,11 +29,11 @@ class Mean(Imputer):
 
 
 class Random(Imputer):
-    """Uniform numbers in [0, 1), one draw a modality and a seed.
+    """Uniform numbers in [0, 1).
 
     Args:
-        seed: of a generator of its own; the modality's name enters too, so that two modalities of
-            one width differ.
+        seed: of a generator of its own, one draw a modality and a seed; the modality's name
+            enters too, so that two modalities of one width differ.
     """
 
     hyperparameters = {"seed": Int(min=0)}

@@ -8,6 +8,8 @@ Quirks:  The penalty takes the unsquared norms of all propagated users and items
          the number of items, whatever the batch. Dropout is drawn per row of the batch, so an
          item that occurs twice has two masks. The DGMRec release also zeroes the projections of
          items that lack a modality (two modalities only); MMRec, followed here, does not.
+Needs:   User-item graph; trains the feature tables; no negatives.
+Missing: Nothing of its own: every item's content is what imputation made of it.
 """
 
 from __future__ import annotations

@@ -4,16 +4,17 @@ Paper:   Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities 
          in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
 Code:    https://github.com/ptkjw1997/DGMRec, src/models/dgmrec.py, src/utils/mi_estimator.py,
          branch main (extended version of the paper), cd8f00d (read for facts)
-Follows: code. The gate is the mean over an item's users of tanh(W_m e_u), one for both parts; free
-         tables of user preferences exist in the release but reach no number.
+Follows: code. The gate is the mean over an item's users of tanh(W_m e_u), one for both parts.
 Quirks:  Scores use the kNN graphs of construction, which no refresh reaches (the conference code
          differs: `score_on_refreshed_graph`). Feature tables are trained, and reconstruction aims
          at them. The second intra term has the inter temperature. Generators, translators and
          CLUB see raw parts in one place, propagated ones in another. Only items lacking exactly
          one modality are generated. Modalities beyond the second have no CLUB and no user-level
          inter term, their intra term compares general parts, and three or more refresh generated
-         items only (`treat_modalities_alike` ends this). With new items the training graphs
-         isolate these but link mean-imputed rows, and refreshed rows may choose new items.
+         items only (`treat_modalities_alike` ends this). With new items the training graphs isolate
+         these but link mean-imputed rows, and refreshed rows may choose new items.
+Needs:   User-item graph, kNN graphs, a second optimiser (CLUB); trains the feature tables.
+Missing: Generates missing features during training and leaves them out of every target.
 """
 
 from __future__ import annotations

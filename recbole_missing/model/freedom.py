@@ -8,6 +8,8 @@ Follows: code. The feature tables are trained, and the kNN edges count 1 each an
 Quirks:  `reg_weight` weighs the content BPR terms, there is no norm penalty. With mean imputation
          all items that lack a modality point to the same k of them (`knn_missing: imputed`,
          published; `isolated` avoids it). New items are cut off from the item graph in training.
+Needs:   User-item graph, one kNN graph of all modalities; trains the feature tables.
+Missing: Works on imputed features; `knn_missing` says what its item graph does with lacking items.
 """
 
 from __future__ import annotations

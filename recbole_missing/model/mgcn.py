@@ -11,6 +11,8 @@ Quirks:  The feature tables are trained through the gates although the item grap
          them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. New items keep a
          self loop while the model trains; the DGMRec release gives them no edge and, by detaching
          the gated identities, stops training gates and features in that setting (not followed).
+Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
+Missing: Works on imputed features; `knn_missing` says what its item graphs do with lacking items.
 """
 
 from __future__ import annotations

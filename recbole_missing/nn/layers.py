@@ -46,8 +46,9 @@ class ItemGraph(nn.Module):
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """Multiply by ``dense (n_items, d)``; the mode of the module decides which graph."""
-        cut = self.training and self.without_new is not None
-        return (self.without_new if cut else self.full) @ dense
+        if self.training and self.without_new is not None:
+            return self.without_new @ dense
+        return self.full @ dense
 
 
 def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) -> ItemGraph:
