@@ -145,7 +145,7 @@ def test_yaml_states_what_the_class_declares(name: str) -> None:
         "train_batch_size",
         "learning_rate",
     }
-    known |= {"eval_step", "train_neg_sample_args"}
+    known |= {"eval_step", "train_neg_sample_args", "weight_decay", "learner"}
     assert training <= known, f"keys that nobody declares: {training - known}"
     for key, constraint in MODELS[name].hyperparameters.items():
         assert constraint.accepts(values[key]), key

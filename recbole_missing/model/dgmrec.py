@@ -28,17 +28,12 @@ from torch import Tensor, nn
 
 from recbole_missing import graph
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import xavier_table
+from recbole_missing.nn.layers import perturb, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 from recbole_missing.settings import Bool, Choice, Float, Int
 
 CLUB_HIDDEN, CLUB_STEPS, CLUB_ROWS = 32, 5, 2048
 EPOCHS_PER_REFRESH, ID_REG_WEIGHT = 5, 1e-5
-
-
-def perturb(x: Tensor) -> Tensor:
-    """Add 0.1 sign(x) * u / |u| to every row of x ``(rows, width)``, u uniform on [0, 1)."""
-    return x + 0.1 * x.sign() * F.normalize(torch.rand_like(x), eps=1e-12)
 
 
 def _two_layers(n_in: int, hidden: int, n_out: int, activation: nn.Module) -> nn.Sequential:

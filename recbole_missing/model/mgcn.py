@@ -24,7 +24,13 @@ from torch import Tensor, nn
 
 from recbole_missing.graph import KNN_MISSING, light_gcn, propagate, symmetric_norm
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import feature_table, knn_item_graph, rows, xavier_table
+from recbole_missing.nn.layers import (
+    Integration,
+    feature_table,
+    knn_item_graph,
+    rows,
+    xavier_table,
+)
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 from recbole_missing.settings import Choice, Float, Int
 
@@ -50,27 +56,23 @@ class MGCN(MultimodalRecommender):
         self.batch_size = config["train_batch_size"]
         self.user = xavier_table(self.n_users, size)
         self.item = xavier_table(self.n_items, size)
-        self.attention = nn.Sequential(
-            nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
-        )
         self.features, self.item_graphs = nn.ParameterDict(), nn.ModuleDict()
         self.projections, self.purifiers = nn.ModuleDict(), nn.ModuleDict()
-        self.preferences = nn.ModuleDict()
         for name, modality in self.modalities.items():
             self.features[name] = feature_table(modality)
             self.projections[name] = nn.Linear(modality.dim, size)
             self.purifiers[name] = nn.Linear(size, size)
-            self.preferences[name] = nn.Linear(size, size)
             self.item_graphs[name] = knn_item_graph(
                 modality, self.knn_k, self.knn_missing, self.new_items
             )
+        self.side = Integration(size, self.modalities)
         self.user_item = symmetric_norm(self.user_item_matrix(dataset))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: behaviour plus side view."""
         users, items = self._behaviour()
         user_content, item_content = self._content()
-        return users + self._side(users, user_content), items + self._side(items, item_content)
+        return users + self.side(users, user_content), items + self.side(items, item_content)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR, squared norms of the batch, and agreement of the two views.
@@ -82,8 +84,8 @@ class MGCN(MultimodalRecommender):
         all_users, all_items = self._behaviour()
         user_content, item_content = self._content()
         users, items = rows(all_users, user_ids), rows(all_items, item_ids)
-        user_side = self._side(users, user_content[:, user_ids])
-        item_side = self._side(items, item_content[:, item_ids])
+        user_side = self.side(users, user_content[:, user_ids])
+        item_side = self.side(items, item_content[:, item_ids])
         final_users = users + user_side
         positives, negatives = (items + item_side).chunk(2)
         n = len(user_ids)
@@ -107,11 +109,3 @@ class MGCN(MultimodalRecommender):
             purified.append(propagate(graph, self.item * gate.sigmoid(), self.n_mm_layers))
         users = self.user_item @ torch.cat(purified, dim=1)  # one product for all modalities
         return torch.stack(users.chunk(len(purified), dim=1)), torch.stack(purified)
-
-    def _side(self, behaviour: Tensor, content: Tensor) -> Tensor:
-        """Side view ``(n, d)`` of nodes with ``behaviour (n, d)`` and ``content (M, n, d)``."""
-        shares = self.attention(content).softmax(dim=0)  # (M, n, 1)
-        common = (shares * content).sum(dim=0)
-        liked = torch.stack([gate(behaviour) for gate in self.preferences.values()]).sigmoid()
-        special = (liked * (content - common)).sum(dim=0)
-        return (special + common) / (len(content) + 1)

@@ -41,6 +41,33 @@ def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
     return F.normalize(scores, dim=2).flatten(0, 1)
 
 
+def add_top_items(
+    counts: SparseMatrix, user_ids: Tensor, scores: Tensor, top: int, aligned: bool
+) -> SparseMatrix:
+    """Add one to ``counts (n_users, n_items)`` for every user and top item.
+
+    Args:
+        counts: of former batches.
+        user_ids: shape ``(rows,)``.
+        scores: shape ``(rows, n_items - 1)``, without the padding item.
+        top: highest scores of a row that count, zero allowed.
+        aligned: whether a user gets the items of its own row; otherwise the whole list of users
+            is laid ``top`` times along the list of items, as MMSSL's release has it.
+    """
+    items = scores.topk(top, dim=1).indices.flatten() + 1
+    users = user_ids.repeat_interleave(top) if aligned else user_ids.repeat(top)
+    old_users, old_items, old = counts.edges()
+    ones = old.new_ones(len(items))
+    edges = torch.cat([old_users, users]), torch.cat([old_items, items]), torch.cat([old, ones])
+    return SparseMatrix(*edges, counts.shape)
+
+
+def without_edges(counts: SparseMatrix) -> SparseMatrix:
+    """An empty matrix of the same shape."""
+    rows, cols, values = (edge[:0] for edge in counts.edges())
+    return SparseMatrix(rows, cols, values, counts.shape)
+
+
 def real_rows(seen: Tensor, scores: Tensor, noise: float, score_weight: float) -> Tensor:
     """Interactions with Gumbel noise under a softmax, plus weighted scores, rows of unit length.
 
@@ -80,17 +107,18 @@ class RowCritic(nn.Module):
                 f"RowCritic: rows must have at least 8 items, got {n_items}; use more items."
             )
         self.first = nn.Linear(n_items, wide, bias=False)
+        second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
         self.rest = nn.Sequential(
             nn.BatchNorm1d(wide, track_running_stats=False),
             nn.Dropout(dropout[0]),
-            nn.Linear(wide, narrow, bias=False),
+            second,
             nn.BatchNorm1d(narrow, track_running_stats=False),
             nn.Dropout(dropout[1]),
-            nn.Linear(narrow, 1),
+            last,
         )
-        for layer in (self.first, self.rest[2], self.rest[5]):
+        for layer in (self.first, second, last):
             nn.init.kaiming_normal_(layer.weight)
-        nn.init.zeros_(self.rest[5].bias)
+        nn.init.zeros_(last.bias)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Judge ``rows (n, n_items)``, shape ``(n,)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,19 @@ def feature_table(modality: Modality) -> nn.Parameter:
 def rows(table: Tensor, ids: Tensor) -> Tensor:
     """Rows ``ids`` of ``table``, shape ``(*ids.shape, size)``; its gradient is a dense table."""
     return F.embedding(ids, table)
+
+
+def perturb(x: Tensor, draws: Tensor | None = None) -> Tensor:
+    """Add 0.1 sign(x) * u / |u| to every row of x ``(rows, d)``, u uniform on [0, 1).
+
+    Args:
+        x: shape ``(rows, d)``.
+        draws: int ``(rows,)``, if given: rows of equal number share one u.
+
+    Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
+    """
+    noise = F.normalize(torch.rand_like(x), eps=1e-12)
+    return x + 0.1 * x.sign() * (noise if draws is None else noise[draws])
 
 
 class ItemGraph(nn.Module):
@@ -65,3 +78,30 @@ def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) 
         return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded))
 
     return ItemGraph(build, new_items)
+
+
+class Integration(nn.Module):
+    """Attention finds what modalities have in common, gates pick from what is special in each.
+
+    Args:
+        size: width d of every vector.
+        names: of the modalities.
+
+    Source: MGCN (ACM MM 2023) and GUME (CIKM 2024, where common is coarse and special is fine).
+    """
+
+    def __init__(self, size: int, names: Iterable[str]) -> None:
+        """Create the attention, which all modalities share, and a gate for each."""
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)
+        )
+        self.preferences = nn.ModuleDict({name: nn.Linear(size, size) for name in names})
+
+    def forward(self, behaviour: Tensor, content: Tensor) -> Tensor:
+        """Return ``(n, d)`` for nodes with ``behaviour (n, d)`` and ``content (M, n, d)``."""
+        shares = self.attention(content).softmax(dim=0)  # (M, n, 1)
+        common = (shares * content).sum(dim=0)
+        liked = torch.stack([gate(behaviour) for gate in self.preferences.values()]).sigmoid()
+        special = (liked * (content - common)).sum(dim=0)
+        return (special + common) / (len(content) + 1)

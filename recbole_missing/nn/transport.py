@@ -33,8 +33,8 @@ def transport(rows: Tensor, cols: Tensor, width: float, n_iterations: int) -> Te
     kernel = _Kernel(rows.detach(), cols.detach(), width)
     on_rows, on_cols = kernel.scalings(n_iterations, n_couplings=1)
     nothing = rows.new_empty(len(rows), 0)
-    product, _ = _Products.apply(on_cols * cols, nothing, kernel)
-    averages: Tensor = on_rows * product
+    product, _ = _Products.apply(on_cols[0] * cols, nothing, kernel)
+    averages: Tensor = on_rows[0] * product
     return averages
 
 
@@ -44,8 +44,8 @@ def mutual_transport(
     """``transport(left, right)`` and ``transport(right, left)``, both from one kernel."""
     kernel = _Kernel(left.detach(), right.detach(), width)
     on_rows, on_cols = kernel.scalings(n_iterations, n_couplings=2)
-    to_left, to_right = _Products.apply(on_cols[:, :1] * right, on_rows[:, 1:] * left, kernel)
-    return on_rows[:, :1] * to_left, on_cols[:, 1:] * to_right
+    to_left, to_right = _Products.apply(on_cols[0] * right, on_rows[1] * left, kernel)
+    return on_rows[0] * to_left, on_cols[1] * to_right
 
 
 class _Kernel:
@@ -77,24 +77,25 @@ class _Kernel:
             yield part, block.exp_()
 
     def scalings(self, n_iterations: int, n_couplings: int) -> tuple[Tensor, Tensor]:
-        """Factors that turn E into couplings, shapes ``(n_rows, k)`` and ``(n_cols, k)``.
+        """Factors that turn E into couplings, shapes ``(k, n_rows, 1)`` and ``(k, n_cols, 1)``.
 
-        Column 0 couples rows to columns. Column 1 couples columns to rows: it begins at the other
+        Number 0 couples rows to columns. Number 1 couples columns to rows: it begins at the other
         side, so its rows are one step behind and are made up for after the last pass.
         """
-        on_rows = self.row_factors[:, None].repeat(1, n_couplings)
-        on_cols = self.col_factors[:, None].repeat(1, n_couplings)
+        on_rows = self.row_factors.repeat(n_couplings, 1)
+        on_cols = self.col_factors.repeat(n_couplings, 1)
         for step in range(n_iterations):
-            begun = 1 if step == 0 else n_couplings
             sums = torch.zeros_like(on_cols)
             for part, block in self.blocks():
-                on_rows[part, :begun] = (block @ on_cols[:, :begun]).reciprocal()
-                sums.addmm_(block.T, on_rows[part])
-            on_cols = sums.reciprocal()
+                for k in range(n_couplings):  # vector by vector: a product with two is slower
+                    if k == 0 or step > 0:
+                        on_rows[k, part] = (block @ on_cols[k]).reciprocal_()
+                    sums[k].addmv_(block.T, on_rows[k, part])
+            on_cols = sums.reciprocal_()
         if n_couplings == 2:
             for part, block in self.blocks():
-                on_rows[part, 1] = (block @ on_cols[:, 1]).reciprocal()
-        return on_rows, on_cols
+                on_rows[1, part] = (block @ on_cols[1]).reciprocal_()
+        return on_rows[..., None], on_cols[..., None]
 
     def products(self, on_cols: Tensor, on_rows: Tensor) -> tuple[Tensor, Tensor]:
         """``E @ on_cols (n_cols, a)`` and ``E.T @ on_rows (n_rows, b)`` in one pass."""

@@ -33,16 +33,16 @@ def names(modalities: Any) -> dict[str, str]:
     ours = {
         "user": "user_embedding.weight",
         "item": "item_id_embedding.weight",
-        "attention.0.weight": "query_common.0.weight",
-        "attention.0.bias": "query_common.0.bias",
-        "attention.2.weight": "query_common.2.weight",
+        "side.attention.0.weight": "query_common.0.weight",
+        "side.attention.0.bias": "query_common.0.bias",
+        "side.attention.2.weight": "query_common.2.weight",
     }
     for name in modalities:
         ours[f"features.{name}"] = f"{name}_embedding.weight"
         for part in ("weight", "bias"):
             ours[f"projections.{name}.{part}"] = f"{name}_trs.{part}"
             ours[f"purifiers.{name}.{part}"] = f"gate_{letter(name)}.0.{part}"
-            ours[f"preferences.{name}.{part}"] = f"gate_{name}_prefer.0.{part}"
+            ours[f"side.preferences.{name}.{part}"] = f"gate_{name}_prefer.0.{part}"
     return ours
 
 
