@@ -8,7 +8,7 @@ from helpers import TinyDataset, model_defaults, tiny_config, tiny_modalities
 
 from recbole_missing.model import MODELS
 
-SIZE = 20
+SIZE, SEED = 20, 13
 
 
 def checkerboard() -> tuple[TinyDataset, torch.Tensor]:
@@ -16,7 +16,8 @@ def checkerboard() -> tuple[TinyDataset, torch.Tensor]:
     ids = torch.arange(SIZE)
     likes = (ids[:, None] + ids[None]) % 2 == 0
     users, items = (likes & ~torch.eye(SIZE, dtype=torch.bool)).nonzero(as_tuple=True)
-    modalities = tiny_modalities(SIZE + 1, {"smell": 6, "text": 5}, missing=0.3)
+    modalities = tiny_modalities(SIZE + 1, {"smell": 6, "text": 5}, missing=0.3, seed=SEED)
+    assert modalities.observed[1:].any(dim=1).all(), "MILK gives items without content no rank"
     return TinyDataset(users + 1, items + 1, SIZE + 1, SIZE + 1, modalities), likes
 
 

@@ -6,13 +6,29 @@ from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.model.bm3 import BM3
 from recbole_missing.model.dgmrec import DGMRec
 from recbole_missing.model.freedom import FREEDOM
+from recbole_missing.model.gume import GUME
+from recbole_missing.model.lattice import LATTICE
+from recbole_missing.model.lgmrec import LGMRec
+from recbole_missing.model.lightgcnm import LightGCNM
 from recbole_missing.model.mgcn import MGCN
+from recbole_missing.model.milk import MILK
+from recbole_missing.model.ngcfm import NGCFM
+from recbole_missing.model.sibrar import SIBRAR
+from recbole_missing.model.slmrec import SLMRec
 from recbole_missing.model.vbpr import VBPR
 
 MODELS: dict[str, type[MultimodalRecommender]] = {
     "BM3": BM3,
     "DGMRec": DGMRec,
     "FREEDOM": FREEDOM,
+    "GUME": GUME,
+    "LATTICE": LATTICE,
+    "LGMRec": LGMRec,
+    "LightGCNM": LightGCNM,
     "MGCN": MGCN,
+    "MILK": MILK,
+    "NGCFM": NGCFM,
+    "SIBRAR": SIBRAR,
+    "SLMRec": SLMRec,
     "VBPR": VBPR,
 }

@@ -57,11 +57,16 @@ class ItemGraph(nn.Module):
         self.full = build(torch.zeros_like(new_items))
         self.without_new = build(new_items) if new_items.any() else None
 
-    def __matmul__(self, dense: Tensor) -> Tensor:
-        """Multiply by ``dense (n_items, d)``; the mode of the module decides which graph."""
+    @property
+    def current(self) -> SparseMatrix:
+        """The graph that the mode of the module puts in force."""
         if self.training and self.without_new is not None:
-            return self.without_new @ dense
-        return self.full @ dense
+            return self.without_new
+        return self.full
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """Multiply the current graph by ``dense (n_items, d)``."""
+        return self.current @ dense
 
 
 def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) -> ItemGraph:
