@@ -60,12 +60,12 @@ class SparseMatrix(nn.Module):
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """Multiply by ``dense`` of shape ``(n_cols, d)``; gives ``(n_rows, d)``."""
-        product: Tensor = _SparseProduct.apply(dense, self._csr(), self._csr_transposed())
+        product: Tensor = _SparseProduct.apply(dense, self.csr(), self.t_csr())
         return product
 
     def t_matmul(self, dense: Tensor) -> Tensor:
         """Multiply the transpose by ``dense`` of shape ``(n_rows, d)``; gives ``(n_cols, d)``."""
-        product: Tensor = _SparseProduct.apply(dense, self._csr_transposed(), self._csr())
+        product: Tensor = _SparseProduct.apply(dense, self.t_csr(), self.csr())
         return product
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,13 +93,14 @@ class SparseMatrix(nn.Module):
             self.register_buffer(name, array, persistent=False)
         self.register_buffer("t_order", None, persistent=False)  # made when first needed
 
-    def _csr(self, values: Tensor | None = None) -> Tensor:
+    def csr(self, values: Tensor | None = None) -> Tensor:
         """CSR tensor, with other ``values`` on the same edges if given."""
         return _csr_tensor(
             self.crow, self.col, self.values if values is None else values, self.shape
         )
 
-    def _csr_transposed(self, values: Tensor | None = None) -> Tensor:
+    def t_csr(self, values: Tensor | None = None) -> Tensor:
+        """CSR tensor of the transpose; ``values`` as in :meth:`csr`."""
         shape = (self.shape[1], self.shape[0])
         if values is None:
             return _csr_tensor(self.t_crow, self.t_col, self.t_values, shape)
@@ -129,79 +130,6 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return ctx.transposed @ grad, None, None
-
-
-def edge_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
-    """Product of the matrix with ``values`` on the edges of ``pattern``, differentiable in both.
-
-    Args:
-        pattern: shape ``(n_rows, n_cols)``; its own values are ignored.
-        values: shape ``(n_edges,)``, in the order of ``pattern.edges()``.
-        dense: shape ``(n_cols, d)``.
-
-    Returns:
-        Shape ``(n_rows, d)``.
-    """
-    product: Tensor = _EdgeProduct.apply(values, dense, pattern)
-    return product
-
-
-def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
-    """<left[i], right[j]> for every edge (i, j) of ``pattern``, shape ``(n_edges,)``.
-
-    Args:
-        pattern: shape ``(n_rows, n_cols)``; its values are ignored.
-        left, right: shapes ``(n_rows, d)``, ``(n_cols, d)``; both get gradients.
-    """
-    dots: Tensor = _EdgeDots.apply(left, right, pattern)
-    return dots
-
-
-def edge_softmax(pattern: SparseMatrix, logits: Tensor) -> Tensor:
-    """Softmax of ``logits (n_edges,)`` over the edges of each row of ``pattern``."""
-    rows, _, _ = pattern.edges()
-    n_rows = pattern.shape[0]
-    highest = logits.detach().new_full((n_rows,), -torch.inf)
-    highest = highest.scatter_reduce(0, rows, logits.detach(), "amax")
-    powers = (logits - highest[rows]).exp()
-    return powers / powers.new_zeros(n_rows).index_add(0, rows, powers)[rows]
-
-
-class _EdgeProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, dense: Tensor, pattern: SparseMatrix) -> Tensor:
-        ctx.pattern = pattern
-        ctx.save_for_backward(values, dense)
-        return pattern._csr(values) @ dense
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        values, dense = ctx.saved_tensors
-        needs_values, needs_dense, _ = ctx.needs_input_grad
-        return (
-            _dots(ctx.pattern, grad, dense) if needs_values else None,
-            ctx.pattern._csr_transposed(values) @ grad if needs_dense else None,
-            None,
-        )
-
-
-class _EdgeDots(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, pattern: SparseMatrix) -> Tensor:
-        ctx.pattern = pattern
-        ctx.save_for_backward(left, right)
-        return _dots(pattern, left, right)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        left, right = ctx.saved_tensors
-        return ctx.pattern._csr(grad) @ right, ctx.pattern._csr_transposed(grad) @ left, None
-
-
-def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:
-    rows, cols, _ = pattern.edges()
-    blocks = zip(rows.split(block_size), cols.split(block_size))
-    return torch.cat([(left[row] * right[col]).sum(dim=1) for row, col in blocks])
 
 
 def _csr_arrays(

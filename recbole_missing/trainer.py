@@ -157,7 +157,9 @@ class MultimodalTrainer(PluginTrainer):
         )
         auxiliary = list(model.auxiliary_parameters())
         self.auxiliary_optimizer = (
-            torch.optim.Adam(auxiliary, **model.auxiliary_options) if auxiliary else None
+            torch.optim.Adam(auxiliary, **model.auxiliary_options, fused=self._fused())
+            if auxiliary
+            else None
         )
         self._term_sums: dict[str, Tensor] = {}
 
@@ -166,10 +168,12 @@ class MultimodalTrainer(PluginTrainer):
         main = [p for p in self.model.parameters() if id(p) not in auxiliary]
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         if self.learner in kinds:  # one fused pass over the large feature tables
-            fused = self.device.type == "cuda" or _version(torch.__version__) >= (2, 4)
             decay, rate = self.weight_decay, self.learning_rate
-            return kinds[self.learner](main, lr=rate, weight_decay=decay, fused=fused)
+            return kinds[self.learner](main, lr=rate, weight_decay=decay, fused=self._fused())
         return super()._build_optimizer(params=main, **kwargs)
+
+    def _fused(self) -> bool:
+        return self.device.type == "cuda" or _version(torch.__version__) >= (2, 4)
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False

@@ -182,46 +182,6 @@ def test_co_interaction_counts_a_repeated_interaction_once() -> None:
     assert (expected != got).nnz == 0
 
 
-def test_edge_operations_and_their_gradients_equal_dense_ones() -> None:
-    pattern, full = random_matrix(), dense(random_matrix()) != 0
-    rows, cols, _ = pattern.edges()
-    values = torch.randn(rows.numel(), requires_grad=True)
-    right, left = torch.randn(5, 3, requires_grad=True), torch.randn(7, 3, requires_grad=True)
-    matrix = torch.zeros(7, 5).index_put((rows, cols), values)
-    pairs = [
-        (graph.edge_product(pattern, values, right), matrix @ right),
-        (graph.edge_dots(pattern, left, right), (left @ right.T)[rows, cols]),
-        (graph.edge_softmax(pattern, values), softmax(matrix, full)[rows, cols]),
-    ]
-    for ours, expected in pairs:
-        torch.testing.assert_close(ours, expected)
-        weight = torch.randn(ours.shape)
-        inputs = (values, left, right)
-        for mine, theirs in zip(
-            torch.autograd.grad(
-                (ours * weight).sum(), inputs, allow_unused=True, retain_graph=True
-            ),
-            torch.autograd.grad(
-                (expected * weight).sum(), inputs, allow_unused=True, retain_graph=True
-            ),
-        ):
-            assert (mine is None) == (theirs is None)
-            if mine is not None:
-                torch.testing.assert_close(mine, theirs)
-
-
-def softmax(matrix: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
-    return torch.where(edges, matrix, torch.tensor(-torch.inf)).softmax(dim=1)
-
-
-def test_edge_dots_do_not_depend_on_the_block_size() -> None:
-    pattern = random_matrix()
-    left, right = torch.randn(7, 3), torch.randn(5, 3)
-    torch.testing.assert_close(
-        graph._dots(pattern, left, right, 2), graph._dots(pattern, left, right)
-    )
-
-
 def test_the_whole_graph_holds_both_directions_and_the_loops() -> None:
     matrix = random_matrix()
     expected = torch.zeros(12, 12)

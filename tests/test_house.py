@@ -27,6 +27,8 @@ MAY_IMPORT = {
     "settings": [],
     "defaults": [],
     "nn/losses": [],
+    "nn/adversarial": ["graph"],
+    "nn/edges": ["graph"],
     "nn/layers": ["data.modality", "graph"],
     "data/modality": [],
     "data/missing": ["data.files", "settings"],

@@ -123,7 +123,7 @@ def test_the_padding_rows_stay_where_they_are(name: str, dataset: TinyDataset) -
     model = build(name, dataset)
     tables = {
         key: parameter
-        for key, parameter in model.named_parameters()
+        for key, parameter in [*model.named_parameters(), *model.named_buffers()]
         if parameter.dim() == 2
         and len(parameter) in (dataset.num("user_id"), dataset.num("item_id"))
     }

@@ -19,79 +19,27 @@ Missing: Nothing of its own: items that lack a modality follow `knn_missing` in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import (
-    KNN_MISSING,
-    SparseMatrix,
-    edge_dots,
-    edge_product,
-    knn_graph,
-    propagate,
-    row_mean_norm,
-    whole_graph,
-)
+from recbole_missing.graph import KNN_MISSING, knn_graph, propagate, row_mean_norm, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.edges import (
+    Edges,
+    LearnedGraph,
+    edge_dots,
+    join_edges,
+    row_sum_norm_edges,
+    scale_edges,
+    sum_edges,
+)
 from recbole_missing.nn.layers import feature_table, knn_item_graph, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 from recbole_missing.settings import Choice, Float, Int, ListOf, Optional
-
-Edges = tuple[Tensor, Tensor, Tensor]
-"""Rows, columns and values, each ``(n_edges,)``; the values may have a gradient."""
-
-
-@dataclass(frozen=True)
-class WeightedGraph:
-    """An item graph whose edge values may have a gradient: ``values`` on ``pattern.edges()``."""
-
-    pattern: SparseMatrix
-    values: Tensor
-
-    def __matmul__(self, dense: Tensor) -> Tensor:
-        """Multiply by ``dense (n_items, d)``."""
-        return edge_product(self.pattern, self.values, dense)
-
-    def detached(self) -> WeightedGraph:
-        """Return the same graph as a constant."""
-        return WeightedGraph(self.pattern, self.values.detach())
-
-
-def sum_edges(parts: Sequence[Edges], n_items: int) -> WeightedGraph:
-    """Add graphs ``(n_items, n_items)`` given by their edges."""
-    rows, cols, values = _joined(parts)
-    pattern = SparseMatrix(rows, cols, values.detach(), (n_items, n_items))
-    pattern_rows, pattern_cols, _ = pattern.edges()
-    keys = pattern_rows * n_items + pattern_cols  # ascending
-    place = torch.searchsorted(keys, rows * n_items + cols)
-    return WeightedGraph(pattern, values.new_zeros(len(keys)).index_add(0, place, values))
-
-
-def row_sum_norm_edges(edges: Edges, n_items: int) -> Edges:
-    """:func:`~recbole_missing.graph.row_sum_norm` with a gradient; repeated edges may stand apart.
-
-    The gradient also flows through the row sums; where one is not positive it is zero.
-    """
-    rows, cols, values = edges
-    sums = values.new_zeros(n_items).index_add(0, rows, values)
-    positive = sums > 0
-    factor = torch.where(positive, sums, torch.ones_like(sums)).rsqrt() * positive
-    return rows, cols, values * factor[rows] * factor[cols]
-
-
-def _joined(parts: Sequence[Edges]) -> Edges:
-    rows, cols, values = (torch.cat(arrays) for arrays in zip(*parts))
-    return rows, cols, values
-
-
-def _scaled(edges: Edges, factor: Tensor | float) -> Edges:
-    rows, cols, values = edges
-    return rows, cols, values * factor
 
 
 class LATTICE(MultimodalRecommender):
@@ -128,7 +76,7 @@ class LATTICE(MultimodalRecommender):
                 modality, self.knn_k, self.knn_missing, self.new_items
             )
         self.walk = row_mean_norm(whole_graph(self.user_item_matrix(dataset), self_loops=True))
-        self._epoch_graph: WeightedGraph | None = None  # scores and checkpoints do without it
+        self._epoch_graph: LearnedGraph | None = None  # scores and checkpoints do without it
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
         """Let the next batch learn the item graph anew."""
@@ -157,7 +105,7 @@ class LATTICE(MultimodalRecommender):
             )
         return torch.full((n,), 1.0 / n) if given is None else torch.tensor(given).float()
 
-    def _vectors(self, item_graph: WeightedGraph) -> tuple[Tensor, Tensor]:
+    def _vectors(self, item_graph: LearnedGraph) -> tuple[Tensor, Tensor]:
         """Mean over the layers of the random walk; items add smoothed directions."""
         layers = [torch.cat([self.user, self.item])]
         for _ in range(self.n_ui_layers):
@@ -166,18 +114,18 @@ class LATTICE(MultimodalRecommender):
         smoothed = propagate(item_graph, self.item, self.n_mm_layers)
         return users, items + F.normalize(smoothed, eps=1e-12)
 
-    def _item_graph(self) -> WeightedGraph:
+    def _item_graph(self) -> LearnedGraph:
         """S = (1 - lambda) Lap(sum_m w_m kNN_m) + lambda sum_m w_m O_m, w = softmax(logits)."""
         learned, parts = [], []
         shares, weight = self.logits.softmax(dim=0), self.original_weight
         for name, observed, share in zip(self.modalities, self.observed.T, shares):
-            learned.append(_scaled(self._learned_edges(name, observed), share))
-            parts.append(_scaled(self.original_graphs[name].current.edges(), weight * share))
+            learned.append(scale_edges(self._learned_edges(name, observed), share))
+            parts.append(scale_edges(self.original_graphs[name].current.edges(), weight * share))
         normalised = {"always": True, "training": self.training, "never": False}
-        mixed = _joined(learned)
+        mixed = join_edges(learned)
         if normalised[self.normalise_learned]:
             mixed = row_sum_norm_edges(mixed, self.n_items)
-        return sum_edges([_scaled(mixed, 1.0 - weight), *parts], self.n_items)
+        return sum_edges([scale_edges(mixed, 1.0 - weight), *parts], self.n_items)
 
     def _learned_edges(self, name: str, observed: Tensor) -> Edges:
         """Nearest neighbours by projected features, found without and weighted with gradient."""
@@ -189,4 +137,3 @@ class LATTICE(MultimodalRecommender):
         rows, cols, _ = pattern.edges()
         # An item's cosine with itself is 1; its gradient would be nothing but rounding noise.
         return rows, cols, torch.where(rows == cols, 1.0, edge_dots(pattern, unit, unit))
-

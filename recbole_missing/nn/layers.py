@@ -19,6 +19,13 @@ def xavier_table(n_rows: int, size: int) -> nn.Parameter:
     return nn.Parameter(table)
 
 
+def node_tables(n_users: int, n_items: int, size: int) -> tuple[Tensor, Tensor]:
+    """User and item tables, Xavier-normal as one matrix; padding rows are 0 and outside the fan."""
+    nodes = nn.init.xavier_normal_(torch.empty(n_users + n_items - 2, size))
+    users, items = nodes.split([n_users - 1, n_items - 1])
+    return F.pad(users, (0, 0, 1, 0)), F.pad(items, (0, 0, 1, 0))
+
+
 def feature_table(modality: Modality) -> nn.Parameter:
     """Trainable copy of the features, shape ``(n_items, dim)``."""
     return nn.Parameter(modality.features.clone())

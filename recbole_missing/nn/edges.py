@@ -1,0 +1,151 @@
+"""Sparse graphs whose edge values are learned: products, inner products, softmax, normalisation.
+
+A ``pattern`` is a :class:`~recbole_missing.graph.SparseMatrix` of which only the edges count;
+``values`` stand in the order of ``pattern.edges()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_missing.graph import SparseMatrix
+
+Edges = tuple[Tensor, Tensor, Tensor]
+"""Rows, columns and values, each ``(n_edges,)``; the values may have a gradient."""
+
+
+def edge_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
+    """Product of the matrix with ``values`` on the edges of ``pattern``, differentiable in both.
+
+    Args:
+        pattern: shape ``(n_rows, n_cols)``.
+        values: shape ``(n_edges,)``.
+        dense: shape ``(n_cols, d)``.
+
+    Returns:
+        Shape ``(n_rows, d)``.
+    """
+    product: Tensor = _EdgeProduct.apply(values, dense, pattern, False)
+    return product
+
+
+def edge_t_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
+    """:func:`edge_product` of the transpose: ``dense (n_rows, d)`` gives ``(n_cols, d)``."""
+    product: Tensor = _EdgeProduct.apply(values, dense, pattern, True)
+    return product
+
+
+def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
+    """<left[i], right[j]> for every edge (i, j) of ``pattern``, shape ``(n_edges,)``.
+
+    Args:
+        pattern: shape ``(n_rows, n_cols)``.
+        left, right: shapes ``(n_rows, d)``, ``(n_cols, d)``; both get gradients.
+    """
+    dots: Tensor = _EdgeDots.apply(left, right, pattern)
+    return dots
+
+
+def edge_softmax(pattern: SparseMatrix, logits: Tensor, dim: int = 1) -> Tensor:
+    """Softmax of ``logits (n_edges,)`` over the edges of each row (``dim`` 1) or column (0)."""
+    group = pattern.edges()[1 - dim]
+    shape = (pattern.shape[1 - dim],)
+    highest = logits.new_full(shape, -torch.inf)
+    highest = highest.scatter_reduce(0, group, logits.detach(), "amax")
+    powers = (logits - highest[group]).exp()
+    return powers / powers.new_zeros(shape).index_add(0, group, powers)[group]
+
+
+@dataclass(frozen=True)
+class LearnedGraph:
+    """A square graph: ``values``, which may have a gradient, on the edges of ``pattern``."""
+
+    pattern: SparseMatrix
+    values: Tensor
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """Multiply by ``dense (n, d)``."""
+        return edge_product(self.pattern, self.values, dense)
+
+    def detached(self) -> LearnedGraph:
+        """Return the same graph as a constant."""
+        return LearnedGraph(self.pattern, self.values.detach())
+
+
+def sum_edges(parts: Sequence[Edges], n: int) -> LearnedGraph:
+    """Add graphs ``(n, n)`` given by their edges; repeated ones are summed."""
+    rows, cols, values = join_edges(parts)
+    pattern = SparseMatrix(rows, cols, values.detach(), (n, n))
+    pattern_rows, pattern_cols, _ = pattern.edges()
+    keys = pattern_rows * n + pattern_cols  # ascending
+    place = torch.searchsorted(keys, rows * n + cols)
+    return LearnedGraph(pattern, values.new_zeros(len(keys)).index_add(0, place, values))
+
+
+def join_edges(parts: Sequence[Edges]) -> Edges:
+    """Lay edges one after the other."""
+    rows, cols, values = (torch.cat(arrays) for arrays in zip(*parts))
+    return rows, cols, values
+
+
+def scale_edges(edges: Edges, factor: Tensor | float) -> Edges:
+    """Multiply the values by ``factor``."""
+    rows, cols, values = edges
+    return rows, cols, values * factor
+
+
+def row_sum_norm_edges(edges: Edges, n: int) -> Edges:
+    """:func:`~recbole_missing.graph.row_sum_norm` with a gradient; repeated edges may stand apart.
+
+    The gradient also flows through the row sums; where one is not positive it is zero.
+    """
+    rows, cols, values = edges
+    sums = values.new_zeros(n).index_add(0, rows, values)
+    positive = sums > 0
+    factor = torch.where(positive, sums, torch.ones_like(sums)).rsqrt() * positive
+    return rows, cols, values * factor[rows] * factor[cols]
+
+
+class _EdgeProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, dense: Tensor, pattern: SparseMatrix, transposed: bool
+    ) -> Tensor:
+        ctx.pattern, ctx.transposed = pattern, transposed
+        ctx.save_for_backward(values, dense)
+        return (pattern.t_csr(values) if transposed else pattern.csr(values)) @ dense
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        values, dense = ctx.saved_tensors
+        pattern, to_values, to_dense = ctx.pattern, None, None
+        if ctx.needs_input_grad[0]:
+            to_values = _dots(pattern, *((dense, grad) if ctx.transposed else (grad, dense)))
+        if ctx.needs_input_grad[1]:
+            back = pattern.csr(values) if ctx.transposed else pattern.t_csr(values)
+            to_dense = back @ grad
+        return to_values, to_dense, None, None
+
+
+class _EdgeDots(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, pattern: SparseMatrix) -> Tensor:
+        ctx.pattern = pattern
+        ctx.save_for_backward(left, right)
+        return _dots(pattern, left, right)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        left, right = ctx.saved_tensors
+        return ctx.pattern.csr(grad) @ right, ctx.pattern.t_csr(grad) @ left, None
+
+
+def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:
+    rows, cols, _ = pattern.edges()
+    blocks = zip(rows.split(block_size), cols.split(block_size))
+    return torch.cat([(left[row] * right[col]).sum(dim=1) for row, col in blocks])
