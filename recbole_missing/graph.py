@@ -322,7 +322,7 @@ def _top_similar(
     features: Tensor, k: int, items: Tensor, block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Edges from each of ``items`` to its k most similar ones among ``items``."""
-    distinct, position = _distinct_rows(features[items])
+    distinct, position = distinct_rows(features[items])
     unit = nn.functional.normalize(distinct, eps=1e-12)
     if k > items.numel():
         getLogger().warning(f"knn_graph: k is {k}, {items.numel()} items can be neighbours; taken.")
@@ -330,14 +330,14 @@ def _top_similar(
     cols, values = [], []
     for block in unit.split(block_size):
         similarity = (block @ unit.T)[:, position]  # (block, n_candidates)
-        value, col = _stable_topk(similarity, k)
+        value, col = stable_topk(similarity, k)
         cols.append(col)
         values.append(value)
     col, value = torch.cat(cols)[position], torch.cat(values)[position]
     return items.repeat_interleave(k), items[col.flatten()], value.flatten()
 
 
-def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct rows and, for every row, which of them it equals.
 
     Rows are told apart by a 64-bit hash of their bits, which is exact integer arithmetic and so
@@ -354,7 +354,7 @@ def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[first.scatter_reduce(0, position, numbers, "amin")], position
 
 
-def _stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Top k of each row by (similarity on the grid, smaller column); values stay unrounded."""
     key = torch.round(similarity * _TIE_GRID)
     spare = min(k + 1, key.shape[1])

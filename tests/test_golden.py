@@ -72,7 +72,7 @@ class GoldenRun:
         self.dataset = golden_dataset(names, npz, meta)
         self.model = names.MODEL(tiny_config(**names.settings(meta)), self.dataset)
         self.state = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        mapped = names.names(self.dataset.modalities)
+        mapped = names.names(self.dataset.modalities, meta)
         self.sources = {
             ours: source if isinstance(source, Published) else Published((source,), as_it_is)
             for ours, source in mapped.items()

@@ -7,7 +7,7 @@ must define
     our class.
 ``settings(meta) -> dict``
     our config values, from the file's ``meta`` (``meta["config"]`` holds the published ones).
-``names(modalities) -> dict``
+``names(modalities, meta) -> dict``
     our parameter or buffer name -> published name (without ``param/``), or :class:`Published`
     where the layouts differ. ``modalities`` is the :class:`Modalities` of the file. A published
     array with one row less than ours gets a zero row 0 for the padding id.

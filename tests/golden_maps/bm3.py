@@ -16,7 +16,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     return {**{key: published[key] for key in same}, "n_ui_layers": published["n_layers"]}
 
 
-def names(modalities: Any) -> dict[str, str]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {
         "user": "user_embedding.weight",
         "item": "item_id_embedding.weight",

@@ -53,7 +53,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def names(modalities: Any) -> dict[str, str | Published]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
     mapped: dict[str, str | Published] = {
         "user_table": "user_embedding.weight",
         "item_table": "item_id_embedding.weight",

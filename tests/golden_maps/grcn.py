@@ -21,7 +21,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     return {**same, **fixed, "latent_size": published["latent_embedding"]}
 
 
-def names(modalities: Any) -> dict[str, str | Published]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
     n_items = modalities.observed.shape[0] - 1
     letters = [letter(name) for name in modalities]
     columns = [sorted(letters, key=CONFIDENCE_ORDER.index).index(one) for one in letters]

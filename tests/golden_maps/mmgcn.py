@@ -10,26 +10,21 @@ from golden_maps import Published, letter
 from recbole_missing.model.mmgcn import MMGCN
 
 MODEL = MMGCN
-latest: dict[str, Any] = {}
-"""Settings of the file in hand: :func:`names`, which is not told, depends on them."""
 
 
 def settings(meta: dict[str, Any]) -> dict[str, Any]:
     published = meta["config"]
     of_release = meta["variant"] == "dgmrec" or "DGMRec" in meta["source"]
     unit = of_release and len(meta["modalities"]) == 2
-    latest.update(
-        {
-            "embedding_size": published["embedding_size"],
-            "reg_weight": published["reg_weight"],
-            "latent_sizes": [256],
-            "n_ui_layers": 3,
-            "neighbourhood": "unit_mean" if unit else "mean",
-            "penalised_preferences": "all" if of_release else "first",
-            "train_tables": False,
-        }
-    )
-    return latest
+    return {
+        "embedding_size": published["embedding_size"],
+        "reg_weight": published["reg_weight"],
+        "latent_sizes": [256],
+        "n_ui_layers": 3,
+        "neighbourhood": "unit_mean" if unit else "mean",
+        "penalised_preferences": "all" if of_release else "first",
+        "train_tables": False,
+    }
 
 
 def features(npz: dict[str, np.ndarray], letter: str) -> np.ndarray:
@@ -37,7 +32,8 @@ def features(npz: dict[str, np.ndarray], letter: str) -> np.ndarray:
     return npz.get(f"imputed_{letter}", npz[f"feat_{letter}"])
 
 
-def names(modalities: Any) -> dict[str, str | Published]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
+    unit = settings(meta)["neighbourhood"] == "unit_mean"
     n_items = modalities.observed.shape[0] - 1
 
     def padded(nodes: np.ndarray) -> np.ndarray:
@@ -51,13 +47,13 @@ def names(modalities: Any) -> dict[str, str | Published]:
             for kind in ("weight", "bias"):
                 mapped[f"starts.{name}.projection.{kind}"] = f"{theirs}.MLP.{kind}"
         for depth in range(3):
-            mapped.update(layer_names(f"layers.{depth}.{name}", theirs, depth + 1))
+            mapped.update(layer_names(f"layers.{depth}.{name}", theirs, depth + 1, unit))
     return mapped
 
 
-def layer_names(ours: str, theirs: str, number: int) -> dict[str, str]:
+def layer_names(ours: str, theirs: str, number: int, unit: bool) -> dict[str, str]:
     mapped = {f"{ours}.neighbours": f"{theirs}.conv_embed_{number}.weight"}
-    if latest["neighbourhood"] == "unit_mean":
+    if unit:
         mapped[f"{ours}.bias"] = f"{theirs}.conv_embed_{number}.bias"
     for kind in ("weight", "bias"):
         mapped[f"{ours}.own.{kind}"] = f"{theirs}.linear_layer{number}.{kind}"

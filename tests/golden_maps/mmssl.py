@@ -63,7 +63,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def names(modalities: Any) -> dict[str, str]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {
         "user": "user_id_embedding.weight",
         "item": "item_id_embedding.weight",

@@ -26,7 +26,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def names(modalities: Any) -> dict[str, str]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
     layers = {"branch.0": "fc1", "branch.2": "fc2"}
     for name in modalities:

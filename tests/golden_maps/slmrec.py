@@ -32,7 +32,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def names(modalities: Any) -> dict[str, str]:
+def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     layers = {
         "user_fusion": "embedding_user_after_GCN",
         "item_fusion": "embedding_item_after_GCN",

@@ -18,7 +18,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
     return {key: meta["config"][key] for key in ("embedding_size", "reg_weight")}
 
 
-def names(modalities: Any) -> dict[str, Any]:
+def names(modalities: Any, meta: Any = None) -> dict[str, Any]:
     order = [name for name in PUBLISHED_ORDER if name in modalities]
     starts = np.cumsum([0] + [modalities[name].dim for name in order])
     start = dict(zip(order, starts))
