@@ -25,13 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_missing.graph import KNN_MISSING, SparseMatrix, propagate, row_sum_norm, whole_graph
+from recbole_missing.graph import KNN_MISSING, SparseMatrix, row_sum_norm, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import (
     Integration,
     ItemGraph,
-    feature_table,
-    knn_item_graph,
+    PurifiedItems,
     perturb,
     rows,
     xavier_table,
@@ -84,15 +83,11 @@ class GUME(MultimodalRecommender):
         self.batch_size = config["train_batch_size"]
         self.user = xavier_table(self.n_users, size)
         self.item = xavier_table(self.n_items, size)
-        self.tastes, self.features = nn.ParameterDict(), nn.ParameterDict()
-        self.purifiers, self.item_graphs = nn.ModuleDict(), nn.ModuleDict()
-        for name, modality in self.modalities.items():
-            self.tastes[name] = xavier_table(self.n_users, size)
-            self.features[name] = feature_table(modality)
-            layers = nn.Linear(modality.dim, size), nn.Linear(size, size), nn.Sigmoid()
-            self.purifiers[name] = nn.Sequential(*layers)
-            neighbours = self.knn_k, self.knn_missing, self.new_items
-            self.item_graphs[name] = knn_item_graph(modality, *neighbours)
+        self.tastes = nn.ParameterDict(
+            {name: xavier_table(self.n_users, size) for name in self.modalities}
+        )
+        neighbours = self.knn_k, self.knn_missing, self.new_items
+        self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.integration = Integration(size, self.modalities)
         user_item = self.user_item_matrix(dataset)
         self.nodes = ItemGraph(lambda new: self._node_graph(user_item, new), self.new_items)
@@ -140,7 +135,7 @@ class GUME(MultimodalRecommender):
         row, col, value = whole_graph(user_item).edges()
         if self.item_edges == "shared":
             form = "without_new" if new_items.any() else "full"
-            graphs = [getattr(graph, form) for graph in self.item_graphs.values()]
+            graphs = [getattr(graph, form) for graph in self.purified.graphs.values()]
             item, neighbour = (ids + self.n_users for ids in shared_neighbours(graphs))
             row, col = torch.cat([row, item]), torch.cat([col, neighbour])
             value = torch.cat([value, value.new_ones(len(item))])
@@ -148,10 +143,7 @@ class GUME(MultimodalRecommender):
 
     def _views(self) -> tuple[Tensor, Tensor, Tensor]:
         """Views g and t of all nodes, ``(N, d)``, and e, ``(M, N, d)``."""
-        smooth = []
-        for name, graph in self.item_graphs.items():
-            purified = self.item * self.purifiers[name](self.features[name])
-            smooth.append(propagate(graph, purified, self.n_mm_layers))
+        smooth = self.purified(self.item, self.n_mm_layers)
         users = torch.cat([self.user, *self.tastes.values()], dim=1)
         start = torch.cat([users, torch.cat([self.item, *smooth], dim=1)])
         first = self.nodes @ start  # a user gets what their items have, nothing of their own

@@ -20,17 +20,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from recbole_missing.graph import KNN_MISSING, light_gcn, propagate, symmetric_norm
+from recbole_missing.graph import KNN_MISSING, light_gcn, symmetric_norm
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import (
-    Integration,
-    feature_table,
-    knn_item_graph,
-    rows,
-    xavier_table,
-)
+from recbole_missing.nn.layers import Integration, PurifiedItems, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 from recbole_missing.settings import Choice, Float, Int
 
@@ -56,15 +50,8 @@ class MGCN(MultimodalRecommender):
         self.batch_size = config["train_batch_size"]
         self.user = xavier_table(self.n_users, size)
         self.item = xavier_table(self.n_items, size)
-        self.features, self.item_graphs = nn.ParameterDict(), nn.ModuleDict()
-        self.projections, self.purifiers = nn.ModuleDict(), nn.ModuleDict()
-        for name, modality in self.modalities.items():
-            self.features[name] = feature_table(modality)
-            self.projections[name] = nn.Linear(modality.dim, size)
-            self.purifiers[name] = nn.Linear(size, size)
-            self.item_graphs[name] = knn_item_graph(
-                modality, self.knn_k, self.knn_missing, self.new_items
-            )
+        neighbours = self.knn_k, self.knn_missing, self.new_items
+        self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.side = Integration(size, self.modalities)
         self.user_item = symmetric_norm(self.user_item_matrix(dataset))
 
@@ -103,9 +90,6 @@ class MGCN(MultimodalRecommender):
 
     def _content(self) -> tuple[Tensor, Tensor]:
         """Purified identities on the graphs, ``(M, n_users, d)`` and ``(M, n_items, d)``."""
-        purified = []
-        for name, graph in self.item_graphs.items():
-            gate = self.purifiers[name](self.projections[name](self.features[name]))
-            purified.append(propagate(graph, self.item * gate.sigmoid(), self.n_mm_layers))
+        purified = self.purified(self.item, self.n_mm_layers)
         users = self.user_item @ torch.cat(purified, dim=1)  # one product for all modalities
         return torch.stack(users.chunk(len(purified), dim=1)), torch.stack(purified)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.data.modality import Modality
-from recbole_missing.graph import SparseMatrix, knn_graph, row_sum_norm
+from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.graph import SparseMatrix, knn_graph, propagate, row_sum_norm
 
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
@@ -90,6 +90,38 @@ def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) 
         return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded))
 
     return ItemGraph(build, new_items)
+
+
+class PurifiedItems(nn.Module):
+    """Item identities that each modality's trained features gate, smoothed on its kNN graph.
+
+    Args:
+        modalities: completed modalities.
+        size: width d of the identities.
+        k, missing, new_items: see :func:`knn_item_graph`.
+
+    Source: MGCN (ACM MM 2023), whose gate has two linear maps and one sigmoid; so has GUME's.
+    """
+
+    def __init__(
+        self, modalities: Modalities, size: int, k: int, missing: str, new_items: Tensor
+    ) -> None:
+        """Create feature tables and gates, and build the graphs."""
+        super().__init__()
+        self.features = nn.ParameterDict()
+        self.gates, self.graphs = nn.ModuleDict(), nn.ModuleDict()
+        for name, modality in modalities.items():
+            self.features[name] = feature_table(modality)
+            layers = nn.Linear(modality.dim, size), nn.Linear(size, size), nn.Sigmoid()
+            self.gates[name] = nn.Sequential(*layers)
+            self.graphs[name] = knn_item_graph(modality, k, missing, new_items)
+
+    def forward(self, identities: Tensor, n_layers: int) -> list[Tensor]:
+        """Turn ``identities (n_items, d)`` into one ``(n_items, d)`` a modality."""
+        return [
+            propagate(graph, identities * self.gates[name](self.features[name]), n_layers)
+            for name, graph in self.graphs.items()
+        ]
 
 
 class Integration(nn.Module):

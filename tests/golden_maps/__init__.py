@@ -57,6 +57,25 @@ def letter(name: str) -> str:
     return {ours: theirs for theirs, ours in LETTERS.items()}[name]
 
 
+def identities() -> dict[str, str]:
+    """User and item tables under the name that most publications give them."""
+    return {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+
+
+def linear(ours: str, theirs: str) -> dict[str, str]:
+    """Weight and bias of a linear layer."""
+    return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
+
+
+def projected_features(modalities: Any) -> dict[str, str]:
+    """Feature tables and the linear map of each modality."""
+    found: dict[str, str] = {}
+    for name in modalities:
+        found[f"features.{name}"] = f"{name}_embedding.weight"
+        found.update(linear(f"projections.{name}", f"{name}_trs"))
+    return found
+
+
 def padded_graph(dense: np.ndarray, padded_rows: int = 1, padded_cols: int = 1) -> SparseMatrix:
     """Published dense graph -> ours, with empty padding rows and columns in front."""
     matrix = torch.from_numpy(np.pad(dense, ((padded_rows, 0), (padded_cols, 0))))

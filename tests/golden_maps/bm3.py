@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from golden_maps import identities, linear, projected_features
 from recbole_missing.model.bm3 import BM3
 
 MODEL = BM3
@@ -17,17 +18,8 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {
-        "user": "user_embedding.weight",
-        "item": "item_id_embedding.weight",
-        "predictor.weight": "predictor.weight",
-        "predictor.bias": "predictor.bias",
-    }
-    for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        ours[f"projections.{name}.weight"] = f"{name}_trs.weight"
-        ours[f"projections.{name}.bias"] = f"{name}_trs.bias"
-    return ours
+    predictor = linear("predictor", "predictor")
+    return {**identities(), **predictor, **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden_maps import dense, padded_graph
+from golden_maps import dense, identities, padded_graph, projected_features
 from recbole_missing.graph import SparseMatrix, light_gcn
 from recbole_missing.model.freedom import FREEDOM, keep_edges
 
@@ -29,12 +29,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
-    for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        ours[f"projections.{name}.weight"] = f"{name}_trs.weight"
-        ours[f"projections.{name}.bias"] = f"{name}_trs.bias"
-    return ours
+    return {**identities(), **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, str]:

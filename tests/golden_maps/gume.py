@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden_maps import letter
+from golden_maps import identities, letter, linear
 from recbole_missing.graph import SparseMatrix, bipartite
 from recbole_missing.model.gume import GUME, perturb
 
@@ -59,20 +59,17 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {
-        "user": "user_embedding.weight",
-        "item": "item_id_embedding.weight",
-        "integration.attention.0.weight": "separate_coarse.0.weight",
-        "integration.attention.0.bias": "separate_coarse.0.bias",
+        **identities(),
+        **linear("integration.attention.0", "separate_coarse.0"),
         "integration.attention.2.weight": "separate_coarse.2.weight",
     }
     for name in modalities:
         theirs = PREFIXES[letter(name)]
-        ours[f"features.{name}"] = f"{theirs}_embedding.weight"
         ours[f"tastes.{name}"] = f"extended_{theirs}_user.weight"
-        for part in ("weight", "bias"):
-            ours[f"purifiers.{name}.0.{part}"] = f"{theirs}_reduce_dim.{part}"
-            ours[f"purifiers.{name}.1.{part}"] = f"{theirs}_trans_dim.0.{part}"
-            ours[f"integration.preferences.{name}.{part}"] = f"{theirs}_behavior.0.{part}"
+        ours[f"purified.features.{name}"] = f"{theirs}_embedding.weight"
+        ours.update(linear(f"purified.gates.{name}.0", f"{theirs}_reduce_dim"))
+        ours.update(linear(f"purified.gates.{name}.1", f"{theirs}_trans_dim.0"))
+        ours.update(linear(f"integration.preferences.{name}", f"{theirs}_behavior.0"))
     return ours
 
 
@@ -88,7 +85,7 @@ def terms(modalities: Any) -> dict[str, str]:
 
 
 def prepare(model: GUME, npz: dict[str, np.ndarray]) -> None:
-    for name, graph in model.item_graphs.items():
+    for name, graph in model.purified.graphs.items():
         published = stored_graph(npz, f"{PREFIXES[letter(name)]}_adj", model.n_items)
         if model.knn_missing == "imputed":
             graph.full = published

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden_maps import dense, padded_graph
+from golden_maps import dense, identities, padded_graph, projected_features
 from recbole_missing.model.lattice import LATTICE, row_sum_norm_edges
 
 MODEL = LATTICE
@@ -33,16 +33,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {
-        "user": "user_embedding.weight",
-        "item": "item_id_embedding.weight",
-        "logits": "modal_weight",
-    }
-    for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        for part in ("weight", "bias"):
-            ours[f"projections.{name}.{part}"] = f"{name}_trs.{part}"
-    return ours
+    return {**identities(), "logits": "modal_weight", **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, str]:

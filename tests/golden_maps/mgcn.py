@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden_maps import dense, letter, padded_graph
+from golden_maps import dense, identities, letter, linear, padded_graph
 from recbole_missing.model.mgcn import MGCN
 
 MODEL = MGCN
@@ -31,18 +31,15 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {
-        "user": "user_embedding.weight",
-        "item": "item_id_embedding.weight",
-        "side.attention.0.weight": "query_common.0.weight",
-        "side.attention.0.bias": "query_common.0.bias",
+        **identities(),
+        **linear("side.attention.0", "query_common.0"),
         "side.attention.2.weight": "query_common.2.weight",
     }
     for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        for part in ("weight", "bias"):
-            ours[f"projections.{name}.{part}"] = f"{name}_trs.{part}"
-            ours[f"purifiers.{name}.{part}"] = f"gate_{letter(name)}.0.{part}"
-            ours[f"side.preferences.{name}.{part}"] = f"gate_{name}_prefer.0.{part}"
+        ours[f"purified.features.{name}"] = f"{name}_embedding.weight"
+        ours.update(linear(f"purified.gates.{name}.0", f"{name}_trs"))
+        ours.update(linear(f"purified.gates.{name}.1", f"gate_{letter(name)}.0"))
+        ours.update(linear(f"side.preferences.{name}", f"gate_{name}_prefer.0"))
     return ours
 
 
@@ -53,12 +50,12 @@ def terms(modalities: Any) -> dict[str, str]:
 def prepare(model: MGCN, npz: dict[str, np.ndarray]) -> None:
     if any(npz[key].size for key in npz if key.startswith("missing_")):
         for name in model.modalities:
-            model.item_graphs[name].full = padded_graph(npz[f"param/{name}_original_adj"])
+            model.purified.graphs[name].full = padded_graph(npz[f"param/{name}_original_adj"])
 
 
 def extra(model: MGCN, npz: dict[str, np.ndarray]) -> None:
     for name in model.modalities:
         published = npz[f"param/{name}_original_adj"]
         np.testing.assert_allclose(
-            dense(model.item_graphs[name].full), published, rtol=1e-5, atol=1e-7, err_msg=name
+            dense(model.purified.graphs[name].full), published, rtol=1e-5, atol=1e-7, err_msg=name
         )

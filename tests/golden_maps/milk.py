@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from golden_maps import identities, projected_features
 from recbole_missing.model.milk import MILK
 
 MODEL = MILK
@@ -37,12 +38,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {"user": "user_embedding.weight"}
-    for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        ours[f"projections.{name}.weight"] = f"{name}_trs.weight"
-        ours[f"projections.{name}.bias"] = f"{name}_trs.bias"
-    return ours
+    return {"user": identities()["user"], **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from golden_maps import identities, linear, projected_features
 from recbole_missing.model.sibrar import SIBRAR
 
 MODEL = SIBRAR
@@ -27,14 +28,8 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
-    layers = {"branch.0": "fc1", "branch.2": "fc2"}
-    for name in modalities:
-        ours[f"features.{name}"] = f"{name}_embedding.weight"
-        layers[f"projections.{name}"] = f"{name}_trs"
-    for layer, theirs in layers.items():
-        ours[f"{layer}.weight"], ours[f"{layer}.bias"] = f"{theirs}.weight", f"{theirs}.bias"
-    return ours
+    branch = {**linear("branch.0", "fc1"), **linear("branch.2", "fc2")}
+    return {**identities(), **branch, **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, Any]:
