@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "nn/losses": [],
     "nn/adversarial": ["graph"],
     "nn/edges": ["graph"],
+    "nn/transport": [],
     "nn/layers": ["data.modality", "graph"],
     "data/modality": [],
     "data/missing": ["data.files", "settings"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.model.bm3 import BM3
+from recbole_missing.model.ci2mg import CI2MG
 from recbole_missing.model.damrs import DAMRS
 from recbole_missing.model.dgmrec import DGMRec
 from recbole_missing.model.freedom import FREEDOM
@@ -23,6 +24,7 @@ from recbole_missing.model.vbpr import VBPR
 
 MODELS: dict[str, type[MultimodalRecommender]] = {
     "BM3": BM3,
+    "CI2MG": CI2MG,
     "DAMRS": DAMRS,
     "DGMRec": DGMRec,
     "FREEDOM": FREEDOM,

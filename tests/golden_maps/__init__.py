@@ -22,6 +22,10 @@ and may define
 ``UNUSED``: pattern of published names -> the reason why nothing of ours corresponds to them.
 ``LOOSE``: pattern of our names -> (absolute tolerance or None for no comparison, the reason);
     holds for values after four steps and for gradients.
+``SCORES``: ``scores0`` or ``scores4`` -> allowed difference as a share of the largest score, where
+    float32 itself is no better.
+``scores(products)``: published scores as a function of inner products (a sigmoid, say).
+``before_scores(model, npz, key)``: what the published scores of that key need.
 ``features(npz, letter)``: the matrix that the published model received, ``(n_items, dim)``.
 ``prepare(model, npz)``: after loading, for instance put in stored graphs where ties decide.
 ``epoch(model, k)``: work of an epoch before batch 0 and 2, instead of ``on_epoch_start``.
