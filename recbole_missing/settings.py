@@ -136,6 +136,22 @@ class Optional:
         return f"{self.constraint}, or empty"
 
 
+@dataclass(frozen=True)
+class Either:
+    """What one of two constraints accepts."""
+
+    first: Any
+    second: Any
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether one of them accepts ``value``."""
+        return self.first.accepts(value) or self.second.accepts(value)
+
+    def __str__(self) -> str:
+        """Describe the constraint in words."""
+        return f"{self.first}, or {self.second}"
+
+
 def _within(value: float, bounds: Int | Float) -> bool:
     return (bounds.min is None or value >= bounds.min) and (
         bounds.max is None or value <= bounds.max

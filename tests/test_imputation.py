@@ -113,7 +113,7 @@ def test_random_numbers_differ_between_modalities_and_seeds(
 ) -> None:
     pair = tiny_modalities(N_ITEMS, {"image_clip": 6, "image_vit": 6}, missing=0.5)
     rows = [
-        IMPUTERS["random"](seed).fit(interactions).fill(modality)
+        IMPUTERS["random"](seed).fit(interactions).fill(modality, {}).features
         for seed in (0, 1)
         for modality in pair.values()
     ]

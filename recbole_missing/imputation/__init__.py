@@ -67,7 +67,7 @@ def impute(
     settings: Mapping[str, Any],
     donors: Tensor | None = None,
 ) -> Modalities:
-    """Complete every modality, each on its own, from the training interactions alone.
+    """Complete every modality from the training interactions alone.
 
     Args:
         modalities: missing rows hold zeros.
@@ -79,4 +79,5 @@ def impute(
         New modalities; observed rows and ``observed`` are those of the input.
     """
     imputer = make_imputer(settings).fit(interactions, donors)
-    return Modalities([imputer.transform(modality) for modality in modalities.values()])
+    completed: Modalities = imputer.transform(modalities)
+    return completed

@@ -3,66 +3,176 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from recbole_missing.data.modality import Modality
+from recbole_missing.data.modality import Modalities, Modality
 
 
-class Imputer:
+class Table(NamedTuple):
+    """One modality as an imputer sees it; a :class:`Modality` has the same attributes.
+
+    ``features`` is ``(n_items, dim)``, float32, and ``observed`` bool ``(n_items,)``; rows that
+    are not observed count as absent, whatever they hold.
+    """
+
+    name: str
+    features: Tensor
+    observed: Tensor
+
+
+class Filled(NamedTuple):
+    """What an imputer makes of one table.
+
+    ``features`` is ``(n_items, dim)``, of which only missing rows are used; ``reached`` bool
+    ``(n_items,)`` says whose value is the method's own and not its fallback (None: everyone's);
+    ``details`` are numbers for the report.
+    """
+
+    features: Tensor
+    reached: Tensor | None = None
+    details: Mapping[str, float] = {}
+
+
+class Imputer(BaseEstimator):  # type: ignore[misc]
     """Invents values for the items that lack a modality, before any model sees them.
 
-    The constructor only stores its arguments. :meth:`fit` learns what it needs from the training
-    interactions (attributes that end in an underscore); :meth:`transform` returns a new
-    :class:`Modality`. Whatever the method, observed rows are bit-identical, ``observed`` is
-    unchanged so that models still know what was missing, row 0 (padding) stays zero, nothing is
-    mutated, and every value is finite.
+    The habits are scikit-learn's. The constructor only stores its arguments (``get_params``,
+    ``set_params`` and ``clone`` work); :meth:`fit` learns what it needs from the training
+    interactions (attributes that end in an underscore); :meth:`transform` returns new features of
+    the kind that it was given. Whatever the method, observed rows are bit-identical, who is
+    observed is unchanged so that models still know what was missing, nothing is mutated and every
+    value is finite.
 
     ``hyperparameters`` names the constructor's arguments and their constraints; the config key of
     an argument is its name behind ``imputation_``.
+
+    Attributes:
+        report_: after :meth:`transform`, modality -> number of ``items`` and of ``missing``,
+            ``reached`` and ``unreached`` rows, and what else the method counts.
     """
 
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
     donors_: Tensor
+    report_: dict[str, dict[str, float]]
 
-    def fit(self, interactions: sparse.spmatrix, donors: Tensor | None = None) -> Imputer:
+    def fit(
+        self,
+        interactions: sparse.spmatrix,
+        donors: Tensor | None = None,
+        edges: sparse.spmatrix | None = None,
+    ) -> Imputer:
         """Learn from the training interactions.
 
         Args:
-            interactions: shape ``(n_users, n_items)``, padding row and column included; any
-                non-zero entry is one interaction.
-            donors: bool ``(n_items,)``, items whose rows may enter a mean; default all. In the
-                new-item setting new items are none.
+            interactions: shape ``(n_users, n_items)``; any non-zero entry is one interaction.
+            donors: bool ``(n_items,)``, items whose rows may enter a mean or be copied; default
+                all. In the new-item setting new items are none.
+            edges: shape ``(n_items, n_items)``, an item graph of the user's own, row = receiving
+                item, for methods that are told to use it.
         """
         everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
-        self.donors_ = everyone if donors is None else donors
+        self.donors_ = everyone if donors is None else torch.as_tensor(donors)
         return self
 
-    def transform(self, modality: Modality) -> Modality:
-        """Return ``modality`` with values in its missing rows.
+    def transform(self, X: Any, observed: Any = None) -> Any:  # noqa: N803 (scikit-learn's name)
+        """Complete the missing rows.
+
+        Args:
+            X: a :class:`Modalities`, a :class:`Modality`, an array ``(n_items, dim)`` (numpy or
+                torch) or a dict of arrays, one a modality. In arrays a row that holds NaN is
+                missing.
+            observed: for arrays, bool ``(n_items,)`` or a dict of them: who truly has the
+                modality. Default: rows without NaN.
+
+        Returns:
+            The same kind as ``X``; arrays come back as float32.
 
         Raises:
-            ValueError: if no item has the modality.
+            ValueError: if no item has a modality, or a shape does not fit the interactions.
         """
-        if not modality.observed.any():
-            raise ValueError(
-                f"modality {modality.name!r}: must be observed for at least one item, got none; "
-                "drop it from `modalities` or lower missing_ratio."
-            )
-        return modality.filled(self.fill(modality))
+        if isinstance(X, Modalities):
+            filled = self._complete(X)
+            return Modalities([X[name].filled(filled[name]) for name in X])
+        if isinstance(X, Modality):
+            return X.filled(self._complete({X.name: X})[X.name])
+        if not isinstance(X, Mapping):
+            named = None if observed is None else {"X": observed}
+            return self.transform({"X": X}, named)["X"]
+        tables = {name: _table(name, x, (observed or {}).get(name)) for name, x in X.items()}
+        filled = self._complete(tables)
+        return {name: _like(X[name], _merge(tables[name], filled[name])) for name in X}
 
-    def fill(self, modality: Modality) -> Tensor:
-        """Return values for every row, shape ``(n_items, dim)``; observed rows are ignored."""
+    def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
+        """Values for every row of ``table``.
+
+        Args:
+            table: a :class:`Table` or :class:`Modality`, observed for at least one item.
+            others: the other modalities by name.
+        """
         raise NotImplementedError
 
-    def mean_row(self, modality: Modality) -> Tensor:
+    def mean_row(self, table: Any) -> Tensor:
         """Mean feature row, shape ``(dim,)``, over the observed donors.
 
         If no donor is observed, over all observed items.
         """
-        donors = modality.observed & self.donors_
-        rows = modality.features[donors if donors.any() else modality.observed]
+        donors = table.observed & self.donors_
+        rows = table.features[donors if donors.any() else table.observed]
         return rows.double().mean(dim=0).float()
+
+    def _complete(self, tables: Mapping[str, Any]) -> dict[str, Tensor]:
+        self.report_, values = {}, {}
+        for name, table in tables.items():
+            self._check(table)
+            others = {other: tables[other] for other in tables if other != name}
+            filled = self.fill(table, others)
+            missing = ~table.observed
+            reached = missing if filled.reached is None else missing & filled.reached
+            counts = {"items": len(missing), "missing": int(missing.sum())}
+            counts.update(reached=int(reached.sum()), unreached=int((missing & ~reached).sum()))
+            self.report_[name] = {**counts, **filled.details}
+            values[name] = filled.features
+        return values
+
+    def _check(self, table: Any) -> None:
+        if len(table.features) != len(self.donors_):
+            raise ValueError(
+                f"modality {table.name!r}: must have a row for each of the {len(self.donors_)} "
+                f"items of the interactions, got {len(table.features)}; align them."
+            )
+        if not table.observed.any():
+            raise ValueError(
+                f"modality {table.name!r}: must be observed for at least one item, got none; "
+                "drop it from `modalities` or lower missing_ratio."
+            )
+
+
+def _table(name: str, x: Any, observed: Any) -> Table:
+    features = torch.as_tensor(np.asarray(x), dtype=torch.float32)
+    if features.dim() != 2:
+        raise ValueError(
+            f"modality {name!r}: features must be a matrix (n_items, dim), "
+            f"got {tuple(features.shape)}."
+        )
+    finite = torch.isfinite(features).all(dim=1)
+    known = finite if observed is None else torch.as_tensor(np.asarray(observed), dtype=torch.bool)
+    if known.shape != finite.shape or (known & ~finite).any():
+        raise ValueError(
+            f"modality {name!r}: observed must be bool of shape ({len(finite)},), and True for "
+            f"finite rows only, got shape {tuple(known.shape)}."
+        )
+    return Table(name, torch.where(known[:, None], features, torch.zeros(())), known)
+
+
+def _merge(table: Table, values: Tensor) -> Tensor:
+    return torch.where(table.observed[:, None], table.features, values.float())
+
+
+def _like(given: Any, result: Tensor) -> Any:
+    return result if isinstance(given, Tensor) else result.numpy()

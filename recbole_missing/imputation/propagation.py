@@ -10,14 +10,16 @@ stated tie rule (:func:`recbole_missing.graph.co_interaction`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing.data.modality import Modality
 from recbole_missing.graph import SparseMatrix, co_interaction
-from recbole_missing.imputation.base import Imputer
+from recbole_missing.imputation.base import Filled, Imputer
 from recbole_missing.settings import Choice, Int
 
 
@@ -53,9 +55,14 @@ class FeatProp(Imputer):
         self.top_k = top_k
         self.fallback = fallback
 
-    def fit(self, interactions: sparse.spmatrix, donors: Tensor | None = None) -> FeatProp:
+    def fit(
+        self,
+        interactions: sparse.spmatrix,
+        donors: Tensor | None = None,
+        edges: sparse.spmatrix | None = None,
+    ) -> FeatProp:
         """Build the item graph of the training interactions and its propagation operator."""
-        super().fit(interactions, donors)
+        super().fit(interactions, donors, edges)
         self.operator_ = self.operator(co_interaction(interactions, self.top_k))
         return self
 
@@ -69,14 +76,12 @@ class FeatProp(Imputer):
         factor = sparse.diags(np.divide(1.0, np.sqrt(degree), where=degree > 0, out=degree * 0))
         return (factor @ without_self @ factor).tocsr().astype(np.float32)
 
-    def fill(self, modality: Modality) -> Tensor:
+    def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Propagate, then give the items that nothing reached their fallback."""
-        values, reached = propagate(
-            modality.features, modality.observed, self.operator_, self.layers
-        )
+        values, reached = propagate(table.features, table.observed, self.operator_, self.layers)
         if self.fallback == "mean":
-            values[~reached] = self.mean_row(modality)
-        return values
+            values[~reached] = self.mean_row(table)
+        return Filled(values, reached)
 
 
 class NeighMean(FeatProp):
@@ -95,9 +100,12 @@ class NeighMean(FeatProp):
 
     hyperparameters = {"top_k": Int(min=1), "fallback": Choice("mean", "zeros")}
 
+    layers = 1
+
     def __init__(self, top_k: int = 20, fallback: str = "mean") -> None:
         """Store the settings; one layer by definition."""
-        super().__init__(layers=1, top_k=top_k, fallback=fallback)
+        self.top_k = top_k
+        self.fallback = fallback
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
         """Divide the binary adjacency, diagonal included, by ``top_k``."""

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from recbole_missing.data.modality import Modality
-from recbole_missing.imputation.base import Imputer
+from recbole_missing.imputation.base import Filled, Imputer
 from recbole_missing.settings import Int
 
 
 class Zeros(Imputer):
     """Zeros."""
 
-    def fill(self, modality: Modality) -> Tensor:
+    def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return zeros."""
-        return torch.zeros_like(modality.features)
+        return Filled(torch.zeros_like(table.features))
 
 
 class Mean(Imputer):
     """The mean of the observed rows (not of new items)."""
 
-    def fill(self, modality: Modality) -> Tensor:
+    def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return the mean row once for every item."""
-        return self.mean_row(modality).expand_as(modality.features)
+        return Filled(self.mean_row(table).expand_as(table.features))
 
 
 class Random(Imputer):
@@ -42,8 +42,8 @@ class Random(Imputer):
         """Store the seed."""
         self.seed = seed
 
-    def fill(self, modality: Modality) -> Tensor:
+    def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return fresh uniform numbers."""
-        key = hashlib.blake2b(f"{self.seed} {modality.name}".encode(), digest_size=7).digest()
+        key = hashlib.blake2b(f"{self.seed} {table.name}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
-        return torch.rand(modality.features.shape, generator=generator)
+        return Filled(torch.rand(table.features.shape, generator=generator))
