@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.imputation.engine import Serial
 
 
 class Table(NamedTuple):
@@ -53,11 +54,14 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     an argument is its name behind ``imputation_``.
 
     Attributes:
+        engine: runs blocks of work (:mod:`recbole_missing.imputation.engine`); replace it on an
+            instance.
         report_: after :meth:`transform`, modality -> number of ``items`` and of ``missing``,
             ``reached`` and ``unreached`` rows, and what else the method counts.
     """
 
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    engine: Any = Serial()
     donors_: Tensor
     report_: dict[str, dict[str, float]]
 
