@@ -14,13 +14,16 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data import missing, sources
+from recbole_missing.data.edges import read_edges
 from recbole_missing.data.modality import Modalities, Modality
 from recbole_missing.imputation import IMPUTERS, impute
-from recbole_missing.settings import Choice, ListOf, Optional, Text
+from recbole_missing.settings import Bool, Choice, ListOf, Optional, Text
 
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),
     "imputation": Choice(*IMPUTERS),
+    "imputation_cache": Bool(),
+    "imputation_edges_file": Optional(Text()),
     "test_mask": Choice("train_valid", "train"),
     **missing.MISSING_SETTINGS,
 }
@@ -137,8 +140,26 @@ class MultimodalDataset(Dataset):
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(name, features, torch.from_numpy(observed)))
             self._report(source.present, observed, found[-1])
-        donors = torch.from_numpy(~new)
-        return impute(Modalities(found), self._interactions(train), self.config, donors)
+        return impute(
+            Modalities(found),
+            self._interactions(train),
+            self.config,
+            donors=torch.from_numpy(~new),
+            edges=self._edges(),
+            cache_folder=self._cache_folder(),
+        )
+
+    def _edges(self) -> sparse.csr_matrix | None:
+        file = self.config["imputation_edges_file"]
+        if file is None:
+            return None
+        tokens = self.field2id_token[self.iid_field]
+        path = Path(self.dataset_path) / file
+        return read_edges(path, tokens, self.config["field_separator"])
+
+    def _cache_folder(self) -> Path | None:
+        kept = self.config["imputation_cache"]
+        return Path(self.config["checkpoint_dir"]) / "imputed" if kept else None
 
     def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
         n_items = self.item_num - 1
@@ -202,5 +223,6 @@ def _data_files(config: Any, names: list[str]) -> list[Path]:
     files = list(folder.glob(f"{config['dataset']}*.inter"))
     for name in names:
         files += sources.feature_files(name, config, catalogue)
-    files += [folder / config[key] for key in ("missing_file", "new_items_file") if config[key]]
+    keys = ("missing_file", "new_items_file", "imputation_edges_file")
+    files += [folder / config[key] for key in keys if config[key]]
     return sorted({path for path in files if path.is_file()})

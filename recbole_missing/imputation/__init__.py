@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from scipy import sparse
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from recbole_missing import settings as setting
 from recbole_missing.data.modality import Modalities
+from recbole_missing.imputation import cache
 from recbole_missing.imputation.base import Imputer
 from recbole_missing.imputation.propagation import FeatProp, NeighMean
 from recbole_missing.imputation.statistics import Mean, Random, Zeros
@@ -66,6 +68,8 @@ def impute(
     interactions: sparse.spmatrix,
     settings: Mapping[str, Any],
     donors: Tensor | None = None,
+    edges: sparse.spmatrix | None = None,
+    cache_folder: Path | None = None,
 ) -> Modalities:
     """Complete every modality from the training interactions alone.
 
@@ -74,10 +78,14 @@ def impute(
         interactions: training interactions, shape ``(n_users, n_items)``, padding included.
         settings: ``imputation`` and its ``imputation_*`` keys.
         donors: bool ``(n_items,)``, items whose rows may enter a mean; default all.
+        edges: an item graph of the user's own, shape ``(n_items, n_items)``.
+        cache_folder: where results of costly methods are kept, named by their content.
 
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
-    imputer = make_imputer(settings).fit(interactions, donors)
-    completed: Modalities = imputer.transform(modalities)
+    imputer = make_imputer(settings)
+    if cache_folder is not None and imputer.costly:
+        return cache.transform(imputer, modalities, interactions, donors, edges, cache_folder)
+    completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
     return completed

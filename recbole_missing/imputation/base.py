@@ -51,7 +51,8 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     value is finite.
 
     ``hyperparameters`` names the constructor's arguments and their constraints; the config key of
-    an argument is its name behind ``imputation_``.
+    an argument is its name behind ``imputation_``. ``costly`` says whether results are worth a
+    file (:mod:`recbole_missing.imputation.cache`).
 
     Attributes:
         engine: runs blocks of work (:mod:`recbole_missing.imputation.engine`); replace it on an
@@ -61,6 +62,7 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     """
 
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    costly: ClassVar[bool] = True
     engine: Any = Serial()
     donors_: Tensor
     report_: dict[str, dict[str, float]]

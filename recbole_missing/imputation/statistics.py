@@ -15,6 +15,8 @@ from recbole_missing.settings import Int
 class Zeros(Imputer):
     """Zeros."""
 
+    costly = False
+
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return zeros."""
         return Filled(torch.zeros_like(table.features))
@@ -22,6 +24,8 @@ class Zeros(Imputer):
 
 class Mean(Imputer):
     """The mean of the observed rows (not of new items)."""
+
+    costly = False
 
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return the mean row once for every item."""
@@ -36,6 +40,7 @@ class Random(Imputer):
             enters too, so that two modalities of one width differ.
     """
 
+    costly = False
     hyperparameters = {"seed": Int(min=0)}
 
     def __init__(self, seed: int = 0) -> None:
