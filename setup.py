@@ -31,6 +31,9 @@ setup(
         "pyyaml",
         "tabulate",
     ],
-    extras_require={"test": ["pytest", "ruff", "mypy"]},
+    extras_require={
+        "plot": ["matplotlib>=3.7"],
+        "test": ["pytest", "ruff", "mypy", "matplotlib>=3.7"],
+    },
     entry_points={"console_scripts": ["recbole-missing = recbole_missing.cli:main"]},
 )

@@ -1,13 +1,15 @@
-"""The command line: ``recbole-missing run | import | doctor``."""
+"""The command line: ``recbole-missing run | import | impute | export | doctor``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from recbole_missing.commands import export, impute
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     _run_arguments(commands.add_parser("run", help="train and test a model"))
     _import_arguments(commands.add_parser("import", help="turn another project's files into ours"))
+    impute.arguments(commands.add_parser("impute", help="complete feature files, compare methods"))
+    export.arguments(commands.add_parser("export", help="write a data set in another's layout"))
     _doctor_arguments(commands.add_parser("doctor", help="check this machine, list every method"))
     known, rest = parser.parse_known_args(arguments)
     if known.command == "run":
@@ -25,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     else:
-        _or_exit(lambda: {"import": _import, "doctor": _doctor}[known.command](known))
+        _or_exit(lambda: _COMMANDS[known.command](known))
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -110,6 +114,14 @@ def _or_exit(command: Any) -> None:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "import": _import,
+    "impute": impute.execute,
+    "export": export.execute,
+    "doctor": _doctor,
+}
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Choice:
 
     def __str__(self) -> str:
         """Describe the constraint in words."""
-        return "one of " + ", ".join(self.words)
+        return "one of " + ", ".join(self.words) if len(self.words) > 1 else repr(*self.words)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_nobody_observed_is_an_error(
 def test_bad_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Unknown imputation 'featpop'. Did you mean 'featprop'"):
         make_imputer({**settings, "imputation": "featpop"})
-    with pytest.raises(ValueError, match="featprop: imputation_layers must be an int >= 1, got 0"):
+    with pytest.raises(ValueError, match="layers must be an int >= 1, or 'converge', got 0"):
         make_imputer({**settings, "imputation": "featprop", "imputation_layers": 0})
 
 

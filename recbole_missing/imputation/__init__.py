@@ -13,23 +13,45 @@ from recbole_missing import settings as setting
 from recbole_missing.data.modality import Modalities
 from recbole_missing.imputation import cache
 from recbole_missing.imputation.base import Imputer
+from recbole_missing.imputation.diffusion import (
+    Heat,
+    HeatUntruncated,
+    PersPageRank,
+    PersPageRankUntruncated,
+)
+from recbole_missing.imputation.learned import AutoEncoder, GraphAutoEncoder
+from recbole_missing.imputation.neighbour import NearestNeighbour
 from recbole_missing.imputation.propagation import FeatProp, NeighMean
 from recbole_missing.imputation.statistics import Mean, Random, Zeros
 
 IMPUTERS: dict[str, type[Imputer]] = {
+    "autoencoder": AutoEncoder,
     "featprop": FeatProp,
+    "graph_autoencoder": GraphAutoEncoder,
+    "heat": Heat,
+    "heat_untruncated": HeatUntruncated,
     "mean": Mean,
+    "nearest_neighbour": NearestNeighbour,
     "neigh_mean": NeighMean,
+    "pers_page_rank": PersPageRank,
+    "pers_page_rank_untruncated": PersPageRankUntruncated,
     "random": Random,
     "zeros": Zeros,
 }
 
 __all__ = [
     "IMPUTERS",
+    "AutoEncoder",
     "FeatProp",
+    "GraphAutoEncoder",
+    "Heat",
+    "HeatUntruncated",
     "Imputer",
     "Mean",
+    "NearestNeighbour",
     "NeighMean",
+    "PersPageRank",
+    "PersPageRankUntruncated",
     "Random",
     "Zeros",
     "impute",

@@ -5,9 +5,17 @@ A block is a pure function of what all blocks share and of its own task, so both
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import importlib
+import os
+import pickle
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 
@@ -28,7 +36,7 @@ class Serial:
         shared: tuple[Any, ...],
         tasks: Sequence[Any],
         label: str,
-    ) -> Iterable[Any]:
+    ) -> Iterator[Any]:
         """Yield ``function(*shared, task)`` for every task, in order.
 
         Args:
@@ -39,3 +47,101 @@ class Serial:
         """
         for task in tqdm(tasks, label, disable=not self.progress, leave=False):
             yield function(*shared, task)
+
+
+class Ray:
+    """Blocks side by side on a Ray cluster, or on Ray in this machine; the same results in order.
+
+    Shared arguments are put into Ray's object store once; what is a numpy array or a scipy matrix
+    in them is read there in place by all workers of a machine, so blocks must not write to it. A
+    block is one CPU of Ray's and one thread, so that workers do not fight over cores.
+
+    Args:
+        address: of a running cluster (``auto``: the one that this machine belongs to), where this
+            package must be installed in the same version. Default: Ray as this process runs it
+            already, or else a local one, started with the first block.
+        num_cpus: cores of a local Ray that this engine starts; default all.
+        progress: show a bar on standard error.
+
+    A Ray that this engine started (or a connection that it made) ends with :meth:`close`, at the
+    end of a ``with`` block, or with the process; any other is left alone.
+    """
+
+    def __init__(
+        self, address: str | None = None, num_cpus: int | None = None, progress: bool = False
+    ) -> None:
+        """Store the settings; nothing starts yet."""
+        self.address = address
+        self.num_cpus = num_cpus
+        self.progress = progress
+        self._started = False
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        shared: tuple[Any, ...],
+        tasks: Sequence[Any],
+        label: str,
+    ) -> Iterator[Any]:
+        """Yield what :meth:`Serial.map` yields; at most two blocks a CPU are under way."""
+        ray = self._connect()
+        remote = ray.remote(num_cpus=1)(_alone)
+        stored, under_way = [ray.put(value) for value in shared], deque[Any]()
+        room = max(2 * int(ray.cluster_resources().get("CPU", 1)), 1)
+        with tqdm(total=len(tasks), desc=label, disable=not self.progress, leave=False) as bar:
+            for task in tasks:
+                if len(under_way) == room:
+                    yield pickle.loads(ray.get(under_way.popleft()))
+                    bar.update()
+                under_way.append(remote.remote(function, task, *stored))
+            while under_way:
+                yield pickle.loads(ray.get(under_way.popleft()))
+                bar.update()
+
+    def close(self) -> None:
+        """End Ray if this engine started it; the next block starts it again."""
+        if self._started:
+            importlib.import_module("ray").shutdown()
+            self._started = False
+
+    def __enter__(self) -> Ray:
+        """Return itself, for a ``with`` block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def _connect(self) -> Any:
+        ray = importlib.import_module("ray")  # takes a second, and only this class needs it
+        if not ray.is_initialized():
+            if self.address:
+                ray.init(address=self.address)
+            else:
+                with _workers_environment():
+                    ray.init(address="local", num_cpus=self.num_cpus, include_dashboard=False)
+            self._started = True
+        return ray
+
+
+@contextmanager
+def _workers_environment() -> Iterator[None]:
+    """What a local Ray's processes inherit: the modules of this one, and one thread each."""
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    inherited = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in inherited}
+    os.environ.update(inherited)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _alone(function: Callable[..., Any], task: Any, *shared: Any) -> bytes:
+    """Run a block; as bytes, so that its arrays are writable and leave the object store."""
+    torch.set_num_threads(1)
+    return pickle.dumps(function(*shared, task))

@@ -1,0 +1,56 @@
+"""A folder of results, written whole or not at all, over nothing but a former one."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPORT = "report.json"
+"""File that every folder of results holds; only a folder with it is ever replaced."""
+
+
+def check_target(target: Path, force: bool) -> Path:
+    """Return ``target``, once it is sure that :func:`new_folder` will lose nothing but results.
+
+    Raises:
+        ValueError: if it exists and is neither empty nor, with ``force``, a folder of results.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return target
+    if not (target / REPORT).is_file():
+        raise ValueError(
+            f"{target}: must not exist yet, got files of another origin; choose another --output."
+        )
+    if not force:
+        raise ValueError(f"{target}: must not exist yet; replace it with --force.")
+    return target
+
+
+@contextmanager
+def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
+    """Give a folder to fill, which gets ``target``'s name and place when all went well.
+
+    Args:
+        target: where it goes, checked by :func:`check_target`; what it held is replaced.
+        report: becomes its ``report.json``.
+    """
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        folder, old = Path(scratch, "new"), Path(scratch, "old")
+        folder.mkdir()
+        yield folder
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+        try:
+            if target.exists():
+                target.replace(old)
+            folder.replace(target)
+        except BaseException:  # an interrupt must not leave the old results to the clean-up
+            if old.exists():
+                old.replace(target)
+            raise
