@@ -71,7 +71,7 @@ class LGMRec(MultimodalRecommender):
         self.item = xavier_table(self.n_items, size)
         self.projections, self.prototypes = nn.ParameterDict(), nn.ParameterDict()
         for name, modality in self.modalities.items():
-            self.register_buffer(f"features_{name}", modality.features, persistent=False)
+            self.register_buffer(f"features_{name}", modality.features)
             for tables, width in ((self.projections, size), (self.prototypes, self.n_hyperedges)):
                 table = nn.init.xavier_uniform_(torch.empty(modality.dim, width))
                 tables[name] = nn.Parameter(table)

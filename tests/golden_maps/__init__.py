@@ -87,6 +87,13 @@ def padded_graph(dense: np.ndarray, padded_rows: int = 1, padded_cols: int = 1) 
     return SparseMatrix(rows, cols, matrix[rows, cols], tuple(matrix.shape))
 
 
+def untied_rows(features: np.ndarray, k: int) -> np.ndarray:
+    """Bool ``(n_items,)``: whose k nearest rows by cosine are beyond doubt."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = np.sort(unit.astype(np.float64) @ unit.T.astype(np.float64), axis=1)[:, ::-1]
+    return cosines[:, k - 1] - cosines[:, k] > 1e-5
+
+
 def dense(matrix: Any) -> np.ndarray:
     """Our sparse matrix -> dense, without the padding row and column."""
     rows, cols, values = matrix.edges()
