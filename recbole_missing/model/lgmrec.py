@@ -78,7 +78,7 @@ class LGMRec(MultimodalRecommender):
         self.interactions = self.user_item_matrix(dataset)
         self.user_item = symmetric_norm(self.interactions)
         degrees = self.interactions.row_sums()[:, None]
-        self.register_buffer("inverse_degrees", 1.0 / degrees.clamp(min=1), persistent=False)
+        self.register_buffer("inverse_degrees", 1.0 / degrees.clamp(min=1))
         self._choose_contrasted()
 
     def encode(self) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ and may define
     holds for values after four steps and for gradients.
 ``SCORES``: ``scores0`` or ``scores4`` -> allowed difference as a share of the largest score, where
     float32 itself is no better.
+``LOSS``: the same for losses and their parts.
 ``scores(products)``: published scores as a function of inner products (a sigmoid, say).
 ``before_scores(model, npz, key)``: what the published scores of that key need.
 ``features(npz, letter)``: the matrix that the published model received, ``(n_items, dim)``.
