@@ -5,11 +5,18 @@ and settings.
 """
 
 from recbole_missing.version import __version__  # isort: skip
-from recbole_missing.data.modality import Modalities, Modality
-from recbole_missing.model import MODELS
-from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.plugin import install, register_model
-from recbole_missing.quick_start import run_recbole_missing
+
+try:
+    from recbole_missing.data.modality import Modalities, Modality
+    from recbole_missing.model import MODELS
+    from recbole_missing.model.base import MultimodalRecommender
+    from recbole_missing.plugin import install, register_model
+    from recbole_missing.quick_start import run_recbole_missing
+except ImportError as error:
+    from recbole_missing import environment
+
+    advice = "; ".join(environment.problems()) or "reinstall the package"
+    raise ImportError(f"recbole_missing: {error}; {advice}") from error
 
 __all__ = [
     "MODELS",

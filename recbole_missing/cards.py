@@ -24,7 +24,6 @@ class Card:
         title, venue, url: of the paper.
         needs: what it builds or trains beside its embeddings.
         missing: what it does about missing modalities.
-        file: path of its source inside the repository.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Card:
     url: str = ""
     needs: str = ""
     missing: str = ""
-    file: str = ""
 
 
 def models() -> list[Card]:

@@ -103,9 +103,11 @@ def _import(known: argparse.Namespace) -> None:
 
 
 def _doctor(known: argparse.Namespace) -> None:
-    from recbole_missing import doctor
+    from recbole_missing import doctor, environment
 
     print(doctor.markdown() if known.markdown else doctor.report())
+    if environment.problems():
+        raise SystemExit(1)
 
 
 def _or_exit(command: Any) -> None:

@@ -187,6 +187,12 @@ def _check_together(config: Any) -> None:
             f"missing_ratio: must be 0 or unset with missing_protocol {protocol}, got "
             f"{config['missing_ratio']}; set missing_protocol to random_items or stratified."
         )
+    ours = hasattr(config.model_class, "hyperparameters")
+    if "learning_rate_scheduler" in set_by_user and not ours:
+        raise ValueError(
+            f"{config.model}: learning_rate_scheduler must be unset for RecBole's own models, got "
+            f"{config['learning_rate_scheduler']}; their trainer has no schedule."
+        )
     metric, _, k = config["valid_metric"].partition("@")
     metrics = [name.lower() for name in config["metrics"]]
     if metric.lower() not in metrics or (k and int(k) not in (config["topk"] or ())):
@@ -196,7 +202,7 @@ def _check_together(config: Any) -> None:
         )
     if config["repeatable"] and (config["new_items"] != "none" or config["test_mask"] == "train"):
         raise ValueError("repeatable: must be False with new_items or test_mask: train, got True.")
-    if config["enable_amp"] and hasattr(config.model_class, "hyperparameters"):
+    if config["enable_amp"] and ours:
         raise ValueError(
             f"{config.model}: enable_amp must be False, got True; sparse products are float32."
         )

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import platform
 import textwrap
-from importlib import metadata
 
 import torch
-from packaging.requirements import Requirement
 
-from recbole_missing import cards
+from recbole_missing import cards, environment
 from recbole_missing.version import __version__
-
-_DISTRIBUTION = "recbole-missing"
 
 
 def report(width: int = 100) -> str:
@@ -23,7 +19,7 @@ def report(width: int = 100) -> str:
     """
     sections = [
         f"recbole_missing {__version__} on Python {platform.python_version()}, {_device()}",
-        "\n".join(environment()),
+        "\n".join(line for _, line in environment.requirements()),
         _listing("Models (--model=NAME)", cards.models(), width),
         _listing("Imputation (--imputation=WORD)", cards.imputers(), width),
     ]
@@ -33,27 +29,6 @@ def report(width: int = 100) -> str:
 def markdown() -> str:
     """Both tables of the README."""
     return "\n\n".join([cards.model_table(cards.models()), cards.imputer_table(cards.imputers())])
-
-
-def environment() -> list[str]:
-    """One line a declared requirement: what is installed, and whether it is in range."""
-    try:
-        declared = metadata.requires(_DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        return ["not installed (run from a checkout): versions of the requirements not checked"]
-    lines = []
-    for requirement in map(Requirement, declared):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            lines.append(f"MISSING  {requirement}: pip install '{requirement}'")
-            continue
-        fits = requirement.specifier.contains(version, prereleases=True)
-        advice = "" if fits else f": pip install '{requirement}'"
-        lines.append(f"{'ok' if fits else 'WRONG':8} {requirement.name} {version}{advice}")
-    return lines
 
 
 def _device() -> str:

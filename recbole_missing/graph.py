@@ -18,6 +18,8 @@ from torch import Tensor, nn
 KNN_MISSING = ("imputed", "isolated", "isolated_after_topk")
 """What a kNN graph does with items that lack the modality, see :func:`knn_graph`."""
 
+_ODD = 0x9E3779B97F4A7C15 - 2**64  # spreads the bits of a product (Knuth's multiplicative hash)
+
 _TIE_GRID = 2.0**20
 """Similarities are compared on a grid of 2^-20, above the rounding noise of a float32 product."""
 
@@ -286,9 +288,10 @@ def knn_graph(
         observed: bool ``(n_items,)``: who truly has the modality.
         missing: what happens to the other items. ``imputed``: their rows take part like any other
             (right behind FeatProp). ``isolated``: a self loop of weight 1 is their only edge and
-            they are nobody's neighbour, so that observed rows fill up with observed neighbours
-            (right behind mean and zeros). ``isolated_after_topk``: the same, but their edges are
-            cut after the top-k, so that observed rows keep fewer neighbours (DGMRec).
+            they are nobody's neighbour, so that observed rows fill up with observed neighbours of
+            positive similarity (right behind mean and zeros). ``isolated_after_topk``: the same,
+            but their edges are cut after the top-k, so that observed rows keep fewer neighbours
+            (DGMRec).
         weighted: keep the cosine as weight, else 1.
         excluded: bool ``(n_items,)``: items that are isolated whatever they have, before the
             top-k (new items, while a model trains).
@@ -304,8 +307,10 @@ def knn_graph(
     real[0] = False
     excluded = torch.zeros_like(real) if excluded is None else real & excluded
     isolated = excluded | (real & ~observed) if missing != "imputed" else excluded
-    candidates = real & ~(isolated if missing == "isolated" else excluded)
-    rows, cols, values = _top_similar(features, k, candidates.nonzero()[:, 0], block_size)
+    left_out = isolated if missing == "isolated" else excluded
+    candidates = (real & ~left_out).nonzero()[:, 0]
+    n_zeros = min(int(left_out.sum()), k)
+    rows, cols, values = _top_similar(features, k, candidates, n_zeros, block_size)
     if not weighted:
         values = torch.ones_like(values)
     kept = ~(isolated[rows] | isolated[cols])
@@ -319,22 +324,27 @@ def knn_graph(
 
 
 def _top_similar(
-    features: Tensor, k: int, items: Tensor, block_size: int
+    features: Tensor, k: int, items: Tensor, n_zeros: int, block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges from each of ``items`` to its k most similar ones among ``items``."""
+    """Edges from each of ``items`` to its k most similar ones among ``items``.
+
+    ``n_zeros`` others compete with a similarity of zero and leave no edge where they win.
+    """
     distinct, position = distinct_rows(features[items])
     unit = nn.functional.normalize(distinct, eps=1e-12)
     if k > items.numel():
         getLogger().warning(f"knn_graph: k is {k}, {items.numel()} items can be neighbours; taken.")
-        k = items.numel()
+    k = min(k, items.numel() + n_zeros)
     cols, values = [], []
     for block in unit.split(block_size):
         similarity = (block @ unit.T)[:, position]  # (block, n_candidates)
+        similarity = nn.functional.pad(similarity, (0, n_zeros))
         value, col = stable_topk(similarity, k)
         cols.append(col)
         values.append(value)
-    col, value = torch.cat(cols)[position], torch.cat(values)[position]
-    return items.repeat_interleave(k), items[col.flatten()], value.flatten()
+    col, value = torch.cat(cols)[position].flatten(), torch.cat(values)[position].flatten()
+    edge = col < items.numel()
+    return items.repeat_interleave(k)[edge], items[col[edge]], value[edge]
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,7 +357,9 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     odd = 2 * torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator) + 1
     odd = odd.to(rows.device)
     bits = ((block + 0.0).view(torch.int32) for block in rows.split(1024))  # -0.0 becomes 0.0
-    keys = torch.cat([(block.long() * odd).sum(dim=1) for block in bits])
+    # Multiplied before the fold, so that 0/1 features, whose low bits are all 0, keep 64 bits.
+    mixed = (((block.long() * _ODD) ^ (block.long() * _ODD >> 32)) * odd for block in bits)
+    keys = torch.cat([numbers.sum(dim=1) for numbers in mixed])
     distinct, position = torch.unique(keys, return_inverse=True)
     numbers = torch.arange(len(rows), device=rows.device)
     first = numbers.new_full(distinct.shape, len(rows))

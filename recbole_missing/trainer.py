@@ -59,7 +59,9 @@ class PluginTrainer(Trainer):
             return None
         if load_best_model:
             file = model_file or self.saved_model_file
-            self._load_model(checkpoint.load(Path(file), self.device))
+            state = checkpoint.load(Path(file), self.device)
+            checkpoint.check_data(str(file), state["config"], self.config)
+            self._load_model(state)
             self.logger.info(f"Loading model structure and parameters from {file}")
         by_group = not self._validating and self.config["single_spec"]
         item_groups = getattr(eval_data._dataset, "item_groups", dict)
@@ -140,12 +142,11 @@ class PluginTrainer(Trainer):
 
 
 class MultimodalTrainer(PluginTrainer):
-    """Trainer of our models: epoch hooks, learning-rate schedule, a second optimiser.
+    """Trainer of our models: hooks of epochs and batches, a schedule, a second optimiser.
 
     The learning rate of epoch e is ``learning_rate * factor ** (e / epochs)`` with
     ``learning_rate_scheduler: [factor, epochs]``. The second optimiser is an Adam over the model's
     ``auxiliary_parameters()``, stepped from its ``on_epoch_start`` and ``on_batch_start``.
-    ``learner: adamw`` is known beside RecBole's.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -156,6 +157,11 @@ class MultimodalTrainer(PluginTrainer):
             self.optimizer, lambda epoch: factor ** (epoch / epochs)
         )
         auxiliary = list(model.auxiliary_parameters())
+        if auxiliary and not config["single_spec"]:
+            raise ValueError(
+                f"{config['model']}: nproc must be 1 for a model with two optimisers, got more; "
+                "run it in one process."
+            )
         self.auxiliary_optimizer = (
             torch.optim.Adam(auxiliary, **model.auxiliary_options, fused=self._fused())
             if auxiliary
@@ -199,6 +205,7 @@ class MultimodalTrainer(PluginTrainer):
         self.auxiliary_optimizer.zero_grad()
         loss.backward()
         self.auxiliary_optimizer.step()
+        self.auxiliary_optimizer.zero_grad()  # a clipped norm is that of the main gradients
 
     def _summed_loss(self, interaction: Any) -> Tensor:
         self._unfreeze_auxiliary(True)

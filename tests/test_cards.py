@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from recbole_missing import cards, cli, doctor
+from recbole_missing import cards, cli, doctor, environment
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("card", cards.models(), ids=lambda card: card.name)
@@ -26,6 +31,24 @@ def test_labels_end_where_the_next_paragraph_begins() -> None:
     assert found == {"idea": "A: does b.", "Paper": 'X, "T: u", KDD 2024, https://x.org'}
 
 
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = set(re.findall(r"\]\(((?!http)[^)#]+)", README))
+    assert links
+    assert not {link for link in links if not (ROOT / link).exists()}
+
+
+def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tabulate.py").write_text("raise ImportError('no tabulate')")
+    folders = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import recbole_missing"],
+        env={**os.environ, "PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"ImportError: recbole_missing: no tabulate; \w+", done.stderr), done.stderr
+
+
 @pytest.mark.parametrize("table", doctor.markdown().split("\n\n"))
 def test_the_readme_shows_the_generated_tables(table: str) -> None:
     assert table in README, "paste the output of `recbole-missing doctor --markdown`"
@@ -35,8 +58,10 @@ def test_doctor_lists_everything_and_checks_versions(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared = ["numpy<1", "torch>=2.0", "not-there>=1", 'pytest; extra == "test"']
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: declared)
-    cli.main(["doctor"])
+    monkeypatch.setattr(environment.metadata, "requires", lambda name: declared)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor"])
+    assert stopped.value.code == 1
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert set(MODELS) | set(IMPUTERS) <= set(lines)
     assert any(line.startswith("WRONG") and "pip install 'numpy<1'" in line for line in lines)

@@ -132,7 +132,8 @@ class GoldenRun:
         self.model.on_batch_start(interaction, self.minimise)
         optimizer.zero_grad()
         loss = self.model.calculate_loss(interaction)
-        close(loss, self.npz[f"loss{k}"], f"loss{k}")
+        share = getattr(self.map, "LOSS", 0.0)
+        close(loss, self.npz[f"loss{k}"], f"loss{k}", floor=share * float(self.npz[f"loss{k}"]))
         loss.backward()
         if k == 0:
             self.compare_terms()
@@ -183,7 +184,8 @@ class GoldenRun:
             parts = [] if callable(key) else key.split(" + ")
             weighted = [weights.get(part[6:], 1.0) * self.npz[part] for part in parts]
             expected = key(self.npz) if callable(key) else sum(weighted)
-            close(np.float32(value), np.float32(expected), f"loss0 {joined}")
+            floor = getattr(self.map, "LOSS", 0.0) * abs(float(expected))
+            close(np.float32(value), np.float32(expected), f"loss0 {joined}", floor=floor)
 
     def compare_gradients(self) -> None:
         """Compare gradients of the last loss, where the file has them."""

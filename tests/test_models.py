@@ -30,12 +30,12 @@ def dataset(request: pytest.FixtureRequest) -> TinyDataset:
 
 def build(name: str, dataset: TinyDataset, **settings: Any) -> MultimodalRecommender:
     torch.manual_seed(0)
-    defaults = {**model_defaults(name), "embedding_size": 8}
+    defaults = {**model_defaults(name), "embedding_size": 8, "graph_top_share": 0.1}
     return MODELS[name](tiny_config(**{**defaults, **settings}), dataset)
 
 
 def train(model: MultimodalRecommender, dataset: TinyDataset, epochs: int) -> None:
-    """Some epochs of one batch each, as the trainer runs them."""
+    """Some epochs of three batches each, as the trainer runs them."""
     auxiliary = {id(parameter) for parameter in model.auxiliary_parameters()}
     main = [p for p in model.parameters() if id(p) not in auxiliary]
     optimizer = torch.optim.Adam(main, 0.01)
@@ -46,13 +46,22 @@ def train(model: MultimodalRecommender, dataset: TinyDataset, epochs: int) -> No
         loss.backward()
         second.step()
 
+    def unfreeze(trained: bool) -> None:
+        for parameter in model.auxiliary_parameters():
+            parameter.requires_grad_(trained)
+
     for epoch in range(epochs):
         model.train()
         model.on_epoch_start(minimise)
-        loss = model.calculate_loss(tiny_batch(dataset, seed=epoch))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        for number in range(3):
+            batch = tiny_batch(dataset, seed=3 * epoch + number)
+            model.on_batch_start(batch, minimise)
+            unfreeze(False)
+            loss = model.calculate_loss(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            unfreeze(True)
 
 
 def scores(model: MultimodalRecommender, dataset: TinyDataset) -> torch.Tensor:

@@ -197,8 +197,14 @@ def check_interaction_files(config: Any) -> None:
             )
 
 
+_SPLIT_SETTINGS = (
+    "benchmark_filename", "filter_inter_by_user_or_item", "item_inter_num_interval",
+    "rm_dup_inter", "user_inter_num_interval", "val_interval",
+)  # fmt: skip
+
+
 def fingerprint(config: Any) -> str:
-    """Hash of everything that decides modalities, mask, imputation and test mask.
+    """Hash of everything that decides split, modalities, mask, imputation and test mask.
 
     Settings, and the bytes of every feature, mask and interaction file: RecBole's caches of data
     sets and dataloaders are compared by it, so none is served for other content.
@@ -208,7 +214,10 @@ def fingerprint(config: Any) -> str:
     keys = sorted(
         key for key in config.final_config_dict if key in DATA_SETTINGS or key.startswith(prefixes)
     )
-    digest = hashlib.blake2b(repr([(key, config[key]) for key in keys]).encode(), digest_size=16)
+    values = [(key, config[key]) for key in (*keys, *_SPLIT_SETTINGS)]
+    split = {key: value for key, value in config["eval_args"].items() if key != "mode"}
+    seed = None if config["benchmark_filename"] else config["seed"]  # decides a random split
+    digest = hashlib.blake2b(repr((values, sorted(split.items()), seed)).encode(), digest_size=16)
     for path in _data_files(config, names):
         digest.update(path.name.encode())
         with path.open("rb") as file:

@@ -15,6 +15,7 @@ Missing: `knn_missing` rules the edges of lacking items; their imputed rows stil
 
 from __future__ import annotations
 
+from logging import getLogger
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,13 @@ class DAMRS(MultimodalRecommender):
     """LightGCN plus views: identities smoothed on each content graph and on behaviour's."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=0),
-        "n_mm_layers": Int(min=0),
-        "knn_k": Int(min=1),
+        **dict.fromkeys(("embedding_size", "knn_k", "pseudo_labels"), Int(min=1)),
+        **dict.fromkeys(("n_ui_layers", "n_mm_layers", "behaviour_k"), Int(min=0)),
         "knn_missing": Choice(*graph.KNN_MISSING),
-        "behaviour_k": Int(min=0),
         "behaviour_min_count": Int(min=1),
         "kl_weight": Float(min=0),
         "cl_weight": Float(min=0),
         "temperature": Float(min=1e-6),
-        "pseudo_labels": Int(min=1),
         "contrast_items": Choice("all", "complete"),
     }
 
@@ -55,6 +52,9 @@ class DAMRS(MultimodalRecommender):
         self.user = xavier_table(self.n_users, self.embedding_size)
         self.item = xavier_table(self.n_items, self.embedding_size)
         self.view_terms = (*(f"nd_{name}" for name in self.modalities), "behaviour_nd")
+        fewest = 2 * self.pseudo_labels
+        if len(self.new_items) - 1 < fewest:
+            getLogger().warning(f"DAMRS: {fewest} items are needed for labels; half serve.")
         self.register_buffer("old_items", (~self.new_items).nonzero()[1:, 0], persistent=False)
         self.user_item = graph.symmetric_norm(self.user_item_matrix(dataset))
         self.view_graphs = ItemGraph(self._view_graphs, self.new_items)

@@ -11,7 +11,8 @@ Quirks:  `align_nodes: item_numbers` takes item ids as row numbers of a users-fi
          alignment mostly sees users that nothing relates to the batch. Penalties divide by the
          configured `train_batch_size`. Features are trained, item graphs are not rebuilt. Noise is
          drawn for the users of a batch instead of all: other draws, the same law. New items keep
-         only a self loop while the model trains; the release detaches the gated identities then
+         only a self loop while the model trains, and `knn_missing` still holds (not so in the
+         release); the release detaches the gated identities then
          and so stops gates and features (not followed).
 Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
 Missing: Works on imputed features; `knn_missing` and `contrast_items` may set lacking items apart.

@@ -71,14 +71,14 @@ class LGMRec(MultimodalRecommender):
         self.item = xavier_table(self.n_items, size)
         self.projections, self.prototypes = nn.ParameterDict(), nn.ParameterDict()
         for name, modality in self.modalities.items():
-            self.register_buffer(f"features_{name}", modality.features, persistent=False)
+            self.register_buffer(f"features_{name}", modality.features)
             for tables, width in ((self.projections, size), (self.prototypes, self.n_hyperedges)):
                 table = nn.init.xavier_uniform_(torch.empty(modality.dim, width))
                 tables[name] = nn.Parameter(table)
         self.interactions = self.user_item_matrix(dataset)
         self.user_item = symmetric_norm(self.interactions)
         degrees = self.interactions.row_sums()[:, None]
-        self.register_buffer("inverse_degrees", 1.0 / degrees.clamp(min=1), persistent=False)
+        self.register_buffer("inverse_degrees", 1.0 / degrees.clamp(min=1))
         self._choose_contrasted()
 
     def encode(self) -> tuple[Tensor, Tensor]:

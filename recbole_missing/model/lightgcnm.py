@@ -41,8 +41,8 @@ class LightGCNM(MultimodalRecommender):
         """Create the tables and the projection, and build the graph."""
         super().__init__(config, dataset)
         size = self.embedding_size
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
+        self.user = nn.Parameter(F.pad(0.1 * torch.randn(self.n_users - 1, size), (0, 0, 1, 0)))
+        self.item = nn.Parameter(F.pad(0.1 * torch.randn(self.n_items - 1, size), (0, 0, 1, 0)))
         self.taste = xavier_table(self.n_users, size)
         self.content = nn.Linear(self.modalities.total_dim, size)
         self.register_buffer("features", self.modalities.concatenated())

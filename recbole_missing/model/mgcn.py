@@ -9,7 +9,8 @@ Quirks:  The feature tables are trained through the gates although the item grap
          present. kNN rows whose cosines sum to a negative number get zeros, where the release
          gets NaN. With mean imputation all items that lack a modality point to the same k of
          them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. New items keep a
-         self loop while the model trains; the DGMRec release gives them no edge and, by detaching
+         self loop while the model trains, and `knn_missing` still holds (not so in the DGMRec
+         release); the DGMRec release gives them no edge and, by detaching
          the gated identities, stops training gates and features in that setting (not followed).
 Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
 Missing: Works on imputed features; `knn_missing` says what its item graphs do with lacking items.

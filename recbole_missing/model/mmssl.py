@@ -37,25 +37,15 @@ class MMSSL(MultimodalRecommender):
     """Identities guided by learned graphs, propagated, and shifted by aggregated content."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=1),
-        "n_heads": Int(min=1),
-        "dropout": Float(min=0, max=1),
-        "guide_weight": Float(min=0),
-        "content_weight": Float(min=0),
-        "reg_weight": Float(min=0),
-        "content_reg_weight": Float(min=0),
-        "cl_weight": Float(min=0),
+        **dict.fromkeys(("embedding_size", "n_ui_layers", "n_heads", "graph_interval"), Int(min=1)),
+        **dict.fromkeys(("dropout", "graph_top_share"), Float(min=0, max=1)),
+        **dict.fromkeys(("guide_weight", "content_weight", "cl_weight"), Float(min=0)),
+        **dict.fromkeys(("reg_weight", "content_reg_weight"), Float(min=0)),
+        **dict.fromkeys(("adversarial_weight", "critic_learning_rate"), Float(min=0)),
+        **dict.fromkeys(("penalty_weight", "real_noise", "real_score_weight"), Float(min=0)),
         "temperature": Float(min=1e-6),
-        "adversarial_weight": Float(min=0),
-        "critic_learning_rate": Float(min=0),
         "critic_dropout": Pair(Float(min=0, max=1), Float(min=0, max=1)),
-        "penalty_weight": Float(min=0),
-        "real_noise": Float(min=0),
-        "real_score_weight": Float(min=0),
         "graph_update": Choice("released", "kept"),
-        "graph_interval": Int(min=1),
-        "graph_top_share": Float(min=0, max=1),
     }
     features: Tensor
 
@@ -64,6 +54,11 @@ class MMSSL(MultimodalRecommender):
         super().__init__(config, dataset)
         size = self.embedding_size
         self.batch_size = config["train_batch_size"]
+        if self.graph_update == "kept" and self._top == 0:
+            raise ValueError(
+                f"MMSSL: graph_top_share must reach one of {self.n_items - 1} items for "
+                f"`graph_update: kept`, got {self.graph_top_share}; raise it, for instance to 0.02."
+            )
         self.auxiliary_options = {"lr": self.critic_learning_rate, "betas": (0.5, 0.9)}
         self.user = xavier_table(self.n_users, size)
         self.item = xavier_table(self.n_items, size)
@@ -166,16 +161,19 @@ class MMSSL(MultimodalRecommender):
         direction = F.normalize(mean @ self.heads.view(-1, size, size).sum(dim=0))
         return identities + self.guide_weight * direction
 
+    @property
+    def _top(self) -> int:
+        return int((self.n_items - 1) * self.graph_top_share)
+
     def _learn_graphs(self, user_ids: Tensor, scores: Tensor) -> None:
         """Collect the batch's top items, ``scores (M * batch, n_items - 1)``, or build graphs."""
         due = self.batch_number > 0 and self.batch_number % self.graph_interval == 0
         kept = self.graph_update == "kept"
-        top = int((self.n_items - 1) * self.graph_top_share)
         self.batch_number += 1
         for name, score in zip(self.modalities, scores.split(len(user_ids))):
             pairs, graph = self.collected[name], self.graphs[name]
             if kept or not due:
-                pairs = adversarial.add_top_items(pairs, user_ids, score, top, aligned=kept)
+                pairs = adversarial.add_top_items(pairs, user_ids, score, self._top, aligned=kept)
             if due and (len(pairs.values) or (len(graph.values) and not kept)):
                 self.graphs[name], pairs = pairs, adversarial.without_edges(pairs)
             self.collected[name] = pairs

@@ -34,6 +34,8 @@ class NGCFM(LightGCNM):
     def __init__(self, config: Any, dataset: Any) -> None:
         """Create the maps of each layer: of sums and of element-wise products."""
         super().__init__(config, dataset)
+        for table in (self.user, self.item):
+            nn.init.xavier_uniform_(table.data[1:])
         size, layers = self.embedding_size, range(self.n_ui_layers)
         self.nodes = symmetric_norm(whole_graph(self.user_item_matrix(dataset)))
         self.sums = nn.ModuleList(nn.Linear(size, size) for _ in layers)
@@ -46,7 +48,7 @@ class NGCFM(LightGCNM):
         for sums, products in zip(self.sums, self.products):
             neighbours = self.nodes @ nodes
             nodes = F.leaky_relu(sums(neighbours + nodes) + products(neighbours * nodes))
-            nodes = F.dropout(nodes, self.dropout, self.training)
-            layers.append(F.normalize(nodes, eps=1e-12))
+            nodes = F.normalize(F.dropout(nodes, self.dropout, self.training), eps=1e-12)
+            layers.append(nodes)
         users, items = torch.stack(layers).mean(dim=0).split([self.n_users, self.n_items])
         return users, items

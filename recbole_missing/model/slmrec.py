@@ -90,7 +90,7 @@ class SLMRec(MultimodalRecommender):
         self.projections = nn.ModuleDict()
         for name, modality in self.modalities.items():
             unit = F.normalize(modality.features, eps=1e-12)
-            self.register_buffer(f"features_{name}", unit, persistent=False)
+            self.register_buffer(f"features_{name}", unit)
             self.projections[name] = nn.Linear(modality.dim, size)
         width = (1 + len(self.modalities)) * size
         self.user_fusion, self.item_fusion = nn.Linear(width, size), nn.Linear(width, size)

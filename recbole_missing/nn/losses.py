@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def info_nce(
     if candidates is not None:
         return (log_sum_exp(anchors, F.normalize(candidates, eps=1e-12)) - positive).mean()
     logits = anchors @ others.T
-    if temperature > 1 / 80:  # |logits| <= 1 / temperature, so float32 holds their exponentials
+    if 1 / temperature + math.log(len(others)) < 80:  # float32 then holds the sum of exponentials
         return (logits.exp().sum(dim=1).log() - positive).mean()
     return (torch.logsumexp(logits, dim=1) - positive).mean()
 

@@ -54,6 +54,9 @@ class _Kernel:
     With both sets centred, E_ij = exp(2 <x_i, y_j> / width) is K without such factors, which the
     scalings absorb. Its mean exponent is zero in every row and column, so no sum vanishes, and a
     block is one matrix product.
+
+    Raises:
+        ValueError: if the width is so small that an exponential might overflow.
     """
 
     def __init__(self, rows: Tensor, cols: Tensor, width: float) -> None:
@@ -63,6 +66,12 @@ class _Kernel:
         self.col_factors = _gauss(cols - row_mean, width)
         self.rows = (rows - row_mean) * (2.0 / width)
         self.cols = (cols - col_mean).T.contiguous()
+        largest = float(self.rows.norm(dim=1).max() * self.cols.norm(dim=0).max())
+        if largest > 80:
+            raise ValueError(
+                f"transport: width must be larger for points so far apart, got {width} (exponents "
+                f"up to {largest:.0f}); raise transport_width."
+            )
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Row slices and their entries of E; an entry lives until the next block is taken."""
@@ -85,13 +94,13 @@ class _Kernel:
         on_rows = self.row_factors.repeat(n_couplings, 1)
         on_cols = self.col_factors.repeat(n_couplings, 1)
         for step in range(n_iterations):
-            sums = torch.zeros_like(on_cols)
+            sums = torch.zeros_like(on_cols, dtype=torch.float64)  # of hundreds of blocks
             for part, block in self.blocks():
                 for k in range(n_couplings):  # vector by vector: a product with two is slower
                     if k == 0 or step > 0:
                         on_rows[k, part] = (block @ on_cols[k]).reciprocal_()
-                    sums[k].addmv_(block.T, on_rows[k, part])
-            on_cols = sums.reciprocal_()
+                    sums[k] += block.T @ on_rows[k, part]
+            on_cols = sums.reciprocal_().to(on_cols)
         if n_couplings == 2:
             for part, block in self.blocks():
                 on_rows[1, part] = (block @ on_cols[1]).reciprocal_()
@@ -100,11 +109,12 @@ class _Kernel:
     def products(self, on_cols: Tensor, on_rows: Tensor) -> tuple[Tensor, Tensor]:
         """``E @ on_cols (n_cols, a)`` and ``E.T @ on_rows (n_rows, b)`` in one pass."""
         to_rows = on_cols.new_empty(len(self.rows), on_cols.shape[1])
-        to_cols = on_rows.new_zeros(self.cols.shape[1], on_rows.shape[1])
+        shape = (self.cols.shape[1], on_rows.shape[1])
+        to_cols = on_rows.new_zeros(shape, dtype=torch.float64)
         for part, block in self.blocks():
             torch.mm(block, on_cols, out=to_rows[part])
-            to_cols.addmm_(block.T, on_rows[part])
-        return to_rows, to_cols
+            to_cols += block.T @ on_rows[part]
+        return to_rows, to_cols.to(on_rows)
 
 
 class _Products(torch.autograd.Function):

@@ -24,6 +24,7 @@ and may define
     holds for values after four steps and for gradients.
 ``SCORES``: ``scores0`` or ``scores4`` -> allowed difference as a share of the largest score, where
     float32 itself is no better.
+``LOSS``: the same for losses and their parts.
 ``scores(products)``: published scores as a function of inner products (a sigmoid, say).
 ``before_scores(model, npz, key)``: what the published scores of that key need.
 ``features(npz, letter)``: the matrix that the published model received, ``(n_items, dim)``.
@@ -85,6 +86,13 @@ def padded_graph(dense: np.ndarray, padded_rows: int = 1, padded_cols: int = 1) 
     matrix = torch.from_numpy(np.pad(dense, ((padded_rows, 0), (padded_cols, 0))))
     rows, cols = matrix.nonzero(as_tuple=True)
     return SparseMatrix(rows, cols, matrix[rows, cols], tuple(matrix.shape))
+
+
+def untied_rows(features: np.ndarray, k: int) -> np.ndarray:
+    """Bool ``(n_items,)``: whose k nearest rows by cosine are beyond doubt."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = np.sort(unit.astype(np.float64) @ unit.T.astype(np.float64), axis=1)[:, ::-1]
+    return cosines[:, k - 1] - cosines[:, k] > 1e-5
 
 
 def dense(matrix: Any) -> np.ndarray:

@@ -26,7 +26,8 @@ UNUSED = {
     "item_weight.*": "never used by the release",
     "skh_delta_*": "zeros that nothing changes",
 }
-LOOSE = {"branches.*": (4e-5, "gradients: degrees near zero, compared in extra")}
+LOOSE = {"*": (4e-4, "degrees near zero; gradients of the branches are compared in extra")}
+LOSS = 1e-4
 SCORES = {"scores0": 2e-5, "scores4": 1e-4}
 """Degrees of the hypergraph come close to zero, and rounding grows by their inverse: published
 scores are 1e-6 and 1e-5 away from double precision, and the notes ask for 1e-4 after four steps."""

@@ -41,14 +41,17 @@ def terms(modalities: Any) -> dict[str, str]:
 
 
 def prepare(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
-    if any(npz[key].size for key in npz if key.startswith("missing_")):
-        for name in model.modalities:
-            model.original_graphs[name].full = padded_graph(npz[f"param/{name}_original_adj"])
+    """Compare the graphs; where ties decide who is a neighbour, how near they are, then swap."""
+    ties = any(npz[key].size for key in npz if key.startswith("missing_"))
+    for name, graph in model.original_graphs.items():
+        ours, published = dense(graph.full), npz[f"param/{name}_original_adj"]
+        if ties:
+            graph.full = padded_graph(published)
+            ours, published = np.sort(ours, axis=1), np.sort(published, axis=1)
+        same(ours, published, name)
 
 
 def extra(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
-    for name in model.modalities:
-        same(dense(model.original_graphs[name].full), npz[f"param/{name}_original_adj"], name)
     same(dense(model._item_graph().pattern), npz["graph/batch0_item_adj"], "item graph")
     n_users = model.n_users
     real = np.delete(np.arange(1, n_users + model.n_items), n_users - 1)

@@ -48,14 +48,11 @@ def terms(modalities: Any) -> dict[str, str]:
 
 
 def prepare(model: MGCN, npz: dict[str, np.ndarray]) -> None:
-    if any(npz[key].size for key in npz if key.startswith("missing_")):
-        for name in model.modalities:
-            model.purified.graphs[name].full = padded_graph(npz[f"param/{name}_original_adj"])
-
-
-def extra(model: MGCN, npz: dict[str, np.ndarray]) -> None:
-    for name in model.modalities:
-        published = npz[f"param/{name}_original_adj"]
-        np.testing.assert_allclose(
-            dense(model.purified.graphs[name].full), published, rtol=1e-5, atol=1e-7, err_msg=name
-        )
+    """Compare the graphs; where ties decide who is a neighbour, how near they are, then swap."""
+    ties = any(npz[key].size for key in npz if key.startswith("missing_"))
+    for name, graph in model.purified.graphs.items():
+        ours, published = dense(graph.full), npz[f"param/{name}_original_adj"]
+        if ties:
+            graph.full = padded_graph(published)
+            ours, published = np.sort(ours, axis=1), np.sort(published, axis=1)
+        np.testing.assert_allclose(ours, published, rtol=1e-5, atol=1e-6, err_msg=name)
