@@ -288,7 +288,7 @@ def test_unknown_setting_without_likeness_is_refused_for_our_models(no_training,
     ("key", "value", "message"),
     [
         ("imputation", "featpop", "Unknown imputation 'featpop'. Did you mean 'featprop'"),
-        ("imputation_layers", 0, "imputation_layers must be an int >= 1, got 0"),
+        ("imputation_layers", 0, "imputation_layers must be an int >= 1, or 'converge', got 0"),
         ("missing_ratio", 1.5, "missing_ratio must be a number between 0 and 1, got 1.5"),
         ("missing_protocol", "half", "missing_protocol must be one of none, random_items"),
         ("test_mask", "all", "test_mask must be one of train_valid, train, got 'all'"),

@@ -24,6 +24,7 @@ _PARTNERS = {
     "ids": "features",
     "ratios": "evaluate",
     "methods": "evaluate",
+    "only": "evaluate",
     "plot": "evaluate",
 }
 
@@ -57,6 +58,7 @@ def arguments(parser: ArgumentParser) -> None:
     quality.add_argument("--evaluate", action="store_true", help="hide what is known, compare")
     quality.add_argument("--ratios", nargs="+", type=float, help="percentages (default: 10 to 90)")
     quality.add_argument("--methods", nargs="+", help="default: every method")
+    quality.add_argument("--only", metavar="NAME", help="hide this modality alone, not all")
     quality.add_argument("--plot", type=Path, help="file of a figure, such as quality.png")
 
 
@@ -83,7 +85,7 @@ def _check(known: Namespace) -> None:
         raise ValueError("impute: --evaluate compares --methods, got --method; add an s.")
     if known.plot and find_spec("matplotlib") is None:
         raise ValueError(
-            "impute: --plot needs the package matplotlib; run `pip install matplotlib`."
+            "impute: --plot needs matplotlib, got none; run `pip install 'recbole-missing[plot]'`."
         )
 
 
@@ -212,6 +214,8 @@ def _evaluate(known: Namespace) -> None:
         ratios,
         settings,
         seed=known.seed,
+        only=known.only,
+        donors=collection.donors,
         edges=collection.edges,
     )
     print(result.table())

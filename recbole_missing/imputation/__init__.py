@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +111,7 @@ def impute(
     if cache_folder is not None and imputer.costly:
         return cache.transform(imputer, modalities, interactions, donors, edges, cache_folder)
     completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
+    for name, counts in imputer.report_.items():
+        numbers = ", ".join(f"{key} {value:g}" for key, value in counts.items())
+        getLogger().info(f"imputation {settings['imputation']} of {name}: {numbers}")
     return completed

@@ -96,6 +96,7 @@ class PersPageRank(Diffusion):
         fallback: str = "mean",
         graph: str = "co_interaction",
         guide: str | None = None,
+        max_user_items: int | None = None,
     ) -> None:
         """Store the settings."""
         self.layers = layers
@@ -104,6 +105,7 @@ class PersPageRank(Diffusion):
         self.fallback = fallback
         self.graph = graph
         self.guide = guide
+        self.max_user_items = max_user_items
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Personalised PageRank."""
@@ -140,6 +142,7 @@ class Heat(Diffusion):
         fallback: str = "mean",
         graph: str = "co_interaction",
         guide: str | None = None,
+        max_user_items: int | None = None,
     ) -> None:
         """Store the settings."""
         self.layers = layers
@@ -148,6 +151,7 @@ class Heat(Diffusion):
         self.fallback = fallback
         self.graph = graph
         self.guide = guide
+        self.max_user_items = max_user_items
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Heat kernel."""

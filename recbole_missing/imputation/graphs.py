@@ -33,10 +33,14 @@ def column_blocks(n_columns: int, n_rows: int) -> list[tuple[int, int]]:
 
 
 def interaction_graph(
-    interactions: sparse.spmatrix, donors: Tensor, top_k: int, engine: Any = None
+    interactions: sparse.spmatrix,
+    donors: Tensor,
+    top_k: int,
+    max_user_items: int | None = None,
+    engine: Any = None,
 ) -> sparse.csr_matrix:
     """Each item's ``top_k`` strongest co-interactions (itself among them), counts discarded."""
-    counts = co_interaction(interactions, top_k, engine=engine)
+    counts = co_interaction(interactions, top_k, max_user_items=max_user_items, engine=engine)
     return _binary(_from_donors(counts, donors))
 
 

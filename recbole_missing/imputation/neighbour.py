@@ -50,7 +50,8 @@ class NearestNeighbour(Imputer):
         if len(lacking) == 0 or len(donors) == 0:
             return Filled(values, reached)
         units, seen = _unit_rows(others)
-        blocks = lacking.split(max(1, BLOCK_ENTRIES // len(donors)))
+        size = max(1, BLOCK_ENTRIES // len(donors))
+        blocks = [block.clone() for block in lacking.split(size)]  # a view would travel whole
         shared = (units, seen, donors)
         for items, (nearest, found) in zip(
             blocks, self.engine.map(_nearest, shared, blocks, f"nearest for {table.name}")

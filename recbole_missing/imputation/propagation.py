@@ -47,6 +47,8 @@ class GraphImputer(Imputer):
             ``guide``, cosine, among the items that truly have it.
         guide: for ``knn``, the name of a modality. Missing rows of the guide itself have no
             neighbours and get the fallback.
+        max_user_items: users with more items than that are left out of the co-interaction graph,
+            whose cost grows with the square of a user's items; None: nobody is.
         fallback: what an item gets that no observed item reaches (it has no neighbours, or only
             unobserved company): ``mean`` of the observed rows, or ``zeros`` as in the release.
 
@@ -61,12 +63,14 @@ class GraphImputer(Imputer):
         "top_k": Int(min=1),
         "graph": Choice(*GRAPHS),
         "guide": Optional(Text()),
+        "max_user_items": Optional(Int(min=1)),
         "fallback": Choice("mean", "zeros"),
     }
     layers: Any
     top_k: int
     graph: str
     guide: str | None
+    max_user_items: int | None
     fallback: str
     graph_: sparse.csr_matrix
     operator_: sparse.csr_matrix
@@ -86,7 +90,9 @@ class GraphImputer(Imputer):
         super().fit(interactions, donors, edges)
         setting.check(type(self).__name__, self.get_params(), self.hyperparameters)
         if self.graph == "co_interaction":
-            self.graph_ = interaction_graph(interactions, self.donors_, self.top_k, self.engine)
+            self.graph_ = interaction_graph(
+                interactions, self.donors_, self.top_k, self.max_user_items, self.engine
+            )
         elif self.graph == "edges":
             self.graph_ = edge_graph(edges, self.donors_, self.top_k)
         if self.graph != "knn":
@@ -168,6 +174,7 @@ class FeatProp(GraphImputer):
         fallback: str = "mean",
         graph: str = "co_interaction",
         guide: str | None = None,
+        max_user_items: int | None = None,
         tolerance: float = 1e-6,
     ) -> None:
         """Store the settings."""
@@ -176,6 +183,7 @@ class FeatProp(GraphImputer):
         self.fallback = fallback
         self.graph = graph
         self.guide = guide
+        self.max_user_items = max_user_items
         self.tolerance = tolerance
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
@@ -233,12 +241,14 @@ class NeighMean(GraphImputer):
         fallback: str = "mean",
         graph: str = "co_interaction",
         guide: str | None = None,
+        max_user_items: int | None = None,
     ) -> None:
         """Store the settings; one layer by definition."""
         self.top_k = top_k
         self.fallback = fallback
         self.graph = graph
         self.guide = guide
+        self.max_user_items = max_user_items
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
         """Divide the binary adjacency, diagonal included, by ``top_k``."""
