@@ -142,7 +142,7 @@ def test_without_modalities_the_data_set_is_recboles(settings):
 )
 @pytest.mark.parametrize("imputation", ["featprop", "random"])
 def test_real_holes_always_count(settings, mask, imputation):
-    run = prepare("VBPR", settings, imputation=imputation, **mask)
+    run = prepare("VBPR", settings, imputation=imputation, imputation_epochs=2, **mask)
     lacking, counts = unobserved(run), run.dataset.modalities.n_missing
     assert all(HOLES[name] <= lacking[name] for name in HOLES)
     for item, token in enumerate(tokens_of(run)[1:], 1):

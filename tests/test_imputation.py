@@ -16,16 +16,17 @@ from scipy import sparse
 from recbole_missing.data.modality import Modality
 from recbole_missing.graph import co_interaction
 from recbole_missing.imputation import IMPUTERS, FeatProp, NeighMean, impute, make_imputer
-from recbole_missing.imputation.propagation import propagate
+from recbole_missing.imputation.propagation import GraphImputer, propagate
 
 N_ITEMS = 40
-GRAPH_METHODS = [name for name, imputer in IMPUTERS.items() if issubclass(imputer, FeatProp)]
+GRAPH_METHODS = [name for name, imputer in IMPUTERS.items() if issubclass(imputer, GraphImputer)]
 
 
 @pytest.fixture
 def settings() -> dict[str, Any]:
     overall = yaml.safe_load((PROPERTIES / "overall.yaml").read_text())
-    return {key: value for key, value in overall.items() if key.startswith("imputation")}
+    found = {key: value for key, value in overall.items() if key.startswith("imputation")}
+    return {**found, "imputation_epochs": 2}
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ def features_changed(tmp_path):
 @pytest.mark.parametrize("imputation", IMPUTERS)
 def test_hidden_features_change_nothing(features_changed, imputation, mask):
     one, other = (
-        trace("VBPR", settings, imputation=imputation) for settings in features_changed(mask)
+        trace("VBPR", settings, imputation=imputation, imputation_epochs=2)
+        for settings in features_changed(mask)
     )
     assert differing(one, other) == set()
 
@@ -178,7 +179,13 @@ def test_held_out_interactions_change_nothing(tmp_path, imputation, mask):
     changed = held_out_changed(content)
     assert set(changed.valid) != set(content.valid) and set(changed.test) != set(content.test)
     one, other = (
-        trace("VBPR", folder.write(tmp_path / name), imputation=imputation, **mask)
+        trace(
+            "VBPR",
+            folder.write(tmp_path / name),
+            imputation=imputation,
+            imputation_epochs=2,
+            **mask,
+        )
         for name, folder in {"one": content, "other": changed}.items()
     )
     assert differing(one, other) == set()
