@@ -187,7 +187,7 @@ def read_only(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layers": 0}, "FeatProp: layers must be an int >= 1, or one of converge, got 0"),
+        ({"layers": 0}, "FeatProp: layers must be an int >= 1, or 'converge', got 0"),
         ({"layers": "convergence"}, "FeatProp: layers must be"),
         ({"graph": "co_purchase"}, "FeatProp: graph must be one of co_interaction, edges, knn"),
         ({"tolerance": 0.0}, "FeatProp: tolerance must be a number between"),
