@@ -12,6 +12,8 @@ import torch
 import yaml
 from helpers import PROPERTIES, tiny_modalities
 from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from recbole_missing.data.modality import Modality
 from recbole_missing.graph import co_interaction
@@ -149,6 +151,28 @@ def test_featprop_converges_to_the_dense_linear_solve(
     expected = np.linalg.solve(system, right)
     got = imputer.transform(modality).features.numpy()[solve]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_arrays_and_their_mistakes(interactions: sparse.csr_matrix) -> None:
+    features = np.random.default_rng(0).random((N_ITEMS, 3))
+    features[[2, 7]] = np.nan
+    with pytest.raises(NotFittedError):
+        FeatProp().transform(features)
+    imputer = clone(FeatProp(layers=2)).fit(interactions)
+    completed = imputer.transform(features)
+    assert completed.dtype == np.float32 and np.isfinite(completed).all()
+    assert np.array_equal(completed[3], features[3].astype(np.float32))
+    assert imputer.report_["X"]["missing"] == 2
+    observed = ~np.isnan(features).any(axis=1)
+    both = imputer.transform({"a": features, "b": features}, {"b": observed})
+    assert np.array_equal(both["b"], completed)
+    for bad in ({"c": observed}, observed):
+        with pytest.raises(ValueError, match="observed: must be a dict with names among"):
+            imputer.transform({"a": features}, bad)
+    with pytest.raises(ValueError, match="must fit float32, got an infinite number"):
+        imputer.transform(np.full((N_ITEMS, 2), np.inf))
+    with pytest.raises(ValueError, match="FeatProp: donors must be bool of shape"):
+        imputer.fit(interactions, np.arange(5))
 
 
 def test_impute_keeps_the_order_of_modalities(

@@ -11,8 +11,9 @@ import torch
 from helpers import tiny_modalities
 from scipy import sparse
 
+from recbole_missing import defaults
 from recbole_missing.data.modality import Modalities, Modality
-from recbole_missing.imputation import FeatProp, Mean, cache
+from recbole_missing.imputation import FeatProp, Mean, cache, impute
 
 N_ITEMS = 30
 
@@ -70,3 +71,26 @@ def test_every_change_has_a_key_of_its_own(given: dict[str, Any]) -> None:
     entries = shuffled.data[order], (shuffled.row[order], shuffled.col[order])
     same = sparse.coo_matrix(entries, shape=shuffled.shape)
     assert cache.key(FeatProp(layers=2), **{**given, "interactions": same}) == keys[0]
+
+
+def test_a_damaged_file_is_made_anew(given: dict[str, Any], tmp_path: Path) -> None:
+    expected = cache.transform(FeatProp(layers=2), **given, folder=tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(b"")
+    again = cache.transform(FeatProp(layers=2), **given, folder=tmp_path)
+    assert all(torch.equal(again[name].features, expected[name].features) for name in expected)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_reached_is_logged(
+    given: dict[str, Any], tmp_path: Path, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = defaults.load(defaults.root() / "overall.yaml")
+    folder = tmp_path if kept else None
+    for _ in range(2):  # the second time from the file, if there is one
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            impute(given["modalities"], given["interactions"], words, cache_folder=folder)
+        assert "imputation featprop of image: items 30, missing" in caplog.text

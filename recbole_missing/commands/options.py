@@ -24,7 +24,7 @@ def add_imputation(parser: ArgumentParser) -> None:
         "--missing",
         metavar="FILE",
         help="who lacks what, beside real holes; `none` hides nothing (default: what the folder's "
-        "YAML says, or its first missing_items_<ratio>.npy)",
+        "YAML says, or its first missing_items_<ratio>.npy; with --evaluate: none)",
     )
     parser.add_argument("--force", action="store_true", help="replace former results")
 

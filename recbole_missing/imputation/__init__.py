@@ -108,9 +108,11 @@ def impute(
         New modalities; observed rows and ``observed`` are those of the input.
     """
     imputer = make_imputer(settings)
+    completed: Modalities
     if cache_folder is not None and imputer.costly:
-        return cache.transform(imputer, modalities, interactions, donors, edges, cache_folder)
-    completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
+        completed = cache.transform(imputer, modalities, interactions, donors, edges, cache_folder)
+    else:
+        completed = imputer.fit(interactions, donors, edges).transform(modalities)
     for name, counts in imputer.report_.items():
         numbers = ", ".join(f"{key} {value:g}" for key, value in counts.items())
         getLogger().info(f"imputation {settings['imputation']} of {name}: {numbers}")

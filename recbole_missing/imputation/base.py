@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from logging import getLogger
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from recbole_missing.data.modality import Modalities, Modality
@@ -84,6 +86,15 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
         """
         everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
         self.donors_ = everyone if donors is None else torch.as_tensor(donors)
+        if self.donors_.dtype != torch.bool or self.donors_.shape != everyone.shape:
+            raise ValueError(
+                f"{type(self).__name__}: donors must be bool of shape {tuple(everyone.shape)}, got "
+                f"{self.donors_.dtype} {tuple(self.donors_.shape)}."
+            )
+        if edges is not None and getattr(self, "graph", None) != "edges":
+            getLogger().warning(
+                f"{type(self).__name__}: the given edges have no effect; set graph to edges."
+            )
         return self
 
     def transform(self, X: Any, observed: Any = None) -> Any:  # noqa: N803 (scikit-learn's name)
@@ -100,16 +111,27 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
             The same kind as ``X``; arrays come back as float32.
 
         Raises:
+            NotFittedError: before :meth:`fit`.
             ValueError: if no item has a modality, or a shape does not fit the interactions.
         """
+        check_is_fitted(self, "donors_")
         if isinstance(X, Modalities):
             filled = self._complete(X)
             return Modalities([X[name].filled(filled[name]) for name in X])
         if isinstance(X, Modality):
             return X.filled(self._complete({X.name: X})[X.name])
         if not isinstance(X, Mapping):
+            if isinstance(observed, Mapping):
+                raise ValueError(
+                    "observed: must be an array where X is one, got a dict; match them."
+                )
             named = None if observed is None else {"X": observed}
             return self.transform({"X": X}, named)["X"]
+        if observed is not None and not (isinstance(observed, Mapping) and set(observed) <= set(X)):
+            raise ValueError(
+                f"observed: must be a dict with names among {list(X)}, as X is one, got "
+                f"{list(observed) if isinstance(observed, Mapping) else type(observed).__name__}."
+            )
         tables = {name: _table(name, x, (observed or {}).get(name)) for name, x in X.items()}
         filled = self._complete(tables)
         return {name: _like(X[name], _merge(tables[name], filled[name])) for name in X}
@@ -160,7 +182,10 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
 
 
 def _table(name: str, x: Any, observed: Any) -> Table:
-    features = torch.as_tensor(np.asarray(x), dtype=torch.float32)
+    given = x.detach().cpu() if isinstance(x, Tensor) else x
+    features = torch.as_tensor(np.asarray(given, dtype=np.float32))
+    if torch.isinf(features).any():
+        raise ValueError(f"modality {name!r}: features must fit float32, got an infinite number.")
     if features.dim() != 2:
         raise ValueError(
             f"modality {name!r}: features must be a matrix (n_items, dim), "

@@ -13,12 +13,13 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor
@@ -44,13 +45,11 @@ def transform(
         folder: where files lie; made if absent.
     """
     path = folder / f"{key(imputer, modalities, interactions, donors, edges)}.safetensors"
-    if not path.is_file():
+    rows = _read(path, imputer, modalities)
+    if rows is None:
         completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
         _write(path, completed, imputer.report_)
         return completed
-    with safe_open(str(path), framework="pt") as file:
-        imputer.report_ = json.loads(file.metadata()["report"])
-        rows = {name: file.get_tensor(name) for name in modalities}
     filled = []
     for name, modality in modalities.items():
         features = torch.zeros_like(modality.features)
@@ -94,6 +93,20 @@ def _parts(
             yield from (csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data)
     if donors is not None:
         yield donors.numpy()
+
+
+def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tensor] | None:
+    """Rows of a former run, or None; a damaged file is made anew."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            rows = {name: file.get_tensor(name) for name in names}
+            imputer.report_ = json.loads(file.metadata()["report"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        getLogger().warning(f"{path}: cannot be read ({error}); imputed anew.")
+        return None
+    return rows
 
 
 def _write(path: Path, completed: Modalities, report: Mapping[str, Any]) -> None:

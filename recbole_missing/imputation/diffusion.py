@@ -199,6 +199,8 @@ class PersPageRankUntruncated(Untruncated, PersPageRank):
             of the item graph alone.
     """
 
+    hyperparameters = {**PersPageRank.hyperparameters, "alpha": Float(min=0.001, max=0.999)}
+
 
 class HeatUntruncated(Untruncated, Heat):
     """What heat brings after ``imputation_time``, no flow cut, every item with its own degree.
@@ -209,6 +211,8 @@ class HeatUntruncated(Untruncated, Heat):
         layers, top_k, time, graph, guide, fallback: as in :class:`Heat`; ``top_k`` is that of the
             item graph alone.
     """
+
+    hyperparameters = {**Heat.hyperparameters, "time": Float(min=0.001, max=1000)}
 
 
 def page_rank(walk: sparse.csr_matrix, x: Any, alpha: float, tolerance: float) -> tuple[Any, float]:
