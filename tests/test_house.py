@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "data/aligned": [],
     "data/sources": ["data.modality", "data.aligned", "data.encoders", "data.files", "settings"],
     "data/legacy_pickle": [],
-    "data/folder": ["data.missing"],
+    "data/folder": ["data.missing", "data.new_folder"],
     "data/importers": ["data.files", "data.folder", "data.legacy_pickle"],
     "data/sampling": [],
     "data/edges": ["data.files"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.data.missing import write_missing_file, write_token_file
+from recbole_missing.data.new_folder import replaced_folder
 
 USER, ITEM = "userID", "itemID"
 SPLITS = ("train", "valid", "test")
@@ -110,10 +110,7 @@ def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
 
 def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
     """Write the dataset folder beside its place, then put it there in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        folder, old = Path(scratch, "new"), Path(scratch, "old")
-        folder.mkdir()
+    with replaced_folder(target) as folder:
         modalities = _write_features(layout, folder / "features")
         _write_interactions(layout.interactions, folder, target.name)
         for ratio, lacking in layout.masks.items():
@@ -121,14 +118,6 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
         if layout.new_items:
             write_token_file(folder / "new_items.txt", layout.new_items)
         (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
-        try:
-            if target.exists():
-                target.replace(old)
-            folder.replace(target)
-        except BaseException:  # an interrupt must not leave the old data to the clean-up
-            if old.exists():
-                old.replace(target)
-            raise
     return ImportReport(
         folder=target,
         users=len(layout.interactions.tokens(USER)),

@@ -38,19 +38,28 @@ def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
         target: where it goes, checked by :func:`check_target`; what it held is replaced.
         report: becomes its ``report.json``.
     """
-    target = target.resolve()
+    with replaced_folder(target.resolve()) as folder:
+        yield folder
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replaced_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill beside ``target``, and put it there in one step when all went well.
+
+    What ``target`` held is gone then, and is there as before if anything fails.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         folder, old = Path(scratch, "new"), Path(scratch, "old")
         folder.mkdir()
         yield folder
-        text = json.dumps(report, indent=1, ensure_ascii=False)
-        (folder / REPORT).write_text(text + "\n", encoding="utf-8")
         try:
             if target.exists():
                 target.replace(old)
             folder.replace(target)
-        except BaseException:  # an interrupt must not leave the old results to the clean-up
+        except BaseException:  # an interrupt must not leave what was there to the clean-up
             if old.exists():
                 old.replace(target)
             raise

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from tabulate import tabulate
 from torch import Tensor
-from torch.nn import functional
 
 from recbole_missing.imputation import make_imputer
 from recbole_missing.imputation.base import Filled, Imputer, Table
 from recbole_missing.imputation.graphs import dirichlet_energy, homophily, interaction_graph
+from recbole_missing.imputation.truth import Truth, hide
 
 DEGREE_GROUPS = {"0": 0, "1-4": 1, "5-9": 5, "10-19": 10, "20+": 20}
 MEASURES = {
@@ -41,7 +41,6 @@ MEASURES = {
     "seconds": "{:.2f}",
 }
 _MSE_NOTE = "mse: features divided by their standard deviation; about 1 for the mean row"
-_BLOCK = 16384  # rows compared at a time
 
 
 @dataclass(frozen=True)
@@ -292,7 +291,7 @@ def _try(
     fit_seconds = perf_counter() - start
     scores = []
     for ratio, drawn in draws.items():
-        masked = {name: _without(t, drawn) if name in rulers else t for name, t in tables.items()}
+        masked = {name: hide(t, drawn) if name in rulers else t for name, t in tables.items()}
         for name, ruler in rulers.items():
             hidden = drawn & tables[name].observed
             trial = Score(name, word, ratio, int(hidden.sum()), error=error)
@@ -327,11 +326,7 @@ class _Ruler:
         self.group = np.searchsorted(list(DEGREE_GROUPS.values()), degree, side="right") - 1
         known = table.observed.numpy()
         self.graph = graph[known][:, known]
-        rows = table.features[table.observed].double()
-        deviation = rows.std(dim=0, correction=0)
-        varies = deviation > 1e-6 * rows.abs().amax(dim=0)
-        self.n_columns = int(varies.sum())
-        self.scale = torch.where(varies, 1 / deviation, torch.zeros(())).float()
+        self.truth = Truth(table)
 
     def facts(self) -> dict[str, float]:
         rows = self.table.features[self.table.observed]
@@ -350,7 +345,7 @@ class _Ruler:
             raise ValueError("its values must be finite, got NaN or infinity.")
         hidden = (self.table.observed & ~masked.observed).nonzero()[:, 0]
         own = torch.ones(len(masked.observed)) if filled.reached is None else filled.reached
-        cosine, mse = self._errors(filled.features, hidden)
+        cosine, mse = self.truth.errors(filled.features, hidden)
         rows = torch.stack([cosine, mse, own[hidden].double()], dim=1).numpy()
         group = self.group[hidden.numpy()]
         groups = {
@@ -361,22 +356,6 @@ class _Ruler:
         whole = torch.where(masked.observed[:, None], self.table.features, filled.features)
         energy = dirichlet_energy(whole[self.table.observed], self.graph)
         return {**_means(rows), "energy": float(energy)}, groups
-
-    def _errors(self, guess: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and standardised MSE of every hidden row, shape ``(n_hidden,)``, double."""
-        cosines, errors = [], []
-        for rows in hidden.split(_BLOCK):
-            truth, ours = self.table.features[rows], guess[rows].float()
-            cosines.append(functional.cosine_similarity(truth, ours, dim=1).double())
-            error = ((truth - ours) * self.scale).double().square().sum(dim=1)
-            errors.append(error / max(self.n_columns, 1))
-        return torch.cat(cosines), torch.cat(errors)
-
-
-def _without(table: Table, hidden: Tensor) -> Table:
-    """Return the table without the hidden rows, which are zeros from here on."""
-    observed = table.observed & ~hidden
-    return Table(table.name, table.features * observed[:, None], observed)
 
 
 def _key(trial: Score) -> tuple[str, str, float, int]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from recbole_missing.imputation import make_imputer
 from recbole_missing.imputation.base import Imputer, Table
 from recbole_missing.imputation.graphs import dirichlet_energy, interaction_graph
 from recbole_missing.imputation.tables import Collection
+from recbole_missing.imputation.truth import Truth, hide
 
 HELD_OUT = 10  # one row in so many
 
@@ -83,7 +83,11 @@ def held_out(imputer: Imputer, tables: Mapping[str, Table], seed: int) -> dict[s
     """
     generator = torch.Generator().manual_seed(seed)
     hidden = {name: _draw(table, generator) for name, table in tables.items()}
-    masked = {name: _without(table, hidden[name]) for name, table in tables.items()}
+    masked = {}
+    for name, table in tables.items():
+        drawn = torch.zeros_like(table.observed)
+        drawn[hidden[name]] = True
+        masked[name] = hide(table, drawn)
     features = _transform(imputer, masked)
     return {name: _errors(tables[name], features[name], rows) for name, rows in hidden.items()}
 
@@ -115,22 +119,12 @@ def _draw(table: Table, generator: torch.Generator) -> Tensor:
     return known[torch.randperm(len(known), generator=generator)[:count]]
 
 
-def _without(table: Table, rows: Tensor) -> Table:
-    observed = table.observed.clone()
-    observed[rows] = False
-    return Table(table.name, table.features, observed)
-
-
 def _errors(table: Table, guess: Tensor, rows: Tensor) -> dict[str, Any]:
     if not len(rows):
         return {"held_out_rows": 0, "held_out_cosine": None, "held_out_mse": None}
-    known = table.features[table.observed].double()
-    deviation = known.std(dim=0, correction=0)
-    varies = deviation > 1e-6 * known.abs().amax(dim=0)
-    truth, ours = table.features[rows].double(), guess[rows].double()
-    error = ((truth - ours)[:, varies] / deviation[varies]).square()
+    cosine, mse = Truth(table).errors(guess, rows)
     return {
         "held_out_rows": len(rows),
-        "held_out_cosine": float(functional.cosine_similarity(truth, ours, dim=1).mean()),
-        "held_out_mse": float(error.sum() / (len(rows) * max(int(varies.sum()), 1))),
+        "held_out_cosine": float(cosine.mean()),
+        "held_out_mse": float(mse.mean()),
     }

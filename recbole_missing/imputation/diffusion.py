@@ -99,13 +99,9 @@ class PersPageRank(Diffusion):
         max_user_items: int | None = None,
     ) -> None:
         """Store the settings."""
+        super().__init__(top_k, fallback, graph, guide, max_user_items)
         self.layers = layers
-        self.top_k = top_k
         self.alpha = alpha
-        self.fallback = fallback
-        self.graph = graph
-        self.guide = guide
-        self.max_user_items = max_user_items
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Personalised PageRank."""
@@ -145,13 +141,9 @@ class Heat(Diffusion):
         max_user_items: int | None = None,
     ) -> None:
         """Store the settings."""
+        super().__init__(top_k, fallback, graph, guide, max_user_items)
         self.layers = layers
-        self.top_k = top_k
         self.time = time
-        self.fallback = fallback
-        self.graph = graph
-        self.guide = guide
-        self.max_user_items = max_user_items
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Heat kernel."""

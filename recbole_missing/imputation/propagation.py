@@ -75,6 +75,21 @@ class GraphImputer(Imputer):
     graph_: sparse.csr_matrix
     operator_: sparse.csr_matrix
 
+    def __init__(
+        self,
+        top_k: int = 20,
+        fallback: str = "mean",
+        graph: str = "co_interaction",
+        guide: str | None = None,
+        max_user_items: int | None = None,
+    ) -> None:
+        """Store the settings."""
+        self.top_k = top_k
+        self.fallback = fallback
+        self.graph = graph
+        self.guide = guide
+        self.max_user_items = max_user_items
+
     def fit(
         self,
         interactions: sparse.spmatrix,
@@ -178,12 +193,8 @@ class FeatProp(GraphImputer):
         tolerance: float = 1e-6,
     ) -> None:
         """Store the settings."""
+        super().__init__(top_k, fallback, graph, guide, max_user_items)
         self.layers = layers
-        self.top_k = top_k
-        self.fallback = fallback
-        self.graph = graph
-        self.guide = guide
-        self.max_user_items = max_user_items
         self.tolerance = tolerance
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
@@ -233,22 +244,7 @@ class NeighMean(GraphImputer):
         top_k, graph, guide, fallback: as in :class:`GraphImputer`.
     """
 
-    layers = 1
-
-    def __init__(
-        self,
-        top_k: int = 20,
-        fallback: str = "mean",
-        graph: str = "co_interaction",
-        guide: str | None = None,
-        max_user_items: int | None = None,
-    ) -> None:
-        """Store the settings; one layer by definition."""
-        self.top_k = top_k
-        self.fallback = fallback
-        self.graph = graph
-        self.guide = guide
-        self.max_user_items = max_user_items
+    layers = 1  # by definition
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
         """Divide the binary adjacency, diagonal included, by ``top_k``."""

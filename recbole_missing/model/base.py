@@ -111,6 +111,11 @@ class MultimodalRecommender(GeneralRecommender):
             )
         return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
 
+    def complete_items(self, ids: Tensor) -> Tensor:
+        """Return the distinct ones among ``ids`` that truly have every modality, sorted."""
+        items = torch.unique(ids)
+        return items[self.observed[items].all(dim=1)]
+
     @staticmethod
     def gather(users: Tensor, items: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Rows of ``users`` for the first ids of the batch, of ``items`` for the others."""

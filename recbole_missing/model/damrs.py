@@ -74,7 +74,7 @@ class DAMRS(MultimodalRecommender):
         gap = score_gap(rows(users, user_ids), rows(items, item_ids), rows(side, item_ids))
         wbpr = weighted_bpr(triples, unit[:, batch[1]], unit[:, batch[2]])
         if self.contrast_items == "complete":
-            item_ids = batch[1][self.observed[batch[1]].all(dim=1)].unique()
+            item_ids = self.complete_items(batch[1])
         contrast = self._contrast(*(unit.index_select(1, i) for i in (item_ids, self.old_items)))
         return {"wbpr": wbpr, "kl": self.kl_weight * gap, **contrast}
 

@@ -277,7 +277,7 @@ class DGMRec(MultimodalRecommender):
 
     def _inter_modal(self, raw: Tensor, items: Tensor, users: Tensor) -> Tensor:
         """General parts across modalities: raw ones of complete items, propagated ones of users."""
-        complete = items[self.observed[items].all(dim=1)]
+        complete = self.complete_items(items)
         blocks = [(raw[:, :, 0].index_select(0, complete), pair) for pair in self.pairs]
         blocks += [(users[:, :, 0], pair) for pair in self.pairs if max(pair) < self.n_full]
         temperature = self.inter_modal_temperature

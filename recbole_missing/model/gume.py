@@ -164,8 +164,7 @@ class GUME(MultimodalRecommender):
         """Positives as they are, or the distinct ones that have every modality."""
         if self.contrast_items == "all":
             return positives
-        items = torch.unique(positives)
-        return items[self.observed[items].all(dim=1)]
+        return self.complete_items(positives)
 
     def _aligned(self, items: Tensor) -> Tensor:
         """Nodes that the alignment looks at; never a padding row, never a new item."""

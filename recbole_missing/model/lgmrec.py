@@ -59,7 +59,6 @@ class LGMRec(MultimodalRecommender):
         "contrast_items": Choice("all", "complete"),
         "evaluation_noise": Bool(),
     }
-    complete: Tensor
     candidates: Tensor
     inverse_degrees: Tensor
 
@@ -95,7 +94,7 @@ class LGMRec(MultimodalRecommender):
         positives, negatives = self._final(*self._rows(item_views, item_ids)).chunk(2)
         everyone = torch.arange(1, self.n_users, device=user_ids.device)
         if self.contrast_items == "complete":
-            positive_ids = positive_ids[self.complete[positive_ids]].unique()
+            positive_ids = self.complete_items(positive_ids)
         user_contrast = self._contrast(user_views[2], user_ids, everyone)
         item_contrast = self._contrast(item_views[2], positive_ids, self.candidates)
         return {
@@ -106,12 +105,11 @@ class LGMRec(MultimodalRecommender):
         }
 
     def _choose_contrasted(self) -> None:
-        """Note the complete items, and those in the denominators of the item contrast."""
-        complete, candidates = self.observed.all(dim=1), ~self.new_items
+        """Note the items in the denominators of the item contrast."""
+        candidates = ~self.new_items
         candidates[0] = False
         if self.contrast_items == "complete":
-            candidates &= complete
-        self.register_buffer("complete", complete, persistent=False)
+            candidates &= self.observed.all(dim=1)
         self.register_buffer("candidates", candidates.nonzero()[:, 0], persistent=False)
 
     def _views(self) -> tuple[Views, Views]:
