@@ -267,12 +267,9 @@ class GraphAutoEncoder(AutoEncoder):
         inductive: bool = False,
     ) -> None:
         """Store the settings."""
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.hidden_sizes = hidden_sizes
-        self.seed = seed
-        self.fallback = fallback
+        super().__init__(
+            epochs, batch_size, learning_rate, hidden_sizes, l1=0.0, seed=seed, fallback=fallback
+        )
         self.top_k = top_k
         self.inductive = inductive
 
@@ -312,9 +309,6 @@ class GraphAutoEncoder(AutoEncoder):
     def graph(self, items: Tensor) -> ItemGraph:
         """Graph of some items, numbered in the order given."""
         return ItemGraph(self.interactions_, items.numpy(), self.top_k)
-
-    def _l1(self, sizes: Sequence[int]) -> float:
-        return 0.0
 
 
 class Alone:
