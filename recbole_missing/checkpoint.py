@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -136,17 +137,24 @@ def config_state(config: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _OF_THIS_PROCESS}
 
 
-def rebuild_config(state: Mapping[str, Any]) -> Config:
-    """Config of a saved run on this machine; the command line of this process plays no part."""
+@contextmanager
+def no_command_line() -> Iterator[None]:
+    """Hide this process's command line, which RecBole's ``Config`` would take settings from."""
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
-        # What RecBole derives other settings from, or refuses its own default of (SASRec).
-        derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
-        needed = {key: state[key] for key in derives if key in state}
-        needed["train_neg_sample_args"] = None
-        config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
+        yield
     finally:
         sys.argv = argv
+
+
+def rebuild_config(state: Mapping[str, Any]) -> Config:
+    """Config of a saved run on this machine; the command line of this process plays no part."""
+    # What RecBole derives other settings from, or refuses its own default of (SASRec).
+    derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
+    needed = {key: state[key] for key in derives if key in state}
+    needed["train_neg_sample_args"] = None
+    with no_command_line():
+        config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
     config.final_config_dict.update(state)
     config.external_config_dict.update(state)
     return config

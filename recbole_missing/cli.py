@@ -1,4 +1,4 @@
-"""The command line: ``recbole-missing run | import | impute | export | doctor``."""
+"""The command line: ``recbole-missing run | import | impute | export | benchmark | ...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.commands import export, impute
+from recbole_missing.commands import benchmark, export, impute, recommend, retrieve
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _import_arguments(commands.add_parser("import", help="turn another project's files into ours"))
     impute.arguments(commands.add_parser("impute", help="complete feature files, compare methods"))
     export.arguments(commands.add_parser("export", help="write a data set in another's layout"))
+    benchmark.arguments(commands.add_parser("benchmark", help="run the experiments of a YAML file"))
+    recommend.arguments(commands.add_parser("recommend", help="the best items of any user"))
+    retrieve.arguments(commands.add_parser("retrieve", help="find hidden features by made-up ones"))
     _doctor_arguments(commands.add_parser("doctor", help="check this machine, list every method"))
     known, rest = parser.parse_known_args(arguments)
     if known.command == "run":
@@ -122,6 +125,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "import": _import,
     "impute": impute.execute,
     "export": export.execute,
+    "benchmark": benchmark.execute,
+    "recommend": recommend.execute,
+    "retrieve": retrieve.execute,
     "doctor": _doctor,
 }
 

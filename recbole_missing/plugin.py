@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from logging import getLogger
 from types import FunctionType
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import recbole.data.dataset
 import recbole.data.utils
 import recbole.quick_start.quick_start
+import recbole.trainer.trainer
 import recbole.utils.utils
 from recbole.config import Config
 from recbole.trainer import Trainer
@@ -196,6 +198,25 @@ def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any
     if isinstance(dataset, MultimodalDataset):
         return adapt_samplers(config, built_datasets, samplers)
     return samplers
+
+
+@contextmanager
+def without_tensorboard() -> Iterator[None]:
+    """Keep the trainers of this process from opening a folder of TensorBoard each."""
+    opened = recbole.trainer.trainer.get_tensorboard
+    recbole.trainer.trainer.get_tensorboard = lambda logger: _NoTensorBoard()
+    try:
+        yield
+    finally:
+        recbole.trainer.trainer.get_tensorboard = opened
+
+
+class _NoTensorBoard:
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+        """Drop it."""
+
+    def add_hparams(self, *args: Any, **kwargs: Any) -> None:
+        """Drop them."""
 
 
 # ----------------------------------------------------------------------------------- processes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
@@ -34,14 +35,62 @@ def run_recbole_missing(
     Raises:
         ValueError: before training, for bad settings or bad data.
     """
-    # 1. configuration, 2. seed and log
+    # 1. configuration, 2. log
     config = Config(model, dataset, config_file_list, config_dict)
-    init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
+    getLogger().info(sys.argv)
+    getLogger().info(config)
+    outcome = train(config, saved)
+    getLogger().info("The running environment of this training is as follows:")
+    getLogger().info("\n" + get_environment(config).draw())
+    getLogger().info(f"best valid: {outcome.trainer.best_valid_result}")
+    # 8. test
+    result = outcome.test()
+    return {
+        "best_valid_score": outcome.trainer.best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": outcome.trainer.best_valid_result,
+        "test_result": result,
+        "test_result_by_group": outcome.trainer.group_results,
+        "checkpoint": outcome.trainer.saved_model_file if saved else None,
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after training, and all that it takes to test it.
+
+    Args:
+        config: RecBole's.
+        train_data, test_data: RecBole's dataloaders; ``train_data._dataset`` is the training split.
+        trainer: RecBole's, fitted; holds the model.
+        saved: whether the checkpoint of the best validation epoch was kept.
+    """
+
+    config: Any
+    train_data: Any
+    test_data: Any
+    trainer: Any
+    saved: bool
+
+    def test(self) -> Any:
+        """Metric -> value on the test split, of the best validation epoch if it was kept."""
+        return self.trainer.evaluate(
+            self.test_data,
+            load_best_model=self.saved,
+            show_progress=self.config["show_progress"],
+        )
+
+
+def train(config: Any, saved: bool = True) -> Trained:
+    """Do everything between configuration and test; the test split is not looked at.
+
+    Raises:
+        ValueError: before training, for bad data.
+    """
     logger = getLogger()
-    logger.info(sys.argv)
-    logger.info(config)
-    # 3. data set, 4. splits, mask and imputation
+    # 3. seed and data set, 4. splits, mask and imputation
+    init_seed(config["seed"], config["reproducibility"])
     data = create_dataset(config)
     logger.info(data)
     train_data, valid_data, test_data = data_preparation(config, data)
@@ -51,20 +100,5 @@ def run_recbole_missing(
     logger.info(network)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     # 7. training
-    show_progress = config["show_progress"]
-    best_score, best_result = trainer.fit(
-        train_data, valid_data, saved=saved, show_progress=show_progress
-    )
-    logger.info("The running environment of this training is as follows:")
-    logger.info("\n" + get_environment(config).draw())
-    logger.info(f"best valid: {best_result}")
-    # 8. test
-    result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
-    return {
-        "best_valid_score": best_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_result,
-        "test_result": result,
-        "test_result_by_group": trainer.group_results,
-        "checkpoint": trainer.saved_model_file if saved else None,
-    }
+    trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
+    return Trained(config, train_data, test_data, trainer, saved)

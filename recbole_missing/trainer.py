@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ class PluginTrainer(Trainer):
 
     Attributes:
         group_results: group name -> metrics of the last test, users with a test item in the group.
+        history: one entry an epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum over
+            the batches) and, where it was validated, ``valid`` (metric -> value).
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -35,6 +38,7 @@ class PluginTrainer(Trainer):
         self.saved_model_file = str(path.with_name(name))
         self.eval_collector = GroupCollector(config)
         self.group_results: dict[str, dict[str, float]] = {}
+        self.history: list[dict[str, Any]] = []
         self._validating = False
         self._valid_result: Any = None  # of the latest validation
         self._shuffle: torch.Generator | None = None  # decides the order of the batches
@@ -100,12 +104,29 @@ class PluginTrainer(Trainer):
         self._load_training(state)
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
 
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> Any:
+        start = perf_counter()
+        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        entry = {"epoch": epoch_idx, "seconds": perf_counter() - start, "loss": self._terms(loss)}
+        self.history.append(entry)
+        return loss
+
+    def _terms(self, loss: Any) -> dict[str, float]:
+        """Loss of an epoch by term; RecBole's own models name none."""
+        parts = loss if isinstance(loss, tuple) else (loss,)
+        names = ["loss"] if len(parts) == 1 else [f"loss{number}" for number in range(len(parts))]
+        return {name: float(part) for name, part in zip(names, parts)}
+
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         self._validating = True
         try:
             score, self._valid_result = super()._valid_epoch(valid_data, show_progress)
         finally:
             self._validating = False
+        if self.history:
+            self.history[-1]["valid"] = dict(self._valid_result)
         return score, self._valid_result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
@@ -223,6 +244,9 @@ class MultimodalTrainer(PluginTrainer):
                 f"{self.config['model']}: every loss term must be finite, got {terms}; "
                 "lower learning_rate, or look for extreme values in the features."
             )
+
+    def _terms(self, loss: Any) -> dict[str, float]:
+        return {name: total.item() for name, total in self._term_sums.items()}
 
     def _generate_train_loss_output(
         self, epoch_idx: int, s_time: float, e_time: float, losses: Any

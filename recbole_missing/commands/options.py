@@ -67,12 +67,13 @@ def imputation_settings(methods: Sequence[str], words: Sequence[str]) -> dict[st
     for key, text in chosen.items():
         if key not in keys:
             raise ValueError(f"--set: {settings.unknown('setting', key, keys)}")
-        values[_PREFIX + key] = _value(text)
+        values[_PREFIX + key] = value(text)
     settings.check("--set", values, {_PREFIX + key: declared[_PREFIX + key] for key in chosen})
     return values
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
+    """Read a Python literal; anything else is text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

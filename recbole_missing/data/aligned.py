@@ -128,14 +128,17 @@ class Source(ABC):
             raise ValueError(f"{name}: {counts}; drop it from `modalities`.")
         logging.getLogger().info(f"{name}: {counts}.")
 
-    def features(self, observed: np.ndarray) -> np.ndarray:
+    def features(self, observed: np.ndarray, reveal: bool = False) -> np.ndarray:
         """Encode the observed items as if the others did not exist.
 
         Args:
             observed: bool ``(n_items,)``, a subset of ``present`` that is not empty.
+            reveal: also give the other items that have it, in the space of the observed ones: the
+                truth that an evaluation compares with. Never for training.
 
         Returns:
-            Float32 ``(n_items, dim)``; rows outside ``observed`` are zero and had no influence.
+            Float32 ``(n_items, dim)``; rows outside ``observed`` had no influence on the others
+            and are zero unless they are revealed.
 
         Raises:
             ValueError: if ``observed`` is not such a mask.
@@ -152,14 +155,19 @@ class Source(ABC):
                 f"{(observed & ~self.present).sum():,} of them without it; hide fewer items."
             )
         items = np.flatnonzero(observed)
-        encoded = self._encode(items)
+        others = np.flatnonzero(self.present & ~observed & reveal)
+        encoded = self._encode(items, others)
         features = np.zeros((len(observed), encoded.shape[1]), dtype=np.float32)
-        features[items] = encoded
+        features[np.concatenate([items, others])] = encoded
         return features
 
     @abstractmethod
-    def _encode(self, items: np.ndarray) -> np.ndarray:
-        """Return float32 ``(len(items), dim)``, computed from these items alone."""
+    def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Encode ``items``, then ``others``, having learnt from ``items`` alone.
+
+        Returns:
+            Float32 ``(len(items) + len(others), dim)``.
+        """
 
 
 class Matrix(Source):
@@ -191,14 +199,17 @@ class Matrix(Source):
         super().__init__(name, present)
         self._warn_if_imputed(np.flatnonzero(present))
 
-    def _encode(self, items: np.ndarray) -> np.ndarray:
+    def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return self._numbers(np.concatenate([items, others]))
+
+    def _numbers(self, items: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows float32 becomes inf, which _holes refuses
             return self._matrix[self._rows[items]].astype(np.float32)
 
     def _blocks(self, items: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, len(items), _CHUNK):
             block = items[start : start + _CHUNK]
-            yield block, self._encode(block)
+            yield block, self._numbers(block)
 
     def _holes(self, items: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
         """Items whose row is NaN throughout; any other number that is not finite is an error."""
@@ -252,7 +263,8 @@ class Cells(Source):
         name: the modality.
         cells: one row of cells for each line of the table.
         rows: int ``(n_items,)``, the row of each item or -1.
-        encode: turns the cells of some items into float32 ``(n, dim)``.
+        encode: turns the cells of some items, then of others that it must not learn from, into
+            float32 ``(n, dim)``.
     """
 
     def __init__(
@@ -260,7 +272,7 @@ class Cells(Source):
         name: str,
         cells: Sequence[Sequence[str]],
         rows: np.ndarray,
-        encode: Callable[[list[Sequence[str]]], np.ndarray],
+        encode: Callable[[list[Sequence[str]], list[Sequence[str]]], np.ndarray],
     ) -> None:
         """Store the arguments and see which items have a word."""
         self._cells, self._rows, self._fit = cells, rows, encode
@@ -268,5 +280,6 @@ class Cells(Source):
         present[present] = [any(cell.strip() for cell in cells[row]) for row in rows[present]]
         super().__init__(name, present)
 
-    def _encode(self, items: np.ndarray) -> np.ndarray:
-        return self._fit([self._cells[row] for row in self._rows[items]])
+    def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
+        cells, shown = ([self._cells[row] for row in self._rows[ids]] for ids in (items, others))
+        return self._fit(cells, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data import missing, sources
+from recbole_missing.data.aligned import Source
 from recbole_missing.data.edges import read_edges
 from recbole_missing.data.modality import Modalities, Modality
 from recbole_missing.imputation import IMPUTERS, impute
@@ -78,6 +80,30 @@ class MultimodalDataset(Dataset):
             groups.update(warm=~self.new_items & real, new=self.new_items)
         return {name: items for name, items in groups.items() if items.any()}
 
+    def true_features(self) -> Modalities:
+        """Read the modalities again with nothing hidden, for an evaluation; training never does.
+
+        Encoders learn from the observed items alone, as those of ``modalities`` did: an observed
+        row is what it was there, bit for bit, and a hidden one lies in the same space.
+
+        Returns:
+            Modalities whose ``observed`` says who truly has what, zeros elsewhere.
+
+        Raises:
+            ValueError: if there are no modalities.
+        """
+        if self.modalities is None:
+            raise ValueError(
+                f"data set {self.dataset_name!r}: must have modalities, got none; list them in "
+                "`modalities`."
+            )
+        found = []
+        for source in self._sources(list(self.modalities)):
+            observed = self.modalities[source.name].observed.numpy()
+            features = torch.from_numpy(source.features(observed, reveal=True))
+            found.append(Modality(source.name, features, torch.from_numpy(source.present)))
+        return Modalities(found)
+
     def _draw(self, train: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(train.inter_feat[self.iid_field].numpy(), minlength=self.item_num)
         tokens = self.field2id_token[self.iid_field]
@@ -120,25 +146,16 @@ class MultimodalDataset(Dataset):
     def _read(
         self, names: list[str], hidden: np.ndarray, new: np.ndarray, train: Any
     ) -> Modalities:
-        catalogue = sources.Catalogue(
-            self.dataset_name,
-            Path(self.dataset_path),
-            self.field2id_token[self.iid_field],
-            self.iid_field,
-            self.config["field_separator"],
-            self.config["seq_separator"],
-        )
         found = []
-        for column, name in enumerate(names):
-            source = sources.open_source(name, self.config, catalogue)
+        for column, source in enumerate(self._sources(names)):
             observed = source.present & ~hidden[:, column]
             if not observed.any():
                 raise ValueError(
-                    f"modality {name!r}: must be observed for at least one item, got 0 of "
+                    f"modality {source.name!r}: must be observed for at least one item, got 0 of "
                     f"{self.item_num - 1}; lower missing_ratio or drop it from `modalities`."
                 )
             features = torch.from_numpy(source.features(observed))
-            found.append(Modality(name, features, torch.from_numpy(observed)))
+            found.append(Modality(source.name, features, torch.from_numpy(observed)))
             self._report(source.present, observed, found[-1])
         return impute(
             Modalities(found),
@@ -148,6 +165,19 @@ class MultimodalDataset(Dataset):
             edges=self._edges(),
             cache_folder=self._cache_folder(),
         )
+
+    def _sources(self, names: list[str]) -> Iterator[Source]:
+        """Open the modalities one by one."""
+        catalogue = sources.Catalogue(
+            self.dataset_name,
+            Path(self.dataset_path),
+            self.field2id_token[self.iid_field],
+            self.iid_field,
+            self.config["field_separator"],
+            self.config["seq_separator"],
+        )
+        for name in names:
+            yield sources.open_source(name, self.config, catalogue)
 
     def _edges(self) -> sparse.csr_matrix | None:
         file = self.config["imputation_edges_file"]

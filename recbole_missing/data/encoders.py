@@ -1,4 +1,4 @@
-"""Words of items -> numbers. Each function sees only the rows that it is fitted on.
+"""Words of items -> numbers. Each function learns only from the rows that it is fitted on.
 
 No file is read here and no item is aligned here.
 """
@@ -16,7 +16,7 @@ from sklearn.utils.extmath import randomized_svd
 Rows = Sequence[Sequence[str]]
 
 
-def encode_text(who: str, texts: Sequence[str], dim: int) -> np.ndarray:
+def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] = ()) -> np.ndarray:
     """TF-IDF followed by a truncated SVD; the same texts always give the same matrix.
 
     A text without any word (only punctuation) gets a zero vector, and a log line counts it. A
@@ -26,9 +26,11 @@ def encode_text(who: str, texts: Sequence[str], dim: int) -> np.ndarray:
         who: first word of messages.
         texts: the texts to fit and to encode.
         dim: the wanted number of features; a log line tells if the data allow fewer.
+        others: texts to encode in the space of ``texts``, which they do not influence; words that
+            no text holds count as absent.
 
     Returns:
-        Float32 ``(len(texts), at most dim)``.
+        Float32 ``(len(texts) + len(others), at most dim)``; rows of ``texts`` first.
 
     Raises:
         ValueError: if no text holds a word.
@@ -47,6 +49,7 @@ def encode_text(who: str, texts: Sequence[str], dim: int) -> np.ndarray:
             f"{who}: {wordless:,} of {len(texts):,} observed texts hold no word; they stay "
             "observed with a zero vector."
         )
+    shown = vectorizer.transform(others) if len(others) else weights[:0]
     allowed = min(dim, *weights.shape)
     if allowed < dim:
         logging.getLogger().warning(
@@ -54,12 +57,14 @@ def encode_text(who: str, texts: Sequence[str], dim: int) -> np.ndarray:
             f"{weights.shape[1]:,} words allow {allowed} features; {allowed} are used."
         )
     if allowed == weights.shape[1]:
-        return weights.toarray().astype(np.float32)
-    left, scales, _ = randomized_svd(weights, n_components=allowed, random_state=0)
-    return (left * scales).astype(np.float32)
+        return np.concatenate([weights.toarray(), shown.toarray()]).astype(np.float32)
+    left, scales, right = randomized_svd(weights, n_components=allowed, random_state=0)
+    return np.concatenate([left * scales, shown @ right.T]).astype(np.float32)
 
 
-def encode_tags(who: str, columns: Sequence[str], rows: Rows, separator: str) -> np.ndarray:
+def encode_tags(
+    who: str, columns: Sequence[str], rows: Rows, separator: str, others: Rows = ()
+) -> np.ndarray:
     """Multi-hot vectors of the words in ``rows``; a word in two columns is two features.
 
     Args:
@@ -67,27 +72,34 @@ def encode_tags(who: str, columns: Sequence[str], rows: Rows, separator: str) ->
         columns: names of the columns.
         rows: one row of cells per item, a cell per column.
         separator: what stands between two words of a cell.
+        others: rows to encode by the words of ``rows`` alone.
 
     Returns:
-        Float32 zeros and ones ``(len(rows), n_words)``, columns and words in sorted order.
+        Float32 zeros and ones ``(len(rows) + len(others), n_words)``, rows of ``rows`` first,
+        columns and words in sorted order.
 
     Raises:
         ValueError: if no cell holds a word.
     """
-    words = [
-        {
-            f"{column}:{word}"
-            for column, cell in zip(columns, row)
-            for word in split(cell, separator)
-        }
-        for row in rows
-    ]
+    words, shown = (
+        [
+            {
+                f"{column}:{word}"
+                for column, cell in zip(columns, row)
+                for word in split(cell, separator)
+            }
+            for row in part
+        ]
+        for part in (rows, others)
+    )
     if not any(words):
         raise ValueError(
             f"{who}: the columns must hold words, got none in {len(rows):,} observed items; "
             "choose other columns."
         )
-    return MultiLabelBinarizer().fit_transform(words).astype(np.float32)
+    known = set().union(*words)
+    shown = [row & known for row in shown]
+    return MultiLabelBinarizer().fit(words).transform([*words, *shown]).astype(np.float32)
 
 
 def split(cell: str, separator: str) -> list[str]:

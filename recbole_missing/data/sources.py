@@ -22,7 +22,7 @@ from recbole_missing.data.aligned import (
     rows_by_token,
     rows_in_order,
 )
-from recbole_missing.data.encoders import encode_tags, encode_text, split
+from recbole_missing.data.encoders import Rows, encode_tags, encode_text, split
 from recbole_missing.data.files import (
     read_columns,
     read_folder,
@@ -227,14 +227,16 @@ def _open_columns(request: _Request) -> Source:
     if values["encoder"] == "vector":
         return _open_vectors(request, path, request.catalogue.item_field, columns)
     cells, rows = _cells_by_token(request, path, request.catalogue.item_field, columns)
-    if values["encoder"] == "tags":
-        return Cells(
-            name, cells, rows, lambda chosen: encode_tags(name, columns, chosen, separator)
-        )
     dim = values["dim"] or _DEFAULT_DIM
-    return Cells(
-        name, cells, rows, lambda chosen: encode_text(name, [" ".join(row) for row in chosen], dim)
-    )
+
+    def tags(fitted: Rows, others: Rows) -> np.ndarray:
+        return encode_tags(name, columns, fitted, separator, others)
+
+    def text(fitted: Rows, others: Rows) -> np.ndarray:
+        texts, shown = ([" ".join(row) for row in part] for part in (fitted, others))
+        return encode_text(name, texts, dim, shown)
+
+    return Cells(name, cells, rows, tags if values["encoder"] == "tags" else text)
 
 
 def _open_preload_weight(request: _Request) -> Source:

@@ -6,7 +6,7 @@ such an item leave its average.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,11 +20,18 @@ class GroupCollector(Collector):
     """RecBole's collector that also keeps the hits of each group of items.
 
     Only metrics that RecBole computes from the top-k list are reported by group.
+
+    Attributes:
+        on_ranking: called with every batch of a full ranking: user ids ``(users,)``, their top
+            items and the scores of these, ``(users, k)``, whether each is a hit, ``(users, k)``,
+            and how many hits were possible, ``(users,)``. None: nobody listens.
     """
 
     def __init__(self, config: Any) -> None:
         """Start without groups."""
         super().__init__(config)
+        self.on_ranking: Callable[..., None] | None = None
+        self._user_field = config["USER_ID_FIELD"]
         self._groups: dict[str, Tensor] = {}
         self._hits: dict[str, list[Tensor]] = {}
 
@@ -38,13 +45,16 @@ class GroupCollector(Collector):
     ) -> None:
         """Collect one batch: scores ``(users, n_items)`` and the positive pairs."""
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
-        if not self._groups:
+        if not (self._groups or self.on_ranking):
             return
         n_users = scores_tensor.shape[0]
         positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)
-        ranked = scores_tensor.topk(max(self.topk), dim=1).indices
+        scores, ranked = scores_tensor.topk(max(self.topk), dim=1)
         pairs = torch.stack([positive_u, positive_i])
         hit = _contained(ranked, pairs, scores_tensor.shape[1])
+        if self.on_ranking is not None and len(interaction) == n_users:  # one row a user
+            possible = torch.bincount(positive_u, minlength=n_users)
+            self.on_ranking(interaction[self._user_field], ranked, scores, hit, possible)
         for name, items in self._groups.items():
             members = positive_u[items[positive_i]]
             count = torch.bincount(members, minlength=n_users)[:, None]

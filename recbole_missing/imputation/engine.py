@@ -6,17 +6,15 @@ A block is a pure function of what all blocks share and of its own task, so both
 from __future__ import annotations
 
 import importlib
-import os
 import pickle
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from recbole_missing import environment
 
 
 class Serial:
@@ -118,27 +116,10 @@ class Ray:
             if self.address:
                 ray.init(address=self.address)
             else:
-                with _workers_environment():
+                with environment.of_workers(threads=1):
                     ray.init(address="local", num_cpus=self.num_cpus, include_dashboard=False)
             self._started = True
         return ray
-
-
-@contextmanager
-def _workers_environment() -> Iterator[None]:
-    """What a local Ray's processes inherit: the modules of this one, and one thread each."""
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    inherited = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in inherited}
-    os.environ.update(inherited)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _alone(function: Callable[..., Any], task: Any, *shared: Any) -> bytes:

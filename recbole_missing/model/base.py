@@ -91,6 +91,14 @@ class MultimodalRecommender(GeneralRecommender):
         """
         return ()
 
+    def completed_features(self) -> dict[str, Tensor]:
+        """Features ``(n_items, dim)`` of each modality with a value for whoever lacks it.
+
+        Here: what imputation made. A model that makes features of its own returns these. Rows of
+        items that truly have the modality are the model's too, trained ones perhaps, and no truth.
+        """
+        return {name: modality.features for name, modality in self.modalities.items()}
+
     # ----------------------------------------------------------------------- what models share
 
     def user_item_matrix(self, dataset: Any) -> SparseMatrix:

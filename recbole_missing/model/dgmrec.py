@@ -28,16 +28,17 @@ from torch import Tensor, nn
 
 from recbole_missing import graph
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.club import ClubEstimator
 from recbole_missing.nn.layers import perturb, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 from recbole_missing.settings import Bool, Choice, Float, Int
 
-CLUB_HIDDEN, CLUB_STEPS, CLUB_ROWS = 32, 5, 2048
+CLUB_STEPS, CLUB_ROWS = 5, 2048
 EPOCHS_PER_REFRESH, ID_REG_WEIGHT = 5, 1e-5
 
 
-def _two_layers(n_in: int, hidden: int, n_out: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(n_in, hidden), activation, nn.Linear(hidden, n_out))
+def _two_layers(n_in: int, size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_in, size), nn.Tanh(), nn.Linear(size, size))
 
 
 class ModalityNetwork(nn.Module):
@@ -49,33 +50,8 @@ class ModalityNetwork(nn.Module):
         self.encoder = nn.Linear(dim, 2 * size)  # proj_m and spec_m in one product
         self.gate = nn.Linear(size, size, bias=False)
         self.decoder = nn.Linear(2 * size, dim)
-        self.generator = _two_layers(size, size, size, nn.Tanh())
-        self.translator = _two_layers(n_others * size, size, size, nn.Tanh()) if n_others else None
-
-
-class ClubEstimator(nn.Module):
-    """Gaussian q(general | specific) for parts ``(rows, 2, d)``; CLUB, Cheng et al., ICML 2020."""
-
-    def __init__(self, size: int) -> None:
-        """Create both networks, with torch's default initialisation."""
-        super().__init__()
-        self.mean = _two_layers(size, CLUB_HIDDEN, size, nn.ReLU())
-        self.log_variance = _two_layers(size, CLUB_HIDDEN, size, nn.ReLU())
-
-    def bound(self, parts: Tensor) -> Tensor:
-        """Half the bound, mean over rows: distance to another row's general part minus own."""
-        general, specific = parts.unbind(dim=1)
-        other = general.index_select(0, torch.randperm(len(general), device=general.device))
-        mean, log_variance = self.mean(specific), torch.tanh(self.log_variance(specific))
-        gap = (mean - other).square() - (mean - general).square()
-        return 0.5 * (gap / log_variance.exp()).sum(dim=1).mean()
-
-    def negative_log_likelihood(self, parts: Tensor) -> Tensor:
-        """What the estimator itself minimises, mean over rows, constants left out."""
-        general, specific = parts.unbind(dim=1)
-        mean, log_variance = self.mean(specific), torch.tanh(self.log_variance(specific))
-        error = (mean - general).square() / log_variance.exp()
-        return (error + log_variance).sum(dim=1).mean()
+        self.generator = _two_layers(size, size)
+        self.translator = _two_layers(n_others * size, size) if n_others else None
 
 
 class DGMRec(MultimodalRecommender):
@@ -154,25 +130,40 @@ class DGMRec(MultimodalRecommender):
             sample = torch.randperm(self.n_items - 1, device=raw.device)[:CLUB_ROWS] + 1
             judged = zip(self.clubs.values(), raw[sample].unbind(dim=1))
             minimise(sum(club.negative_log_likelihood(parts) for club, parts in judged))
-        self._generate(raw, self.training_graphs, ~self.new_items)
+        old = ~self.new_items
+        chosen = self.generated & old[:, None]
+        self._generate(self._invented(raw, self.training_graphs), chosen, self.features)
         scored = [self.inference_graphs] if self.score_on_refreshed_graph else []
-        self._refresh(~self.new_items, self.training_graphs, *scored)
+        self._refresh(old, self.training_graphs, *scored)
 
     @torch.no_grad()
     def on_validation_start(self) -> None:
         """Generate the features of new items and refresh their rows of the inference graphs."""
         if self.new_items.any():
-            self._generate(self._raw_parts(), self.inference_graphs, self.new_items)
+            parts = self._invented(self._raw_parts(), self.inference_graphs)
+            self._generate(parts, self.generated & self.new_items[:, None], self.features)
             if self.refresh_inference_graph:
                 self._refresh(self.new_items, self.inference_graphs)
 
     @torch.no_grad()
-    def _generate(self, raw: Tensor, graphs: nn.ModuleDict, items: Tensor) -> None:
-        """Overwrite features of ``items`` (bool ``(n_items,)``) with decoded invented parts."""
-        parts = self._propagate(self._invent(raw[:, :, 0], self._gates()), graphs)
+    def completed_features(self) -> dict[str, Tensor]:
+        """The feature tables as trained, but for missing rows that no epoch generates.
+
+        Those (of items lacking everything, in the release) are invented here as the others are:
+        the general part translated from imputed rows, the specific part from the users' taste,
+        both decoded, without noise. Scores work with the imputed and drifted row instead.
+        """
+        tables = {name: table.detach().clone() for name, table in self.features.items()}
+        parts = self._invented(self._raw_parts(), self.inference_graphs)
+        self._generate(parts, ~(self.observed | self.generated), tables, noise=torch.clone)
+        return {name: F.pad(table, (0, 0, 1, 0)) for name, table in tables.items()}
+
+    @torch.no_grad()
+    def _generate(self, parts: Tensor, chosen: Tensor, tables: Any, noise: Any = perturb) -> None:
+        """Overwrite ``chosen`` features (bool ``(n_items, M)``) with decoded ``parts``."""
         for j, (name, network) in enumerate(self.networks.items()):
-            rows = (self.generated[:, j] & items).nonzero()[:, 0]
-            self.features[name][rows - 1] = network.decoder(perturb(parts[rows, j].flatten(1)))
+            rows = chosen[1:, j].nonzero()[:, 0]  # tables have no padding row
+            tables[name][rows] = network.decoder(noise(parts[rows + 1, j].flatten(1)))
 
     def _refresh(self, items: Tensor, *chosen: nn.ModuleDict) -> None:
         """Blend rows of ``items`` with graphs of the current features, every fifth epoch."""
@@ -264,6 +255,11 @@ class DGMRec(MultimodalRecommender):
             own = network.translator(noise(others)) if network.translator else general[:, j]
             made.append(torch.stack([own, network.generator(noise(gates[:, j]))], dim=1))
         return torch.stack(made, dim=1)
+
+    @torch.no_grad()
+    def _invented(self, raw: Tensor, graphs: nn.ModuleDict) -> Tensor:
+        """Item parts invented from raw ones and gates, propagated."""
+        return self._propagate(self._invent(raw[:, :, 0], self._gates()), graphs)
 
     def _user_item_contrasts(self, ids: list[Tensor], parts: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Intra-modal term (user against positive item) and alignment (collaborative, general)."""

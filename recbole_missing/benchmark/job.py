@@ -1,0 +1,260 @@
+"""One run of a benchmark: its settings, its identity, and the line that it leaves in the store."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import recbole
+import torch
+from recbole.config import Config
+
+from recbole_missing import checkpoint, environment, plugin
+from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
+from recbole_missing.data.dataset import fingerprint
+from recbole_missing.evaluation import retrieval
+from recbole_missing.evaluation.users import UserResults, write_rows
+from recbole_missing.quick_start import Trained, train
+
+KEEP = ("users", "lists", "checkpoint")
+"""What a run can leave beside its line: metrics of single users, their lists, the model."""
+
+Line = dict[str, Any]
+
+# Settings that do not decide what a run computes.
+_ELSEWHERE = frozenset({
+    "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "device",
+    "eval_batch_size", "eval_users", "gpu_id", "imputation_cache", "ip", "local_rank", "log_wandb",
+    "nproc", "offset", "port", "save_dataloaders", "save_dataset", "show_progress", "single_spec",
+    "state", "use_gpu", "wandb_project", "worker", "world_size",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run before it is run; it travels between processes.
+
+    Args:
+        benchmark, title: of the benchmark file.
+        point: axis -> value.
+        settings: what goes over the data set's YAML.
+        files: YAML files that are read before.
+        stage: ``test``, or ``search`` for a trial: the test split is not looked at.
+        measures: names of :data:`.plan.MEASURES`.
+        keep: names of :data:`KEEP`.
+        folder: where kept files go.
+        search: what a search chose for this run, and among how many trials, or None.
+        trial: of a search: the settings that are tried.
+    """
+
+    benchmark: str
+    title: str
+    point: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    files: Sequence[str] = ()
+    stage: str = "test"
+    measures: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    folder: Path = Path("kept")
+    search: Mapping[str, Any] | None = None
+    trial: Mapping[str, Any] | None = None
+
+    def config(self) -> Any:
+        """RecBole's config of this run.
+
+        Raises:
+            ValueError: for settings that are refused.
+        """
+        quiet = {"show_progress": False, "state": "WARNING"}
+        with checkpoint.no_command_line():
+            return Config(
+                model_of(self.point["model"]),
+                self.point["dataset"],
+                list(self.files) or None,
+                {**quiet, **self.settings},
+            )
+
+    def identified(self) -> Identified:
+        """The job with the hash of everything that decides its result.
+
+        Raises:
+            ValueError: for settings that are refused, or a data set that is absent.
+        """
+        config = self.config()
+        plugin.check_interaction_files(config)
+        config["data_fingerprint"] = fingerprint(config)
+        settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in _ELSEWHERE}
+        settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
+        whole = json.dumps([settings, self.stage, list(self.measures)], sort_keys=True)
+        digest = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
+        return Identified(self, digest, settings)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A job, its ``run`` (hash) and its whole ``config``, plain values by name."""
+
+    job: Job
+    run: str
+    config: Mapping[str, Any] = field(repr=False)
+
+    def execute(self) -> Line:
+        """Run, and return the line for the store; whatever goes wrong is in it."""
+        started, start = datetime.now(timezone.utc), perf_counter()
+        restart_peak_memory()
+        try:
+            found, device = self._measured(), None
+            device = found.pop("device")
+            status, error = "done", None
+        except Exception as failure:
+            found, device, status, error = {}, None, "failed", _explained(failure)
+        cost = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(perf_counter() - start, 2),
+            "epoch_seconds": _mean([entry.pop("seconds") for entry in found.get("epochs", ())]),
+            **peak_memory(),
+            "device": device,
+            "threads": torch.get_num_threads(),
+        }
+        return self.line(status, error, found, cost)
+
+    def line(
+        self, status: str, error: str | None, found: Mapping[str, Any], cost: Mapping[str, Any]
+    ) -> Line:
+        """Put a line together."""
+        empty = dict.fromkeys(
+            ("mask", "epochs", "best_epoch", "valid", "test", "groups", "retrieval", "kept")
+        )
+        job = self.job
+        return {
+            "run": self.run,
+            "benchmark": job.benchmark,
+            "title": job.title,
+            "stage": job.stage,
+            "point": dict(job.point),
+            "status": status,
+            "error": error,
+            "search": job.search,
+            "trial": job.trial,
+            "config": dict(self.config),
+            **{**empty, **found},
+            "versions": environment.versions(),
+            "cost": dict(cost),
+        }
+
+    def adopted(self, line: Mapping[str, Any]) -> Line:
+        """The line of another benchmark that ran this very run, under this benchmark's name."""
+        job = self.job
+        own = {"benchmark": job.benchmark, "title": job.title, "point": dict(job.point)}
+        return {**line, **own, "search": job.search, "trial": job.trial}
+
+    def is_answered_by(self, line: Mapping[str, Any]) -> bool:
+        """Whether a finished line has all that this job asks for, kept files included."""
+        kept = line.get("kept") or {}
+        return line["status"] == "done" and all(
+            name in kept and (self.job.folder.parent / kept[name]).is_file()
+            for name in self.job.keep
+        )
+
+    def _measured(self) -> dict[str, Any]:
+        job = self.job
+        config = job.config()
+        with plugin.without_tensorboard():
+            trained = train(config)
+        trainer = trained.trainer
+        try:
+            found = {
+                "device": str(config["device"]),
+                "mask": mask_of(trained.train_data._dataset),
+                "epochs": [_rounded(entry) for entry in trainer.history],
+                "best_epoch": _best_epoch(trainer.history, config),
+                "valid": dict(trainer.best_valid_result or {}),
+            }
+            if job.stage == "test":
+                found.update(self._tested(trained))
+        finally:
+            Path(trainer.saved_model_file).unlink(missing_ok=True)
+        return found
+
+    def _tested(self, trained: Trained) -> dict[str, Any]:
+        job, trainer = self.job, trained.trainer
+        users = UserResults()
+        listening = {"users", "lists"} & set(job.keep)
+        trainer.eval_collector.on_ranking = users if listening else None
+        found = {"test": dict(trained.test()), "groups": trainer.group_results}
+        if "retrieval" in job.measures and hasattr(trainer.model, "completed_features"):
+            found["retrieval"] = retrieval.evaluate(trainer.model, trained.train_data._dataset)
+        return {**found, "kept": self._keep(trained, users.gather() if listening else users)}
+
+    def _keep(self, trained: Trained, users: UserResults) -> dict[str, str]:
+        trainer, data = trained.trainer, trained.train_data._dataset
+        tokens = [data.field2id_token[name] for name in (data.uid_field, data.iid_field)]
+        paths = {name: self.job.folder / f"{self.run}.{_ENDINGS[name]}" for name in self.job.keep}
+        if paths:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+        if "users" in paths:
+            write_rows(paths["users"], users.metric_rows(trainer.evaluator, tokens[0]))
+        if "lists" in paths:
+            write_rows(paths["lists"], users.list_rows(*tokens))
+        if "checkpoint" in paths:
+            Path(trainer.saved_model_file).replace(paths["checkpoint"])
+        return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
+
+
+_ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
+
+
+def dataset_folder(dataset: str, data_path: Path) -> Path:
+    """Where a data set lies; ``ml-100k`` comes with RecBole."""
+    if dataset == "ml-100k":
+        return Path(recbole.__file__).parent / "dataset_example" / dataset
+    return data_path / dataset
+
+
+def model_of(name: str) -> Any:
+    """A model's name, or its class where the name is ``module:Class`` (or ``module.Class``).
+
+    Raises:
+        ValueError: if there is no such module or class.
+    """
+    module, separator, attribute = name.replace(":", ".").rpartition(".")
+    if not separator:
+        return name
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # modules beside the benchmark file, as `python -m` finds them
+    try:
+        return plugin.register_model(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"model: {name!r} must be module:Class of something importable, got: {error}."
+        ) from error
+
+
+def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None:
+    """The first epoch with the best validation score, as RecBole chooses it."""
+    metric, sign = config["valid_metric"].lower(), 1 if config["valid_metric_bigger"] else -1
+    scored = [entry for entry in history if "valid" in entry]
+    return max(scored, key=lambda e: sign * e["valid"][metric])["epoch"] if scored else None
+
+
+def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:
+    loss = {name: float(f"{value:.6g}") for name, value in entry["loss"].items()}
+    return {**entry, "loss": loss}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 3) if values else None
+
+
+def _explained(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"

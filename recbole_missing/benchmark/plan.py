@@ -1,0 +1,185 @@
+"""What to run: a benchmark file, its grid, and the settings of every point in it.
+
+The format is described in ``docs/benchmarks.md``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from recbole_missing import defaults
+from recbole_missing.settings import unknown
+
+REPETITIONS = ("seed", "missing_seed")
+"""Axes that repeat an experiment; results are averaged over them."""
+
+MEASURES = ("retrieval",)
+"""What a run can measure beside RecBole's metrics."""
+
+_AXES = ("dataset", "model", "seed")  # every grid has them
+_KEYS = (
+    "title", "grid", "settings", "cases", "exclude", "measures", "published", "search", "quick",
+)  # fmt: skip
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark file, read and checked.
+
+    Args:
+        name: of the file, with ``:quick`` for its quick variant.
+        title: what heads the report.
+        grid: axis -> values; an axis is any setting of RecBole or of this package.
+        settings: of every run.
+        cases: mappings of axes (a value, or a list of values) and ``settings``, which hold for the
+            points that match; the later ones win.
+        exclude: mappings of axes; points that match one are not run.
+        measures: names of :data:`MEASURES`.
+        search: ``method``, ``space`` and more (:func:`.search.trials`), or empty.
+        overrides: settings that win over everything else, axes apart.
+    """
+
+    name: str
+    title: str
+    grid: Mapping[str, Sequence[Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cases: Sequence[Mapping[str, Any]] = ()
+    exclude: Sequence[Mapping[str, Any]] = ()
+    measures: Sequence[str] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def points(self) -> list[Point]:
+        """Every combination of the grid that is not excluded; the last axis varies fastest."""
+        combinations = itertools.product(*self.grid.values())
+        points = [dict(zip(self.grid, values)) for values in combinations]
+        return [point for point in points if not any(_matches(e, point) for e in self.exclude)]
+
+    def settings_of(self, point: Point) -> dict[str, Any]:
+        """Settings of one point, its axes included (``model`` and ``dataset`` apart)."""
+        found = dict(self.settings)
+        for case in self.cases:
+            if _matches({key: case[key] for key in case if key != "settings"}, point):
+                found.update(case["settings"])
+        axes = {key: value for key, value in point.items() if key not in ("model", "dataset")}
+        return {**found, **axes, **self.overrides}
+
+    def only(self, wanted: Mapping[str, Sequence[Any]]) -> Plan:
+        """Return the plan with fewer values on some axes.
+
+        Raises:
+            ValueError: for an axis that is not there, or a value that is not on it.
+        """
+        grid = dict(self.grid)
+        for axis, values in wanted.items():
+            if axis not in grid:
+                raise ValueError(f"--only: {unknown('axis', axis, grid)}")
+            by_text = {str(value): value for value in grid[axis]}
+            for value in map(str, values):
+                if value not in by_text:
+                    raise ValueError(f"--only: {unknown(axis, value, by_text)}")
+            grid[axis] = [by_text[str(value)] for value in values]
+        return replace(self, grid=grid)
+
+    def override(self, settings: Mapping[str, Any]) -> Plan:
+        """Return the plan with settings over its own; one that is an axis replaces its values."""
+        axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items() if k in self.grid}
+        others = {key: value for key, value in settings.items() if key not in axes}
+        overrides = {**self.overrides, **others}
+        return replace(self, grid={**self.grid, **axes}, overrides=overrides)
+
+
+def cell(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Where a point stands when its repetitions are put together."""
+    return tuple((key, value) for key, value in point.items() if key not in REPETITIONS)
+
+
+def find(name: str | Path) -> Path:
+    """Path of a benchmark file: a path, or a name of ``properties/benchmark``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(f"{path}: must be a benchmark file, got no such file.")
+        return path
+    shipped = defaults.root() / "benchmark" / f"{name}.yaml"
+    if not shipped.is_file():
+        raise ValueError(unknown("benchmark", str(name), defaults.names("benchmark")))
+    return shipped
+
+
+def read(name: str | Path, quick: bool = False) -> Plan:
+    """Read a benchmark file.
+
+    Args:
+        name: a path that ends in ``.yaml``, or a name of ``properties/benchmark``.
+        quick: replace keys by those under ``quick``.
+
+    Raises:
+        ValueError: naming the file and the key that is wrong.
+    """
+    path = find(name)
+    content = dict(defaults.load(path))
+    variant = content.pop("quick", {})
+    if quick:
+        if not variant:
+            raise ValueError(f"{path}: must have a key `quick` for --quick, got none.")
+        content.update(variant)
+    _check(path, content)
+    content.pop("published", None)  # the report's
+    title = content.pop("title", path.stem)
+    return Plan(f"{path.stem}:quick" if quick else path.stem, title, **content)
+
+
+def _check(path: Path, content: Mapping[str, Any]) -> None:
+    for key in content:
+        if key not in _KEYS:
+            raise ValueError(f"{path}: {unknown('key', key, _KEYS)}")
+    kinds = {"grid": Mapping, "settings": Mapping, "search": Mapping, "cases": list}
+    for key, kind in {**kinds, "exclude": list, "measures": list}.items():
+        if not isinstance(content.get(key, kind()) if kind is list else content.get(key, {}), kind):
+            words = "a list" if kind is list else "a mapping"
+            raise ValueError(f"{path}: {key} must be {words}, got {content[key]!r}.")
+    grid = content.get("grid", {})
+    for axis in _AXES:
+        if axis not in grid:
+            raise ValueError(f"{path}: grid must have the axis {axis!r}, got {list(grid)}; add it.")
+    for axis, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"{path}: grid: {axis} must be a list of values, got {values!r}.")
+        if len({str(value) for value in values}) < len(values):
+            raise ValueError(f"{path}: grid: {axis} must name each value once, got {values!r}.")
+    _check_rules(path, grid, content)
+
+
+def _check_rules(path: Path, grid: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    for measure in content.get("measures", ()):
+        if measure not in MEASURES:
+            raise ValueError(f"{path}: {unknown('measure', measure, MEASURES)}")
+    for case in content.get("cases", ()):
+        if not isinstance(case, Mapping) or not isinstance(case.get("settings"), Mapping):
+            raise ValueError(f"{path}: a case must be a mapping with `settings`, got {case!r}.")
+    rules: Iterable[Any] = itertools.chain(content.get("cases", ()), content.get("exclude", ()))
+    for rule in rules:
+        if not isinstance(rule, Mapping):
+            raise ValueError(f"{path}: exclude must list mappings of axes, got {rule!r}.")
+        for axis in rule:
+            if axis not in grid and axis != "settings":
+                raise ValueError(f"{path}: {unknown('axis', axis, grid)}")
+
+
+def _matches(rule: Mapping[str, Any], point: Point) -> bool:
+    for axis, values in rule.items():
+        allowed = values if isinstance(values, list) else [values]
+        if point[axis] not in allowed:
+            return False
+    return True

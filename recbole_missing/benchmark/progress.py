@@ -1,0 +1,76 @@
+"""Lines that say how far a benchmark is, and about how long it will go on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from statistics import mean
+from typing import Any
+
+
+class Progress:
+    """Says what is left of a grid; the estimate takes runs of the same model and data set.
+
+    Args:
+        job: one of the benchmark's.
+        workers: ``count`` of them share the work.
+        say: takes each line.
+    """
+
+    def __init__(self, job: Any, workers: Any, say: Callable[[str], None]) -> None:
+        """Store the arguments."""
+        trials = " (search)" if job.stage == "search" else ""
+        self._name = f"{job.benchmark}{trials}"
+        self._workers, self._say = workers, say
+        self._seconds: dict[Any, list[float]] = defaultdict(list)
+
+    def begin(self, board: Any) -> None:
+        """Say what the store holds already."""
+        board.refresh()
+        lines = list(board.lines.values())
+        for line in lines:
+            self._note(line)
+        failed = sum(line["status"] == "failed" for line in lines)
+        text = f"{self._name}: {len(board.jobs)} runs, {len(lines) - failed} done"
+        text += f", {failed} failed before (repeat them with --retry-failed)" if failed else ""
+        self._say(f"{text}, {len(board.left)} to do{self._estimate(board)}")
+
+    def ended(self, line: Mapping[str, Any], board: Any) -> None:
+        """Say how a run ended."""
+        self._note(line)
+        board.refresh()
+        where = " ".join(f"{key}={value}" for key, value in line["point"].items())
+        if line["status"] == "failed":
+            outcome = f"FAILED: {line['error']}"
+        else:
+            values = line["test"] or line["valid"]
+            outcome = ", ".join(f"{key} {value:.4f}" for key, value in list(values.items())[:6])
+        number = f"{len(board.lines)}/{len(board.jobs)}"
+        seconds = line["cost"].get("seconds", 0.0)
+        self._say(f"[{number}] {where}: {outcome} ({_span(seconds)}){self._estimate(board)}")
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        if line["status"] == "done":
+            point, seconds = line["point"], line["cost"]["seconds"]
+            for kind in ((point["model"], point["dataset"]), point["model"], None):
+                self._seconds[kind].append(seconds)
+
+    def _estimate(self, board: Any) -> str:
+        """Text with the time that is left, empty before anything has ended."""
+        if not self._seconds[None] or not board.left:
+            return ""
+        total = 0.0
+        for job in board.left:
+            model, dataset = job.job.point["model"], job.job.point["dataset"]
+            kinds = ((model, dataset), model, None)
+            total += mean(next(self._seconds[kind] for kind in kinds if self._seconds[kind]))
+        workers = min(self._workers.count, len(board.left))
+        return f"; about {_span(total / workers)} left"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

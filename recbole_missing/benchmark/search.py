@@ -1,0 +1,151 @@
+"""Choose hyper-parameters on validation: which trials to run, and which of them won.
+
+A trial is a run whose test split is never looked at. There is one search for every cell of the
+grid (a point without its repetitions), run with the first value of every repetition; what wins is
+then tested with all of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from recbole_missing.benchmark.plan import Plan, Point, cell
+from recbole_missing.settings import Int, Optional, check
+
+METHODS = ("grid", "random")
+Space = Mapping[str, Any]
+
+
+def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, Any]]]:
+    """Point and settings of every trial, in order.
+
+    Args:
+        plan: with a ``search``: ``method`` grid or random, ``space`` (setting -> list of values,
+            or a distribution, see :func:`draw`), ``space_of`` (model -> more of the same), and for
+            random ``trials`` (a number for each cell) and ``seed``.
+        points: what is to be tested.
+
+    Raises:
+        ValueError: for a search that is not like this.
+    """
+    search = {"method": "grid", "space": {}, "space_of": {}, "trials": None, "seed": 0}
+    search.update(plan.search)
+    _check(plan, search)
+    found = []
+    firsts = {cell(point): point for point in reversed(points)}
+    for point in sorted(firsts.values(), key=points.index):
+        space = {**search["space"], **search["space_of"].get(point["model"], {})}
+        if not space:
+            continue
+        if search["method"] == "grid":
+            candidates = grid(space)
+        else:
+            generator = random.Random(f"{search['seed']} {cell(point)}")
+            candidates = draw(space, search["trials"], generator)
+        found += [(point, settings) for settings in candidates]
+    if not found:
+        raise ValueError(f"{plan.name}: search must have a space for one of its models, got none.")
+    return found
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """Every combination of a space of lists.
+
+    Raises:
+        ValueError: for a distribution, which has no end of values.
+    """
+    for key, values in space.items():
+        if not isinstance(values, list):
+            raise ValueError(f"search: {key} must be a list for grid, got {values}; take random.")
+    return [dict(zip(space, values)) for values in itertools.product(*space.values())]
+
+
+def draw(space: Space, count: int, generator: random.Random) -> list[dict[str, Any]]:
+    """Draw distinct combinations; all of them if there are no more than ``count``.
+
+    A list is drawn from uniformly. ``{uniform: [low, high]}`` is uniform, ``{loguniform: [low,
+    high]}`` uniform in the logarithm of the value, ``{quniform: [low, high, step]}`` uniform and
+    then rounded to a multiple of the step.
+    """
+    if all(isinstance(values, list) for values in space.values()):
+        every = grid(space)
+        return generator.sample(every, min(count, len(every)))
+    return [{k: _drawn(v, generator) for k, v in space.items()} for _ in range(count)]
+
+
+def _drawn(values: Any, generator: random.Random) -> Any:
+    if isinstance(values, list):
+        return generator.choice(values)
+    (kind, limits), *_ = values.items()
+    if kind == "loguniform":
+        return math.exp(generator.uniform(*(math.log(limit) for limit in limits)))
+    value = generator.uniform(*limits[:2])
+    return round(value / limits[2]) * limits[2] if kind == "quniform" else value
+
+
+def choose(lines: Iterable[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Cell -> ``settings`` of its best trial by validation, and ``search``, what was chosen from.
+
+    Ties go to the earlier trial; failed trials never win.
+
+    Raises:
+        ValueError: if every trial of a cell failed.
+    """
+    by_cell: dict[Any, list[Any]] = {}
+    for line in lines:
+        by_cell.setdefault(cell(line["point"]), []).append(line)
+    chosen = {}
+    for key, rivals in by_cell.items():
+        done = [line for line in rivals if line["status"] == "done"]
+        if not done:
+            raise ValueError(
+                f"search: a trial must succeed for {dict(key)}, got {len(rivals)} failures, the "
+                f"first: {rivals[0]['error']}"
+            )
+        best = max(done, key=_score)
+        settings = best["trial"]
+        found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
+        chosen[key] = {"settings": settings, "search": {**found, "valid": best["valid"]}}
+    return chosen
+
+
+def _score(line: Mapping[str, Any]) -> float:
+    metric = line["config"]["valid_metric"].lower()
+    value: float = line["valid"][metric]
+    return value if line["config"]["valid_metric_bigger"] else -value
+
+
+def _check(plan: Plan, search: Mapping[str, Any]) -> None:
+    if search["method"] not in METHODS:
+        raise ValueError(
+            f"{plan.name}: search method must be grid or random, got {search['method']!r}."
+        )
+    rules = {"trials": Optional(Int(min=1)), "seed": Int(min=0)}
+    check(f"{plan.name}: search", search, rules)
+    if search["method"] == "random" and search["trials"] is None:
+        raise ValueError(f"{plan.name}: search: trials must be an int >= 1 for random, got none.")
+    spaces = [search["space"], *search["space_of"].values()]
+    for key, values in itertools.chain.from_iterable(space.items() for space in spaces):
+        if key in plan.grid:
+            raise ValueError(f"{plan.name}: search: {key} must not be an axis of the grid too.")
+        if not _is_space(values):
+            raise ValueError(
+                f"{plan.name}: search: {key} must be a list of values, or uniform, loguniform or "
+                f"quniform with its limits, got {values!r}."
+            )
+
+
+def _is_space(values: Any) -> bool:
+    if isinstance(values, list):
+        return bool(values)
+    if not isinstance(values, Mapping) or len(values) != 1:
+        return False
+    (kind, limits), *_ = values.items()
+    sizes = {"uniform": 2, "loguniform": 2, "quniform": 3}
+    numbers = isinstance(limits, list) and all(isinstance(v, (int, float)) for v in limits)
+    right = numbers and kind in sizes and len(limits) == sizes[kind] and limits[0] <= limits[1]
+    return bool(right and (kind != "loguniform" or limits[0] > 0))

@@ -1,0 +1,170 @@
+"""``recbole-missing recommend``: what a trained model recommends to users, by token."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
+"""Word of ``--hide`` -> how many of the splits (training, validation, test) are hidden."""
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--users", nargs="+", metavar="TOKEN", help="default: all of the data set")
+    who.add_argument("--users-file", type=Path, metavar="FILE", help="a user token a line")
+    parser.add_argument("--top-k", type=int, default=10, help="items a user (default: 10)")
+    parser.add_argument(
+        "--hide",
+        choices=list(HIDDEN),
+        default="train_valid",
+        help="interactions that are not recommended again (default: train_valid)",
+    )
+    parser.add_argument(
+        "--on-unknown",
+        choices=["error", "skip"],
+        default="error",
+        help="what to do about users that the data set does not know",
+    )
+    add_output(parser, "FILE.tsv")
+
+
+def add_output(parser: ArgumentParser, metavar: str) -> None:
+    """Add ``--output`` and ``--force``."""
+    parser.add_argument("--output", type=Path, metavar=metavar, help="default: print")
+    parser.add_argument("--force", action="store_true", help="replace the file")
+
+
+def execute(known: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        ValueError: for unknown users, a model that cannot rank, a file that exists, and whatever
+            the checkpoint is refused for.
+    """
+    from recbole_missing.evaluation import ranking
+
+    check_output(known.output, known.force)
+    asked = _asked(known)
+    config, model, dataset, *loaders = trained(known.checkpoint)
+    tokens = dataset.field2id_token
+    users = _ids(asked, tokens[dataset.uid_field], known.on_unknown == "skip", config["dataset"])
+    splits = [loader._dataset for loader in loaders[: HIDDEN[known.hide]]]
+    hidden = ranking.interactions(splits, dataset.user_num, dataset.item_num)
+    train = loaders[0]._dataset
+    best = ranking.top_items(model, config, train, users, hidden, known.top_k)
+    lines = _lines(dataset, users, *best)
+    if known.output is None:
+        _print(lines)
+        return
+    write_new(known.output, (f"{line}\n" for line in lines))
+    print(f"Wrote {known.output}: up to {known.top_k} items for {len(users):,} users")
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Print; end without a word once a reader such as ``head`` has had enough."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def trained(checkpoint: Path) -> tuple[Any, ...]:
+    """What RecBole's ``load_data_and_model`` returns, without its log.
+
+    Raises:
+        ValueError: if the file is no checkpoint, or the data have changed since.
+    """
+    from recbole_missing.checkpoint import load_data_and_model
+
+    with quiet():
+        return load_data_and_model(str(checkpoint))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what reading data and settings logs and warns of: training has told all of it."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def check_output(path: Path | None, force: bool) -> None:
+    """Refuse to replace a file unasked.
+
+    Raises:
+        ValueError: if there is something of that name.
+    """
+    if path is not None and path.exists() and not (force and path.is_file()):
+        raise ValueError(f"{path}: must not exist yet; replace a file with --force.")
+
+
+def write_new(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _asked(known: Namespace) -> list[str] | None:
+    """Distinct user tokens in the order given, or None for everyone."""
+    from recbole_missing.data.files import read_lines
+
+    tokens = known.users
+    if known.users_file is not None:
+        if not known.users_file.is_file():
+            raise ValueError(f"{known.users_file}: must be a file, got none; correct the path.")
+        tokens = [line.strip() for line in read_lines(known.users_file) if line.strip()]
+    return None if tokens is None else list(dict.fromkeys(tokens))
+
+
+def _ids(asked: list[str] | None, tokens: Sequence[str], skip: bool, dataset: str) -> Any:
+    """User ids, int64 ``(n_users,)``; ``tokens[0]`` is the padding."""
+    import torch
+
+    if asked is None:
+        return torch.arange(1, len(tokens))
+    ids = {str(token): number for number, token in enumerate(tokens) if number}
+    unknown = [token for token in asked if token not in ids]
+    first = ", ".join(repr(token) for token in unknown[:5])
+    who = f"{len(unknown):,} of {len(asked):,} unknown: {first}"
+    if unknown and (not skip or len(unknown) == len(asked)):
+        raise ValueError(
+            f"recommend: users must be in data set {dataset!r}, got {who}; correct them, or leave "
+            "unknown ones out with --on-unknown skip (one must be left)."
+        )
+    if unknown:
+        print(f"recommend: skipped users, {who}", file=sys.stderr)
+    return torch.tensor([ids[token] for token in asked if token in ids], dtype=torch.long)
+
+
+def _lines(dataset: Any, users: Any, items: Any, scores: Any) -> Iterator[str]:
+    """Header of an atomic file and one line a recommended item."""
+    user_field, item_field = dataset.uid_field, dataset.iid_field
+    user_tokens, item_tokens = (dataset.field2id_token[key] for key in (user_field, item_field))
+    yield f"{user_field}:token\t{item_field}:token\trank:float\tscore:float"
+    for user, row, values in zip(users.tolist(), items.tolist(), scores.tolist()):
+        for rank, (item, score) in enumerate(zip(row, values), 1):
+            if item:
+                yield f"{user_tokens[user]}\t{item_tokens[item]}\t{rank}\t{score:.6g}"

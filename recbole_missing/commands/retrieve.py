@@ -1,0 +1,78 @@
+"""``recbole-missing retrieve``: does a model's feature for a hidden one find the true one?"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_missing.commands.recommend import (
+    add_output,
+    check_output,
+    quiet,
+    trained,
+    write_new,
+)
+
+_LEGEND = (
+    "lacking: how many modalities the items lack; model: the feature that it works with;\n"
+    "nearest: that of the nearest item by the modalities that are left, undefined without any"
+)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
+    parser.add_argument(
+        "--top", nargs="+", type=int, default=[10, 20], metavar="K", help="default: 10 20"
+    )
+    add_output(parser, "FILE.json")
+
+
+def execute(known: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        ValueError: for a model without modalities, nothing hidden, a file that exists, and
+            whatever the checkpoint is refused for.
+    """
+    from recbole_missing.evaluation import retrieval
+    from recbole_missing.trainer import protocol
+    from recbole_missing.version import __version__
+
+    check_output(known.output, known.force)
+    if min(known.top) < 1:
+        raise ValueError(f"retrieve: --top must be ints >= 1, got {min(known.top)}.")
+    ks = sorted(set(known.top))
+    config, model, _, train_data, *_ = trained(known.checkpoint)
+    with quiet():
+        results = retrieval.evaluate(model, train_data._dataset, ks)
+    title = protocol(config)
+    print(table(results, ks, title))
+    if known.output is not None:
+        report = {"version": __version__, "title": title, "retrieval": results}
+        write_new(known.output, [json.dumps(report, indent=1, ensure_ascii=False), "\n"])
+        print(f"Wrote {known.output}")
+
+
+def table(results: Mapping[str, Any], ks: Sequence[int], title: str) -> str:
+    """Text table: one row a modality and number of missing modalities."""
+    from tabulate import tabulate
+
+    names = {"model": "model", "nearest_neighbour": "nearest"}
+    headers = ["modality", "lacking", "items"]
+    headers += [f"{name}\nhit@{k}" for name in names.values() for k in ks]
+    headers += [f"chance\nhit@{k}" for k in ks]
+    rows = []
+    for modality, groups in results["model"].items():
+        for group, values in groups.items():
+            row = [modality, group.split()[0], f"{values['items']:,}"]
+            for key in names:
+                found = results[key][modality][group]
+                row += ["-" if found is None else f"{found[f'hit@{k}']:.4f}" for k in ks]
+            rows.append(row + [f"{values[f'chance@{k}']:.4f}" for k in ks])
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    lines = tabulate(rows, headers, disable_numparse=True, colalign=align)
+    return f"{title}\n{lines}\n{_LEGEND}"

@@ -1,0 +1,117 @@
+"""The best items of any user, by any general recommender, in batches that bound the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
+from scipy import sparse
+from torch import Tensor
+
+PAIRS = 2**20
+"""User-item pairs scored together by a model that only knows pairs."""
+
+
+def top_items(
+    model: Any, config: Any, dataset: Any, users: Tensor, hidden: sparse.spmatrix | None, k: int
+) -> tuple[Tensor, Tensor]:
+    """Rank all items for some users, in evaluation mode.
+
+    Args:
+        model: one of ours or of RecBole's general recommenders.
+        config: RecBole's; ``eval_batch_size`` bounds the scores that are held at a time.
+        dataset: any split of the data set that the model was built from.
+        users: ids, ``(n_users,)``.
+        hidden: ``(user_num, item_num)``; an item that is stored for a user is no candidate, see
+            :func:`interactions`. None hides nothing. The padding item never is a candidate.
+        k: length of the lists, cut to the number of items.
+
+    Returns:
+        Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first. A user with
+        fewer candidates has a shorter list: item 0 (padding) and score -inf behind its end.
+
+    Raises:
+        ValueError: for a model that is no general recommender, or a k below 1.
+    """
+    if config["MODEL_TYPE"] not in (ModelType.GENERAL, ModelType.TRADITIONAL):
+        raise ValueError(
+            f"recommend: {config['model']} must be a general recommender, got a model that needs "
+            "more than a user to score items; choose another checkpoint."
+        )
+    if k < 1:
+        raise ValueError(f"recommend: the length of the lists must be an int >= 1, got {k}.")
+    known = None if hidden is None else sparse.csr_matrix(hidden)
+    scores_of = _scorer(model, dataset)
+    was_training = model.training
+    model.eval()
+    size = max(1, config["eval_batch_size"] // dataset.item_num)
+    k = min(k, dataset.item_num - 1)
+    batches = users.cpu().split(size) if len(users) else ()
+    best = [_best(scores_of(batch), _cells(known, batch), k) for batch in batches]
+    model.train(was_training)
+    nothing = (torch.empty(0, k, dtype=torch.long), torch.empty(0, k))
+    items, scores = (torch.cat(parts) for parts in zip(nothing, *best))
+    return items, scores
+
+
+def interactions(splits: Iterable[Any], n_users: int, n_items: int) -> sparse.csr_matrix:
+    """Who met what in some splits of a data set, ``(n_users, n_items)``, ids as rows and columns.
+
+    Args:
+        splits: RecBole data sets.
+        n_users, n_items: table sizes, padding included.
+    """
+    met = sparse.csr_matrix((n_users, n_items), dtype=bool)
+    for split in splits:
+        users, items = (split.inter_feat[key].numpy() for key in (split.uid_field, split.iid_field))
+        ones = torch.ones(len(users), dtype=torch.bool).numpy()
+        met = met + sparse.csr_matrix((ones, (users, items)), shape=met.shape)
+    return met
+
+
+def _best(scores: Tensor, cells: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    scores = scores.float()
+    scores[:, 0] = -torch.inf
+    scores[cells] = -torch.inf
+    values, items = (part.cpu() for part in scores.topk(k, dim=1))
+    return items.masked_fill(values == -torch.inf, 0), values
+
+
+def _cells(hidden: sparse.csr_matrix | None, users: Tensor) -> tuple[Tensor, Tensor]:
+    """Row in the batch and column of everything that is hidden from the batch's users."""
+    if hidden is None:
+        return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
+    rows, columns = hidden[users.numpy()].nonzero()
+    return torch.from_numpy(rows).long(), torch.from_numpy(columns).long()
+
+
+def _scorer(model: Any, dataset: Any) -> Callable[[Tensor], Tensor]:
+    """A function: user ids ``(n,)`` -> scores ``(n, item_num)``."""
+    device = next(model.parameters(), torch.empty(0)).device
+    items = dataset.get_item_feature().to(device)
+
+    @torch.no_grad()
+    def scores_of(users: Tensor) -> Tensor:
+        batch = dataset.join(Interaction({dataset.uid_field: users})).to(device)
+        try:
+            scores = model.full_sort_predict(batch)
+        except NotImplementedError:
+            rows = (batch[row : row + 1] for row in range(len(batch)))
+            scores = torch.stack([_score_pairs(model, user, items) for user in rows])
+        return scores.view(len(users), dataset.item_num)
+
+    return scores_of
+
+
+def _score_pairs(model: Any, user: Interaction, items: Interaction) -> Tensor:
+    """Scores ``(item_num,)`` of one user by a model that only knows pairs."""
+    found = []
+    for start in range(0, len(items), PAIRS):
+        part = items[start : start + PAIRS]
+        pairs = user.repeat(len(part))
+        pairs.update(part)
+        found.append(model.predict(pairs).view(-1))
+    return torch.cat(found)

@@ -1,0 +1,149 @@
+"""Cross-modal retrieval: does what was made up for a hidden feature find the true one again?
+
+The query is the feature that a model or an imputer made for an item whose modality was hidden. The
+true features of all items that have the modality are ranked by cosine; a hit is an item whose own
+true feature is among the first k.
+
+Ties (cosines equal on a grid of 2^-20) count by the expected place: of t candidates that tie with
+the item's own feature, b being better, the share of orders that put it among the first k is
+min(max((k - b) / t, 0), 1). Over all items a constant query thus collects at most k hits and a row
+of zeros gets exactly the chance level.
+
+Source: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation in
+Missing Modality Scenarios", SIGIR 2025, whose baseline copies the nearest item's feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+from scipy import sparse
+from torch import Tensor
+from torch.nn import functional
+
+from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.imputation import NearestNeighbour
+
+BLOCK_ENTRIES = 2**25
+"""Cosines held at a time; how many queries make a block follows from it."""
+TOP = (10, 20)
+_TIE_GRID = 2.0**20
+
+Groups = dict[str, Optional[dict[str, float]]]
+"""``"<n> missing"`` -> ``items``, ``hit@k`` and ``chance@k``, or None where undefined."""
+
+
+def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dict[str, Groups]]:
+    """Retrieval by a model's features and, on the same mask, by those of the nearest item.
+
+    Args:
+        model: a :class:`~recbole_missing.model.base.MultimodalRecommender`.
+        dataset: the data set that it was built from, or another split of it; its files are read
+            again for the truth.
+        ks: lengths of the lists.
+
+    Returns:
+        ``model`` and ``nearest_neighbour`` -> modality -> what :func:`retrieval` gives. An item
+        that lacks everything is near to none: None for the neighbours' group of these.
+
+    Raises:
+        ValueError: for a model without modalities, or if nothing is hidden.
+    """
+    if not hasattr(model, "completed_features"):
+        raise ValueError(
+            f"retrieval: must be given a model with modalities, got {type(model).__name__}; "
+            "choose one of `recbole-missing doctor`."
+        )
+    given, true = dataset.modalities, dataset.true_features()
+    if not (true.observed & ~given.observed).any():
+        raise ValueError(
+            "retrieval: an experiment must hide features that can be searched for, got none "
+            "hidden; set missing_protocol."
+        )
+    device = model.observed.device
+    completed = {name: rows.to(device) for name, rows in model.completed_features().items()}
+    results = {"model": retrieval(true, completed, given.observed, ks)}
+    copied = {name: rows.to(device) for name, rows in _copied(given, ~dataset.new_items).items()}
+    nearest = retrieval(true, copied, given.observed, ks)
+    for groups in nearest.values():
+        groups.update({key: None for key in groups if key == f"{len(given)} missing"})
+    return {**results, "nearest_neighbour": nearest}
+
+
+@torch.no_grad()
+def retrieval(
+    true: Mapping[str, Modality],
+    completed: Mapping[str, Tensor],
+    observed: Tensor,
+    ks: Sequence[int] = TOP,
+) -> dict[str, Groups]:
+    """Share of the hidden features that are found again.
+
+    Args:
+        true: modality -> true features ``(n_items, dim)``, ``observed`` saying who has any.
+        completed: modality -> made-up features ``(n_items, dim)`` in the same space, on the device
+            that is to compute; only rows of hidden features are read.
+        observed: bool ``(n_items, n_modalities)``, who still had what, columns in ``true``'s order.
+        ks: lengths of the lists.
+
+    Returns:
+        Modality -> ``"<n> missing"`` (the number of modalities that the item lacks) -> ``items``
+        (queries), ``hit@k`` (their mean) and ``chance@k`` (of a random order). Groups without a
+        query are left out.
+
+    Raises:
+        ValueError: if features have another shape than the true ones.
+    """
+    results: dict[str, Groups] = {}
+    lacking = (~observed).sum(dim=1)
+    for column, (name, modality) in enumerate(true.items()):
+        made, shape = completed[name], tuple(modality.features.shape)
+        if tuple(made.shape) != shape:
+            raise ValueError(
+                f"retrieval: completed features of {name!r} must have shape {shape}, got "
+                f"{tuple(made.shape)}; give a row for each item, the padding included."
+            )
+        items = (modality.observed & ~observed[:, column].to("cpu")).nonzero()[:, 0]
+        hits = _hits(modality, made, items, ks)
+        results[name] = {}
+        for count in range(1, observed.shape[1] + 1):
+            mine = hits[lacking[items].to("cpu") == count]
+            if len(mine):
+                results[name][f"{count} missing"] = _shares(mine, int(modality.observed.sum()), ks)
+    return results
+
+
+def _shares(hits: Tensor, n_candidates: int, ks: Sequence[int]) -> dict[str, float]:
+    shares: dict[str, float] = {"items": len(hits)}
+    shares.update({f"hit@{k}": float(share) for k, share in zip(ks, hits.mean(dim=0))})
+    shares.update({f"chance@{k}": min(k, n_candidates) / n_candidates for k in ks})
+    return shares
+
+
+def _hits(modality: Modality, made: Tensor, items: Tensor, ks: Sequence[int]) -> Tensor:
+    """Hits of each of ``items`` at each k, double ``(n_queries, n_ks)`` on the CPU."""
+    candidates = modality.observed.nonzero()[:, 0]
+    truth = functional.normalize(modality.features[candidates].to(made.device), eps=1e-12)
+    places = torch.searchsorted(candidates, items).to(made.device)
+    lengths = torch.tensor(ks, dtype=torch.double)
+    size = max(1, BLOCK_ENTRIES // len(candidates))
+    found = [torch.empty(0, len(ks), dtype=torch.double)]
+    for rows, own in zip(items.to(made.device).split(size), places.split(size)):
+        queries = functional.normalize(made[rows].float(), eps=1e-12)
+        cosines = torch.round(queries @ truth.T * _TIE_GRID)
+        mine = cosines.gather(1, own[:, None])
+        better = (~(cosines <= mine)).sum(dim=1)  # all of them for a query that is not a number
+        ties = (cosines == mine).sum(dim=1).clamp(min=1)
+        room = lengths - better.double().cpu()[:, None]
+        found.append((room / ties.cpu()[:, None]).clamp(0, 1))
+    return torch.cat(found)
+
+
+def _copied(given: Modalities, donors: Tensor) -> Mapping[str, Tensor]:
+    """Features ``(n_items, dim)`` in which missing rows are those of the nearest donor."""
+    if len(given) == 1:  # nothing tells which item is near; no number will be reported
+        return {name: modality.features for name, modality in given.items()}
+    imputer = NearestNeighbour().fit(sparse.csr_matrix((1, len(donors))), donors)
+    return {name: modality.features for name, modality in imputer.transform(given).items()}

@@ -1,0 +1,102 @@
+"""What single users got: their metrics and their recommendation lists, by token."""
+
+from __future__ import annotations
+
+import gzip
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Rows = Iterator[Sequence[str]]
+
+
+class UserResults:
+    """Collects the rankings of a test: the ``on_ranking`` of a :class:`.groups.GroupCollector`.
+
+    Attributes, one row a tested user, once :meth:`gather` was called:
+        users: ids, ``(n_users,)``.
+        items, scores: the top-k list, ``(n_users, k)``; score -inf where there is no candidate.
+        hits: bool ``(n_users, k)``.
+        possible: number of test items, ``(n_users,)``.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._batches: list[tuple[Tensor, ...]] = []
+        self.users, self.items, self.scores, self.hits, self.possible = (torch.empty(0),) * 5
+
+    def __call__(self, *batch: Tensor) -> None:
+        """Take one batch."""
+        self._batches.append(tuple(part.cpu() for part in batch))
+
+    def gather(self) -> UserResults:
+        """Put the batches together.
+
+        Raises:
+            ValueError: if none came, because candidates were sampled and not all items ranked.
+        """
+        if not self._batches:
+            raise ValueError(
+                "keep: users and lists need a ranking of all items, got sampled candidates; set "
+                "the mode of eval_args to full."
+            )
+        columns = [torch.cat(parts) for parts in zip(*self._batches)]
+        self.users, self.items, self.scores, self.hits, self.possible = columns
+        self._batches = []
+        return self
+
+    def metrics(self, evaluator: Any) -> dict[str, NDArray[np.float64]]:
+        """Metric -> value of every user, ``(n_users,)``: what RecBole's metrics are means of.
+
+        Args:
+            evaluator: RecBole's; metrics that do not come from the top-k list are left out.
+        """
+        given = {"pos_index": self.hits.numpy(), "pos_len": self.possible.numpy()}
+        values = {}
+        for name, metric in evaluator.metric_class.items():
+            if metric.metric_need == ["rec.topk"]:
+                wanted = inspect.signature(metric.metric_info).parameters
+                by_cut = metric.metric_info(**{key: given[key] for key in wanted})
+                values.update({f"{name}@{k}": by_cut[:, k - 1] for k in metric.topk})
+        return values
+
+    def metric_rows(self, evaluator: Any, user_tokens: Sequence[str]) -> Rows:
+        """Header and one row a user, of text."""
+        values = self.metrics(evaluator)
+        yield ["user_id", *values]
+        columns = np.stack(list(values.values()), axis=1)
+        for user, row in zip(self.users.tolist(), columns):
+            yield [str(user_tokens[user]), *(f"{value:.6g}" for value in row)]
+
+    def list_rows(self, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> Rows:
+        """Header and one row a recommended item, of text: user, item, rank from 1, score."""
+        yield ["user_id", "item_id", "rank", "score"]
+        scored = zip(self.users.tolist(), self.items.tolist(), self.scores.tolist())
+        for user, items, scores in scored:
+            for rank, (item, score) in enumerate(zip(items, scores), 1):
+                if score > -np.inf:
+                    yield [user_tokens[user], item_tokens[item], str(rank), f"{score:.6g}"]
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Write tab separated text, compressed; equal rows give equal bytes."""
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+    temporary.replace(path)
+
+
+def read_metrics(path: Path) -> Mapping[str, Mapping[str, float]]:
+    """Read what :meth:`UserResults.metric_rows` wrote: metric -> user token -> value."""
+    header, *lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    cells = [line.split("\t") for line in lines]
+    names = header.split("\t")[1:]
+    return {
+        name: {row[0]: float(row[column]) for row in cells} for column, name in enumerate(names, 1)
+    }

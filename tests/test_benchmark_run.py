@@ -1,0 +1,401 @@
+"""Runs of a benchmark: their lines, restarts, failures, workers, and what is kept."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from folders import AT_WORK, REPOSITORY, Toy, tiny_content
+from folders import workplace as workplace
+from recbole.quick_start import run_recbole
+
+from recbole_missing import plugin
+from recbole_missing.benchmark import plan, runner
+from recbole_missing.benchmark.job import Job, model_of
+from recbole_missing.benchmark.store import Store, settled
+from recbole_missing.benchmark.workers import Here, Processes, Ray
+from recbole_missing.commands import benchmark
+from recbole_missing.evaluation import users
+
+pytestmark = AT_WORK
+GRID = {"dataset": ["tiny"], "model": ["BPR", "VBPR"], "seed": [1, 2]}
+
+
+class Broken(Toy):
+    """Fails in its second epoch."""
+
+    def on_epoch_start(self, minimise: Any) -> None:
+        """Work once."""
+        super().on_epoch_start(minimise)
+        if self.calls.count("epoch") == 2:
+            raise RuntimeError("no more")
+
+
+class Killed(Toy):
+    """Takes its process with it."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Die of want of memory."""
+        super().__init__(config, dataset)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a data set that has a YAML of its own."""
+    settings = tiny_content().write(tmp_path / "dataset")
+    settings.update({"epochs": 2, "checkpoint_dir": str(tmp_path / "saved")})
+    (tmp_path / "dataset" / "tiny" / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def make(folder: Path, **content: Any) -> plan.Plan:
+    """A plan over the tiny data set, from a file."""
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({"title": "Mine", "grid": GRID, **content}, sort_keys=False))
+    return plan.read(path)
+
+
+def run(
+    folder: Path, mine: plan.Plan, name: str = "mine", workers: Any = None, **options: Any
+) -> tuple[list[dict], list[str]]:
+    """Lines and messages of a benchmark."""
+    said: list[str] = []
+    options = {"data_path": folder / "dataset", "say": said.append, **options}
+    store = Store(folder / f"{name}.jsonl")
+    return runner.run(mine, store, workers or Here(), runner.Options(**options)), said
+
+
+# ------------------------------------------------------------------------------------- the line
+
+
+def test_a_line_holds_what_recbole_returns_and_how_it_came_about(folder: Path) -> None:
+    mine = make(folder, settings={"missing_protocol": "stratified", "missing_ratio": 0.5})
+    lines, said = run(folder, mine.only({"model": ["VBPR"], "seed": ["2"]}))
+    (line,) = lines
+    assert not list((folder / "saved").glob("*.pth")), "nobody asked for the checkpoint"
+    assert not (folder / "log_tensorboard").exists()
+    settings = yaml.safe_load((folder / "dataset/tiny/tiny.yaml").read_text())
+    protocol = {"seed": 2, "missing_protocol": "stratified", "missing_ratio": 0.5}
+    same = run_recbole("VBPR", "tiny", config_dict={**settings, **protocol})
+    assert line["test"] == same["test_result"]
+    assert line["valid"] == same["best_valid_result"]
+    assert line["status"] == "done"
+    assert line["error"] is None
+    assert line["point"] == {"dataset": "tiny", "model": "VBPR", "seed": 2}
+    assert [entry["epoch"] for entry in line["epochs"]] == [0, 1]
+    assert set(line["epochs"][0]["loss"]) == {"bpr", "reg"}
+    assert line["epochs"][line["best_epoch"]]["valid"] == line["valid"]
+    assert line["config"]["missing_ratio"] == 0.5
+    assert line["config"]["reg_weight"] is not None, "defaults too"
+    assert line["mask"]["missing"].keys() == {"image", "title", "tags"}
+    assert {"0 missing", "1 missing"} <= line["groups"].keys()
+    assert line["versions"].keys() >= {"recbole", "torch", "recbole-missing", "python"}
+    assert line["cost"]["seconds"] > 0
+    assert line["cost"]["peak_memory_mib"] > 50
+    assert Store(folder / "mine.jsonl").lines() == lines
+    assert said[-1].startswith("[1/1] dataset=tiny model=VBPR seed=2: recall@5")
+
+
+def identity(folder: Path, model: str = "VBPR", **settings: Any) -> str:
+    """Hash of a run."""
+    files = [str(folder / "dataset" / "tiny" / "tiny.yaml")]
+    place = {"data_path": str(folder / "dataset"), "dataset": "tiny", "model": model}
+    point = {"dataset": "tiny", "model": model, "seed": 1}
+    job = Job("mine", "Mine", point, {"seed": 1, **place, **settings}, files)
+    return job.identified().run
+
+
+def test_a_run_is_told_by_what_decides_its_result(folder: Path) -> None:
+    first = identity(folder)
+    assert identity(folder) == first
+    for name, value in {"eval_batch_size": 50, "checkpoint_dir": "x", "worker": 1}.items():
+        assert identity(folder, **{name: value}) == first, name
+    for name, value in {"seed": 3, "reg_weight": 0.7, "imputation": "zeros", "epochs": 3}.items():
+        assert identity(folder, **{name: value}) != first, name
+    assert identity(folder, "BPR") != first
+    image = folder / "dataset" / "tiny" / "image.npy"
+    np.save(image, np.load(image) + 1)
+    assert identity(folder) != first, "another feature file"
+
+
+def test_a_mask_is_told_by_tokens(folder: Path) -> None:
+    settings = {"missing_protocol": "random_items", "missing_ratio": 0.5}
+    grid = {**GRID, "model": ["BPR"], "seed": [1, 2], "missing_seed": [5, 6]}
+    lines, _ = run(folder, make(folder, grid=grid, settings=settings))
+    masks = {(line["point"]["seed"], line["point"]["missing_seed"]): line["mask"] for line in lines}
+    assert masks[1, 5] == masks[2, 5] != masks[1, 6]
+
+
+# -------------------------------------------------------------------------------------- restarts
+
+
+def test_what_is_done_is_not_done_again_and_what_is_new_is(folder: Path) -> None:
+    mine = make(folder)
+    first, _ = run(folder, mine.only({"model": ["BPR"]}))
+    again, said = run(folder, mine)
+    assert said[0].startswith("mine: 4 runs, 2 done, 2 to do; about")
+    assert again[:2] == first
+    changed, said = run(folder, mine.override({"epochs": 1}))
+    assert said[0].startswith("mine: 4 runs, 0 done, 4 to do")
+    assert len(Store(folder / "mine.jsonl").lines()) == 8
+
+
+def test_a_failure_stops_nothing_and_is_repeated_when_asked(folder: Path) -> None:
+    sys.modules.setdefault("broken_models", sys.modules[__name__])
+    mine = make(folder, grid={**GRID, "model": ["broken_models:Broken", "BPR"], "seed": [1]})
+    lines, said = run(folder, mine)
+    assert [line["status"] for line in lines] == ["failed", "done"]
+    assert lines[0]["error"].startswith("RuntimeError: no more (test_benchmark_run.py, line")
+    assert lines[0]["config"]["model"] == "Broken"
+    assert lines[0]["test"] is None
+    assert "FAILED: RuntimeError: no more" in said[1]
+    again, said = run(folder, mine)
+    assert again == lines
+    assert "1 failed before (repeat them with --retry-failed), 0 to do" in said[0]
+    retried, said = run(folder, mine, retry_failed=True)
+    assert [line["status"] for line in retried] == ["failed", "done"]
+    assert len(Store(folder / "mine.jsonl").lines()) == 3
+    assert len(Store(folder / "mine.jsonl").latest()) == 2
+
+
+def test_a_shared_store_serves_two_benchmarks_with_one_run(folder: Path) -> None:
+    first, _ = run(folder, make(folder))
+    other = make(folder, title="Other")
+    other = plan.Plan("other", "Other", {**other.grid, "model": ["VBPR"]})
+    second, said = run(folder, other)
+    assert said[0].startswith("other: 2 runs, 2 done, 0 to do")
+    assert [line["benchmark"] for line in second] == ["other", "other"]
+    assert [line["test"] for line in second] == [line["test"] for line in first[2:]]
+    assert len(Store(folder / "mine.jsonl").lines()) == 6
+
+
+def test_data_sets_that_are_absent_are_left_out_and_said_so(folder: Path) -> None:
+    mine = make(folder, grid={**GRID, "dataset": ["tiny", "sports"], "model": ["BPR"]})
+    lines, said = run(folder, mine)
+    assert len(lines) == 2
+    assert "2 runs left out" in said[0]
+    assert said[0].endswith("absent: sports")
+    with pytest.raises(ValueError, match="at least one of its data sets must be there"):
+        run(folder, mine.only({"dataset": ["sports"]}))
+
+
+def test_a_wrong_setting_stops_everything_before_it_starts(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"mine \(dataset tiny, model VBPR, seed 1\): Unknown"):
+        run(folder, make(folder, settings={"missing_ration": 0.5}).only({"model": ["VBPR"]}))
+    with pytest.raises(ValueError, match="nowhere:Model"):
+        run(folder, make(folder, grid={**GRID, "model": ["nowhere:Model"]}))
+    assert not (folder / "mine.jsonl").exists()
+
+
+def command(folder: Path, *words: str) -> subprocess.Popen:
+    """The command in another process."""
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "recbole_missing.cli", "benchmark", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_restarted_it_ends_as_undisturbed(folder: Path) -> None:
+    mine = make(folder, grid={**GRID, "model": ["BPR", "VBPR", "BM3"]})
+    undisturbed, _ = run(folder, mine, "undisturbed")
+    store = Store(folder / "killed.jsonl")
+    first = command(folder, "mine.yaml", "--store", "killed.jsonl")
+    while not store.path.exists() or store.path.read_bytes().count(b"\n") < 2:
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = store.lines()
+    assert 2 <= len(before) < 6
+    with store.path.open("ab") as file:  # it died while it wrote
+        file.write(json.dumps(undisturbed[len(before)]).encode()[:1000])
+    second = command(folder, "mine.yaml", "--store", "killed.jsonl")
+    output, _ = second.communicate()
+    assert second.returncode == 0, output
+    assert f"6 runs, {len(before)} done" in output
+    assert store.lines()[: len(before)] == before
+    assert [settled(line) for line in store.lines()] == [settled(line) for line in undisturbed]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_store_and_run_nothing_twice(folder: Path) -> None:
+    mine = make(folder)
+    undisturbed, _ = run(folder, mine, "undisturbed")
+    both = [command(folder, "mine.yaml", "--store", "both.jsonl") for _ in range(2)]
+    outputs = [one.communicate()[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], outputs
+    lines = Store(folder / "both.jsonl").lines()
+    assert len(lines) == 4
+    by_run = {line["run"]: settled(line) for line in lines}
+    assert by_run == {line["run"]: settled(line) for line in undisturbed}
+    assert all("4 of 4 runs are done" in output for output in outputs)
+
+
+# --------------------------------------------------------------------------------------- workers
+
+
+@pytest.mark.slow
+def test_processes_give_what_this_process_gives_and_outlive_one_that_dies(folder: Path) -> None:
+    models = ["BPR", "test_benchmark_run:Killed", "VBPR"]
+    mine = make(folder, grid={**GRID, "model": models, "seed": [1]})
+    here, _ = run(folder, mine.only({"model": ["BPR", "VBPR"]}), "here")
+    lines, _ = run(folder, mine, workers=Processes(2, threads=1))
+    assert [line["status"] for line in lines] == ["done", "failed", "done"]
+    assert "died with signal 9 (out of memory?)" in lines[1]["error"]
+    assert [settled(lines[0]), settled(lines[2])] == [settled(line) for line in here]
+    assert lines[0]["cost"]["threads"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ray_gives_what_this_process_gives_and_outlives_a_worker_that_dies(folder: Path) -> None:
+    models = ["test_benchmark_run:Killed", "VBPR"]
+    mine = make(folder, grid={**GRID, "model": models, "seed": [1]})
+    here, _ = run(folder, mine.only({"model": ["VBPR"]}), "here")
+    lines, _ = run(folder, mine, workers=Ray("local"))
+    assert lines[0]["status"] == "failed"
+    assert "the Ray worker died" in lines[0]["error"]
+    lines = lines[1:]
+    assert [settled(line) for line in lines] == [settled(line) for line in here]
+
+
+# ------------------------------------------------------------------------------------------ kept
+
+
+def test_metrics_of_users_average_to_the_result(folder: Path) -> None:
+    mine = make(folder, settings={"metric_decimal_place": 9}).only({"seed": ["1"]})
+    lines, _ = run(folder, mine, keep=("users", "lists", "checkpoint"))
+    for line in lines:
+        found = users.read_metrics(folder / line["kept"]["users"])
+        assert found.keys() == line["test"].keys()
+        for name, by_user in found.items():
+            assert len(by_user) == 40
+            assert np.mean(list(by_user.values())) == pytest.approx(line["test"][name], abs=1e-6)
+    again, said = run(folder, mine, keep=("users", "lists", "checkpoint"))
+    assert again == lines
+    (folder / lines[0]["kept"]["lists"]).unlink()
+    _, said = run(folder, mine, keep=("lists",))
+    assert said[0].startswith("mine: 2 runs, 1 done, 1 to do"), "a lost file is made again"
+
+
+def test_kept_lists_are_those_that_the_metrics_are_of(folder: Path) -> None:
+    mine = make(folder).only({"model": ["VBPR"], "seed": ["1"]})
+    (line,), _ = run(folder, mine, keep=("users", "lists"))
+    rows = gzip.decompress((folder / line["kept"]["lists"]).read_bytes()).decode().splitlines()
+    assert rows[0] == "user_id\titem_id\trank\tscore"
+    lists: dict[str, list[str]] = {}
+    for row in rows[1:]:
+        user, item, rank, _ = row.split("\t")
+        lists.setdefault(user, []).append(item)
+        assert int(rank) == len(lists[user])
+    content = tiny_content()
+    wanted: dict[str, set[str]] = {}
+    for user, item in content.test:
+        wanted.setdefault(user, set()).add(item)
+    found = users.read_metrics(folder / line["kept"]["users"])["recall@5"]
+    for user, items in wanted.items():
+        recall = len(items & set(lists[user][:5])) / len(items)
+        assert found[user] == pytest.approx(recall)
+    seen = {*content.train, *content.valid}
+    assert not seen & {(user, item) for user, items in lists.items() for item in items}
+
+
+def test_a_model_outside_the_package_goes_by_module_and_class() -> None:
+    assert model_of("BPR") == "BPR"
+    assert model_of("folders:Toy") is Toy
+    assert plugin.get_model("Toy") is Toy
+    with pytest.raises(ValueError, match="'folders:Tyo' must be module:Class"):
+        model_of("folders:Tyo")
+
+
+# ---------------------------------------------------------------------------------------- search
+
+
+def test_a_search_looks_at_validation_alone_and_its_winner_is_tested(folder: Path) -> None:
+    space = {"space": {"learning_rate": [1e-5, 0.05]}}
+    mine = make(folder, search=space, settings={"epochs": 4}).only({"model": ["VBPR"]})
+    lines, said = run(folder, mine)
+    stored = Store(folder / "mine.jsonl").lines()
+    trials = [line for line in stored if line["stage"] == "search"]
+    assert [line["trial"] for line in trials] == [{"learning_rate": 1e-5}, {"learning_rate": 0.05}]
+    assert all(line["test"] is None and line["groups"] is None for line in trials)
+    assert all(line["point"]["seed"] == 1 for line in trials)
+    best = max(trials, key=lambda line: line["valid"]["recall@5"])
+    assert [line["point"]["seed"] for line in lines] == [1, 2]
+    assert all(line["search"]["chosen"] == best["trial"] for line in lines)
+    rate = best["trial"]["learning_rate"]
+    assert all(line["config"]["learning_rate"] == rate for line in lines)
+    assert lines[0]["valid"] == best["valid"]
+    assert said[0].startswith("mine (search): 2 runs, 0 done, 2 to do")
+    assert run(folder, mine)[0] == lines
+
+
+# --------------------------------------------------------------------------------------- command
+
+
+def call(*words: str) -> None:
+    """The command in this process."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser()
+    benchmark.arguments(parser)
+    benchmark.execute(parser.parse_args(words))
+
+
+def test_the_command(folder: Path, capsys: Any) -> None:
+    make(folder)
+    call("mine.yaml", "--dry-run", "--only", "model=VBPR")
+    assert capsys.readouterr().out.splitlines() == [
+        "dataset=tiny model=VBPR seed=1",
+        "dataset=tiny model=VBPR seed=2",
+    ]
+    (folder / "mine.hyper").write_text("learning_rate choice [0.01,0.02]\n")
+    call(
+        "mine.yaml", "--only", "model=VBPR", "seed=1", "--set", "epochs=1", "--space", "mine.hyper"
+    )
+    output = capsys.readouterr().out
+    assert "mine (search): 2 runs" in output
+    assert "1 of 1 runs are done, in mine.jsonl" in output
+    assert (folder / "mine.jsonl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "--workers: must be an int >= 1, got 0"),
+        (["--workers", "2", "--ray", "auto"], "must not come together"),
+        (["--search", "random"], "need a space"),
+        (["--set", "epochs"], "--set: must read NAME=VALUE"),
+        (["--quick"], "must have a key `quick`"),
+    ],
+)
+def test_options_that_are_refused(folder: Path, words: list[str], message: str) -> None:
+    make(folder)
+    with pytest.raises(ValueError, match=message):
+        call("mine.yaml", *words)
+
+
+def test_a_failed_run_is_the_exit_code(folder: Path) -> None:
+    sys.modules.setdefault("broken_models", sys.modules[__name__])
+    make(folder, grid={**GRID, "model": ["broken_models:Broken"], "seed": [1]})
+    with pytest.raises(SystemExit) as ended:
+        call("mine.yaml")
+    assert ended.value.code == 1
