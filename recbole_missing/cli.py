@@ -1,4 +1,4 @@
-"""The command line: ``recbole-missing run | import | impute | export | benchmark | ...``."""
+"""The command line: ``recbole-missing COMMAND``; ``recbole-missing --help`` lists them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.commands import benchmark, export, impute, recommend, retrieve
+from recbole_missing.commands import benchmark, export, impute, recommend, report, retrieve
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     impute.arguments(commands.add_parser("impute", help="complete feature files, compare methods"))
     export.arguments(commands.add_parser("export", help="write a data set in another's layout"))
     benchmark.arguments(commands.add_parser("benchmark", help="run the experiments of a YAML file"))
+    report.arguments(commands.add_parser("report", help="tables, tests and figures of a store"))
     recommend.arguments(commands.add_parser("recommend", help="the best items of any user"))
     retrieve.arguments(commands.add_parser("retrieve", help="find hidden features by made-up ones"))
     _doctor_arguments(commands.add_parser("doctor", help="check this machine, list every method"))
@@ -126,6 +127,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "impute": impute.execute,
     "export": export.execute,
     "benchmark": benchmark.execute,
+    "report": report.execute,
     "recommend": recommend.execute,
     "retrieve": retrieve.execute,
     "doctor": _doctor,

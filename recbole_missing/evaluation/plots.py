@@ -1,13 +1,8 @@
-"""Figures of results; matplotlib is wanted only when one is drawn, and no global state is touched.
-
-Colours: Okabe and Ito's palette without its yellow, which colour-blind readers can tell apart;
-from the ninth method on colours return with another dash. Markers differ as well.
-"""
+"""Figures of imputation quality."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -16,15 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_missing.evaluation.imputation import Result
+from recbole_missing.evaluation.style import line_styles, new_figure, plain_axes
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
-_MARKERS = "osD^vPXh<>*p8d"
-_DASHES = ("-", "--", ":")
 _ROWS = {
     "cosine": "mean cosine (higher is better)",
     "mse": "standardised MSE (lower is better)",
 }
-_LINE = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
 _HALO = {"linewidth": 6, "alpha": 0.35, "marker": "", "zorder": 1}
 _NOTE = {"fontsize": "small", "color": "0.35", "verticalalignment": "bottom"}
 _MOST_STRETCH = 3  # a line that would make a panel's range more times as tall is off the scale
@@ -51,7 +43,7 @@ def quality(result: Result, path: Path | str) -> None:
     n_columns = len(result.modalities)
     styles = _styles(result)
     legend = 0.9 + 0.085 * max(len(s["label"].split("\n")[0]) for s in styles.values())
-    figure = _new_figure(figsize=(3.8 * n_columns + legend, 6.6), layout="constrained")
+    figure = new_figure(figsize=(3.8 * n_columns + legend, 6.6), layout="constrained")
     axes = figure.subplots(len(_ROWS), n_columns, sharex=True, squeeze=False)
     for row, (measure, label) in enumerate(_ROWS.items()):
         axes[row, 0].set_ylabel(label)
@@ -66,29 +58,14 @@ def quality(result: Result, path: Path | str) -> None:
     figure.savefig(path, dpi=160)
 
 
-def _new_figure(**options: Any) -> Any:
-    """Make a figure of its own: no pyplot, so no backend is chosen for the user's session."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError(
-            'plot: needs the package matplotlib; run `pip install "recbole-missing[plot]"`.'
-        ) from error
-    return Figure(**options)
-
-
 def _styles(result: Result) -> dict[str, dict[str, Any]]:
-    looks = [(colour, dash) for dash in _DASHES for colour in _COLOURS]
     return {
         method: {
+            **style,
             "label": method + _caveat(result, method),
-            "color": colour,
-            "linestyle": dash,
-            "marker": marker,
-            **_LINE,
             **(_HALO if result.unreached(method) else {}),
         }
-        for method, (colour, dash), marker in zip(result.methods, cycle(looks), cycle(_MARKERS))
+        for method, style in line_styles(result.methods).items()
     }
 
 
@@ -115,8 +92,7 @@ def _panel(
     margin = 0.06 * (high - low) or 0.05
     axis.set_ylim(low - margin, high + margin)
     axis.set_xticks(result.ratios)
-    axis.grid(axis="y", color="0.9")
-    axis.spines[["top", "right"]].set_visible(False)
+    plain_axes(axis, "y")
     beyond = [m for m in best_first[on_scale:] if not np.isnan(lines[m]).all()]
     note = "off the scale: " + ", ".join(f"{m} {np.nanmean(lines[m]):.2f}" for m in beyond)
     axis.text(0, 1.02, fill(note, 48) if beyond else "", transform=axis.transAxes, **_NOTE)

@@ -1,0 +1,94 @@
+"""``recbole-missing report``: tables, tests and figures from stores of benchmark results."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "stores", type=Path, nargs="+", metavar="STORE", help="files that benchmark wrote (.jsonl)"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write (default: STORE_report)")
+    parser.add_argument(
+        "--benchmark",
+        type=Path,
+        metavar="FILE",
+        help="benchmark file with published numbers (default: the one of the benchmark's name)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        help="test metrics, the main one first (default: recall@20, ndcg@20 and published ones)",
+    )
+    parser.add_argument(
+        "--method",
+        metavar="ROW",
+        help="row to test against the others, as in `DGMRec, featprop` (default: the best one)",
+    )
+    parser.add_argument("--no-figures", action="store_true", help="tables and tests alone")
+    parser.add_argument("--pdf", action="store_true", help="write every figure as PDF too")
+    parser.add_argument("--force", action="store_true", help="replace a former report")
+
+
+def execute(known: Namespace) -> None:
+    """Run the command.
+
+    Raises:
+        ValueError: for a file that is absent, options that do not go together, and whatever the
+            results are refused for.
+    """
+    from recbole_missing.benchmark import report, tables
+    from recbole_missing.data.new_folder import REPORT, check_target, new_folder
+
+    _check(known)
+    first = known.stores[0]
+    target = check_target(known.output or first.with_name(f"{first.stem}_report"), known.force)
+    options = report.Options(
+        known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
+    )
+    lines = read(known.stores)
+    about = {"stores": sorted(store.name for store in known.stores), "runs": len(lines)}
+    with new_folder(target, about) as folder:
+        files, main = report.write(lines, known.stores, folder, options)
+    for table in main:
+        print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
+    count = Counter(path.suffix for path in files)
+    counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
+    print(f"Wrote {target}: report.md, {counted}, {REPORT}")
+
+
+def read(stores: Sequence[Path]) -> list[dict[str, Any]]:
+    """The latest line of each run of some stores; one that is done wins over one that failed."""
+    from recbole_missing.benchmark.store import Store
+
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in (line for store in stores for line in Store(store).latest()):
+        key = (line["benchmark"], line["run"])
+        if key not in found or _rank(line) > _rank(found[key]):
+            found[key] = line
+    return list(found.values())
+
+
+def _rank(line: dict[str, Any]) -> tuple[bool, str]:
+    return line["status"] == "done", line["cost"]["started"]
+
+
+def _check(known: Namespace) -> None:
+    for path in (*known.stores, *([known.benchmark] if known.benchmark else [])):
+        if not path.is_file():
+            raise ValueError(f"report: {path} must be a file, got none; check the path.")
+    if known.pdf and known.no_figures:
+        raise ValueError("report: --pdf must come without --no-figures; drop one.")
+    if not known.no_figures and find_spec("matplotlib") is None:
+        raise ValueError(
+            "report: figures need matplotlib, got none; run `pip install 'recbole-missing[plot]'` "
+            "or add --no-figures."
+        )

@@ -1,0 +1,47 @@
+"""Looks that figures share; matplotlib is wanted only when one is drawn.
+
+Colours: Okabe and Ito's palette without its yellow, which colour-blind readers can tell apart;
+from the ninth line on colours return with another dash. Markers differ as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+_MARKERS = "osD^vPXh<>*p8d"
+_DASHES = ("-", "--", ":")
+_LINE = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
+
+
+def new_figure(**options: Any) -> Any:
+    """Make a figure of its own: no pyplot, so no backend is chosen for the user's session.
+
+    Raises:
+        ValueError: if matplotlib is absent.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError(
+            'plot: needs the package matplotlib; run `pip install "recbole-missing[plot]"`.'
+        ) from error
+    return Figure(**options)
+
+
+def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, dash and marker of each name's line, as keywords of matplotlib's ``plot``."""
+    looks = [(colour, dash) for dash in _DASHES for colour in COLOURS]
+    return {
+        name: {"label": name, "color": colour, "linestyle": dash, "marker": marker, **_LINE}
+        for name, (colour, dash), marker in zip(names, cycle(looks), cycle(_MARKERS))
+    }
+
+
+def plain_axes(axes: Any, grid: str) -> None:
+    """Leave the left and lower border, and a light grid along ``grid`` (``x`` or ``y``)."""
+    axes.grid(axis=grid, color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
