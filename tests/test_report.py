@@ -115,6 +115,18 @@ def ratio_lines() -> list[dict[str, Any]]:
     ]
 
 
+def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Path) -> None:
+    old, new = made("A", 1, 0.1), made("A", 1, 0.3, run="other")
+    new["cost"] = {**new["cost"], "started": "2026-02-01"}
+    for lines in ([old, new], [new, old]):
+        kept, replaced = results.current(lines)
+        assert ([line["run"] for line in kept], replaced) == (["other"], 1)
+    text = written([old, new], tmp_path / "report")["report.md"].decode()
+    assert "1 earlier runs of the same points with other settings are left out" in text
+    assert "0.3000" in text
+    assert "0.1000" not in text
+
+
 def written(lines: Any, folder: Path, **options: Any) -> dict[str, bytes]:
     folder.mkdir(parents=True)
     options.setdefault("figures", False)

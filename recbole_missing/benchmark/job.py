@@ -109,7 +109,7 @@ class Identified:
 
     def execute(self) -> Line:
         """Run, and return the line for the store; whatever goes wrong is in it."""
-        started, start = datetime.now(timezone.utc), perf_counter()
+        started, start = _now(), perf_counter()
         restart_peak_memory()
         try:
             found, device = self._measured(), None
@@ -118,7 +118,7 @@ class Identified:
         except Exception as failure:
             found, device, status, error = {}, None, "failed", _explained(failure)
         cost = {
-            "started": started.isoformat(timespec="seconds"),
+            "started": started,
             "seconds": round(perf_counter() - start, 2),
             "epoch_seconds": _mean([entry.pop("seconds") for entry in found.get("epochs", ())]),
             **peak_memory(),
@@ -126,6 +126,10 @@ class Identified:
             "threads": torch.get_num_threads(),
         }
         return self.line(status, error, found, cost)
+
+    def died(self, reason: str) -> Line:
+        """The line of a run whose process ended before it could tell."""
+        return self.line("failed", reason, {}, {**dict.fromkeys(_COST), "started": _now()})
 
     def line(
         self, status: str, error: str | None, found: Mapping[str, Any], cost: Mapping[str, Any]
@@ -210,6 +214,9 @@ class Identified:
         return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
 
 
+_COST = (
+    "started", "seconds", "epoch_seconds", "peak_memory_mib", "peak_gpu_mib", "device", "threads",
+)  # fmt: skip
 _ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
 
 
@@ -237,6 +244,10 @@ def model_of(name: str) -> Any:
         raise ValueError(
             f"model: {name!r} must be module:Class of something importable, got: {error}."
         ) from error
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None:

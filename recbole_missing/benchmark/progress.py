@@ -46,7 +46,7 @@ class Progress:
             values = line["test"] or line["valid"]
             outcome = ", ".join(f"{key} {value:.4f}" for key, value in list(values.items())[:6])
         number = f"{len(board.lines)}/{len(board.jobs)}"
-        seconds = line["cost"].get("seconds", 0.0)
+        seconds = line["cost"]["seconds"] or 0.0
         self._say(f"[{number}] {where}: {outcome} ({_span(seconds)}){self._estimate(board)}")
 
     def _note(self, line: Mapping[str, Any]) -> None:

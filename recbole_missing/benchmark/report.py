@@ -102,7 +102,7 @@ def write(
     Raises:
         ValueError: without a test run, or for an unknown metric or row, or a bad benchmark file.
     """
-    tested = results.tested(lines)
+    tested, replaced = results.current(results.tested(lines))
     if not tested:
         raise ValueError("report: must get at least one test run, got none; run a benchmark first.")
     files = {name: _definition(name, options) for name in {run["benchmark"] for run in tested}}
@@ -112,7 +112,7 @@ def write(
     parts = results.parts(tested, orders)
     _check_method(parts, options)
     report = Report(folder, options)
-    _head(report, tested, stores)
+    _head(report, tested, stores, replaced)
     main = []
     for name in sorted(files):
         own = [part for part in parts if part.benchmark == name]
@@ -157,11 +157,13 @@ def _check_method(parts: Sequence[Part], options: Options) -> None:
         raise ValueError(f"report: --method: {unknown('row', options.method, known)}")
 
 
-def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path]) -> None:
+def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replaced: int) -> None:
     titles = sorted({run["title"] for run in tested})
     failed = sum(run["status"] != "done" for run in tested)
     sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in stores}))
     tally = f"{len(tested) - failed} runs succeeded, {failed} failed"
+    if replaced:
+        tally += f"; {replaced} earlier runs of the same points with other settings are left out"
     report.say(
         f"# {tables.markdown_text('; '.join(titles))}", f"From {sources}: {tally}.", _READING
     )
@@ -176,7 +178,7 @@ def _part(
 ) -> Table:
     """The main table of a part, returned too, and what goes with it."""
     main = sections.main_table(part, metrics, printed)
-    report.say(f"### {tables.markdown_text(part.heading)}")
+    report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)
     for groups, kind in zip(results.groups_of(part, metrics[0]), ("missing", "new")):
         report.show(sections.group_table(part, groups, metrics[0], kind))
@@ -193,7 +195,8 @@ def _robustness(report: Report, part: Part, metric: str) -> None:
     table = sections.drop_table(part, metric)
     if table is None:
         return
-    report.say(f"### {tables.markdown_text(part.heading)}: against the missing ratio")
+    heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
+    report.say(heading, tables.markdown_text(table.protocol))
     report.show(sections.ratio_table(part, metric))
     report.draw(part, "ratio", figures.against_ratio, metric)
     report.show(table)

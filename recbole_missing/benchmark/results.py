@@ -90,6 +90,20 @@ def tested(lines: Iterable[Line]) -> list[Line]:
     return sorted((line for line in lines if line["stage"] == "test"), key=place)
 
 
+def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
+    """Of the runs of each point the one that began last, and how many others there are.
+
+    A point has several when its benchmark was run again with other settings; they are no
+    repetitions.
+    """
+    found: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        point = (line["benchmark"], json.dumps(line["point"], sort_keys=True))
+        found.setdefault(point, []).append(line)
+    kept = [max(runs, key=lambda r: (r["cost"]["started"], r["run"])) for runs in found.values()]
+    return kept, sum(map(len, found.values())) - len(kept)
+
+
 def metrics_of(lines: Iterable[Line]) -> list[str]:
     """Test metrics that at least one run has, each once."""
     return list(dict.fromkeys(m for line in lines if line["test"] for m in line["test"]))

@@ -46,11 +46,11 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
             columns.append(Column(f"{metric} published", theirs))
             columns.append(Column(f"{metric} difference", gaps, form="difference"))
     columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
-    caption = protocol(part)
+    caption = ""
     if any(column.name.endswith(" published") for column in columns) and printed:
-        caption += f" Published: {printed.source}."
+        caption = f"Published: {printed.source}."
     title = f"{part.heading}: test metrics"
-    return Table(stem(part, "scores"), title, caption, _labels(part), columns)
+    return Table(stem(part, "scores"), title, caption, _labels(part), columns, protocol(part))
 
 
 def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Table | None:
@@ -68,11 +68,11 @@ def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Ta
         columns.append(_column(frame, group, ranked=ranked, title=f"{group} ({users} users)"))
     caption = (
         f"{metric} over the test items of a group and the users who have one: columns differ in "
-        f"items and users, so compare within a column. {protocol(part)}"
+        f"items and users, so compare within a column."
     )
     words = {"missing": "by number of missing modalities", "new": "warm and new items"}
     title = f"{part.heading}: {words[kind]}"
-    return Table(stem(part, f"by_{kind}"), title, caption, _labels(part), columns)
+    return Table(stem(part, f"by_{kind}"), title, caption, _labels(part), columns, protocol(part))
 
 
 def drop_table(part: Part, metric: str) -> Table | None:
@@ -90,10 +90,12 @@ def drop_table(part: Part, metric: str) -> Table | None:
     against = "nothing missing (ratio 0)" if float(first) == 0 else f"the smallest ratio, {first}"
     caption = (
         f"Relative drop of the mean {metric} against {against}: (there - here) / there; negative "
-        f"is a gain. {protocol(part)}"
+        f"is a gain."
     )
     title = f"{part.heading}: relative drop of {metric}"
-    return Table(stem(part, "drop"), title, caption, _labels(part), [base, *columns])
+    return Table(
+        stem(part, "drop"), title, caption, _labels(part), [base, *columns], protocol(part)
+    )
 
 
 def ratio_table(part: Part, metric: str) -> Table:
@@ -105,7 +107,7 @@ def ratio_table(part: Part, metric: str) -> Table:
         _column(frame, ratio, ranked=ranked, title=f"{results.RATIO} {ratio}") for ratio in ratios
     ]
     title = f"{part.heading}: {metric} against the missing ratio"
-    return Table(stem(part, "ratio"), title, protocol(part), _labels(part), columns)
+    return Table(stem(part, "ratio"), title, "", _labels(part), columns, protocol(part))
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
@@ -126,12 +128,12 @@ def retrieval_table(part: Part, printed: Published | None) -> Table | None:
     caption = (
         "An item that lacks a modality asks with what stands in for it; a hit is its own true "
         "feature among the nearest (cosine) of all items. Nearest neighbour: the feature of the "
-        f"nearest item by another modality. `all`: mean over modalities by items. {protocol(part)}"
+        "nearest item by another modality. `all`: mean over modalities by items."
     )
     if len(columns) > len(names) and printed:
         caption += f" Published (beside `all`; it names no modality): {printed.source}."
     title = f"{part.heading}: cross-modal retrieval"
-    return Table(stem(part, "retrieval"), title, caption, labels, columns)
+    return Table(stem(part, "retrieval"), title, caption, labels, columns, protocol(part))
 
 
 def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
@@ -172,9 +174,9 @@ def cost_table(part: Part) -> Table:
         f"{run['cost'].get('device')}, {run['cost'].get('threads')} CPU thread(s)"
         for run in part.lines
     }
-    caption = f"Device: {' or '.join(sorted(where))}. {protocol(part)}"
+    caption = f"Device: {' or '.join(sorted(where))}."
     title = f"{part.heading}: time and memory"
-    return Table(stem(part, "cost"), title, caption, _labels(part), columns)
+    return Table(stem(part, "cost"), title, caption, _labels(part), columns, protocol(part))
 
 
 def best_row(part: Part, metric: str) -> str | None:
@@ -233,11 +235,10 @@ def _tests(
     caption = (
         f"{opening} Two-sided paired tests over {what}: Wilcoxon's signed-rank test without "
         "differences of 0, t-test and its 95% interval; Holm's correction over the rows. "
-        f"{protocol(part)}"
     )
     title = f"{part.heading}: tests over {over}"
     labels = {"against": [c.other for c in comparisons]}
-    return Table(stem(part, f"tests_{over}"), title, caption, labels, columns)
+    return Table(stem(part, f"tests_{over}"), title, caption, labels, columns, protocol(part))
 
 
 def _labels(part: Part) -> dict[str, list[str]]:

@@ -73,7 +73,7 @@ class Column:
 class Table:
     """Rows named by ``labels`` (axis -> text of each row), and columns.
 
-    ``name`` is the stem of its files.
+    ``name`` is the stem of its files, ``protocol`` says how the numbers came about.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Table:
     caption: str
     labels: Mapping[str, Sequence[str]]
     columns: Sequence[Column]
+    protocol: str = ""
 
     @property
     def heads(self) -> list[str]:
@@ -127,7 +128,7 @@ def latex(table: Table) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{latex_text(f'{table.title}. {table.caption}')}}}",
+        rf"  \caption{{{latex_text(f'{table.title}. {table.caption} {table.protocol}')}}}",
         rf"  \label{{tab:{table.name}}}",
         rf"  \begin{{tabular}}{{{sides}}}",
         r"    \toprule",

@@ -137,7 +137,7 @@ class Ray:
                 line = ray.get(ended)
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines() or [type(error).__name__]
-                line = job.line("failed", f"the Ray worker died: {reason[0]}", {}, {})
+                line = job.died(f"the Ray worker died: {reason[0]}")
             yield job, line
 
 
@@ -148,7 +148,7 @@ def _received(receiver: Any, process: Any, job: Identified) -> Line:
         process.join()
         code = process.exitcode
         reason = f"signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
-        return job.line("failed", f"the process of this run died with {reason}", {}, {})
+        return job.died(f"the process of this run died with {reason}")
     process.join()
     return line
 
