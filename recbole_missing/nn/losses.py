@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ def info_nce(
             negatives, repeated ones included. No row gives zero.
         temperature: divides the cosine.
         candidates: shape ``(n, d)``, if given the rows of the denominator instead of ``others``,
-            for instance a table of all items; then nothing of ``rows x n`` is stored.
+            for instance a table of all items. Nothing of ``rows x n`` is stored.
 
     Source: van den Oord et al., 2018, eq. 4, with cosine similarity.
     """
@@ -55,26 +54,23 @@ def info_nce(
         return anchors.sum()
     anchors = F.normalize(anchors, eps=1e-12) / temperature
     others = F.normalize(others, eps=1e-12)
-    positive = (anchors * others).sum(dim=1)
-    if candidates is not None:
-        return (log_sum_exp(anchors, F.normalize(candidates, eps=1e-12)) - positive).mean()
-    logits = anchors @ others.T
-    if 1 / temperature + math.log(len(others)) < 80:  # float32 then holds the sum of exponentials
-        return (logits.exp().sum(dim=1).log() - positive).mean()
-    return (torch.logsumexp(logits, dim=1) - positive).mean()
+    rivals = others if candidates is None else F.normalize(candidates, eps=1e-12)
+    return (log_sum_exp(anchors, rivals) - (anchors * others).sum(dim=1)).mean()
 
 
-def log_sum_exp(anchors: Tensor, candidates: Tensor, block_size: int = 4096) -> Tensor:
+def log_sum_exp(anchors: Tensor, candidates: Tensor, block_entries: int | None = None) -> Tensor:
     """Log sum_j exp <anchor, candidate_j>, shape ``(rows,)``, in blocks of candidates.
 
-    The backward pass computes the blocks anew, so memory is ``rows * block_size``.
+    The backward pass computes the blocks anew, so memory is that of one block.
 
     Args:
-        anchors: shape ``(rows, d)``.
+        anchors: shape ``(rows, d)``, at least one.
         candidates: shape ``(n, d)``, at least one.
-        block_size: candidates at a time.
+        block_entries: products held at a time; by default as many as a CPU's cache holds (1 MiB),
+            or as few blocks as a GPU likes.
     """
-    logs: Tensor = _LogSumExp.apply(anchors, candidates, block_size)
+    entries = block_entries or (2**18 if anchors.device.type == "cpu" else 2**26)
+    logs: Tensor = _LogSumExp.apply(anchors, candidates, max(1, entries // len(anchors)))
     return logs
 
 
@@ -93,7 +89,7 @@ class _LogSumExp(torch.autograd.Function):
         anchors, candidates, logs = ctx.saved_tensors
         to_anchors, to_candidates = torch.zeros_like(anchors), []
         for block in candidates.split(ctx.block_size):
-            shares = (anchors @ block.T - logs[:, None]).exp() * grad[:, None]
-            to_anchors += shares @ block
+            shares = (anchors @ block.T).sub_(logs[:, None]).exp_().mul_(grad[:, None])
+            to_anchors.addmm_(shares, block)
             to_candidates.append(shares.T @ anchors)
         return to_anchors, torch.cat(to_candidates), None
