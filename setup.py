@@ -30,6 +30,7 @@ setup(
         "safetensors",
         "pyyaml",
         "tabulate",
+        "filelock",
     ],
     extras_require={
         "plot": ["matplotlib>=3.7"],

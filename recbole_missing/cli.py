@@ -117,7 +117,7 @@ def _doctor(known: argparse.Namespace) -> None:
 def _or_exit(command: Any) -> None:
     try:
         command()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 

@@ -21,7 +21,7 @@ from recbole.quick_start import run_recbole
 
 from recbole_missing import plugin
 from recbole_missing.benchmark import plan, runner
-from recbole_missing.benchmark.job import Job, model_of
+from recbole_missing.benchmark.job import Identified, Job, model_of
 from recbole_missing.benchmark.store import Store, settled
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -167,6 +167,16 @@ def test_a_failure_stops_nothing_and_is_repeated_when_asked(folder: Path) -> Non
     assert [line["status"] for line in retried] == ["failed", "done"]
     assert len(Store(folder / "mine.jsonl").lines()) == 3
     assert len(Store(folder / "mine.jsonl").latest()) == 2
+
+
+def test_what_is_not_a_number_is_null_in_a_line(folder: Path) -> None:
+    job = Job("mine", "Mine", {"dataset": "tiny", "model": "BPR", "seed": 1}, {})
+    line = Identified(job, "abc", {"x": float("inf")}).line(
+        "done", None, {"epochs": [{"loss": {"bpr": float("nan"), "reg": 0.5}}]}, {}
+    )
+    assert line["epochs"] == [{"loss": {"bpr": None, "reg": 0.5}}]
+    Store(folder / "mine.jsonl").append(line)
+    assert Store(folder / "mine.jsonl").lines() == [line]
 
 
 def test_a_shared_store_serves_two_benchmarks_with_one_run(folder: Path) -> None:

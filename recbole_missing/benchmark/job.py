@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,7 @@ class Identified:
             ("mask", "epochs", "best_epoch", "valid", "test", "groups", "retrieval", "kept")
         )
         job = self.job
-        return {
+        line = {
             "run": self.run,
             "benchmark": job.benchmark,
             "title": job.title,
@@ -154,6 +155,7 @@ class Identified:
             "versions": environment.versions(),
             "cost": dict(cost),
         }
+        return {key: _finite(value) for key, value in line.items()}
 
     def adopted(self, line: Mapping[str, Any]) -> Line:
         """The line of another benchmark that ran this very run, under this benchmark's name."""
@@ -260,6 +262,15 @@ def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None
 def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:
     loss = {name: float(f"{value:.6g}") for name, value in entry["loss"].items()}
     return {**entry, "loss": loss}
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither infinity nor what is not a number: null stands for both."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -63,7 +63,11 @@ def execute(known: Namespace) -> None:
         return
     store = Store(known.store or Path(f"{chosen.name.replace(':', '_')}.jsonl"))
     options = runner.Options(known.keep, known.retry_failed, known.data_path, _say)
-    lines = runner.run(chosen, store, _workers(known), options)
+    try:
+        lines = runner.run(chosen, store, _workers(known), options)
+    except KeyboardInterrupt:
+        print(f"Interrupted; what is done is in {store.path}, the same command goes on from there.")
+        raise SystemExit(130) from None
     failed = sum(line["status"] == "failed" for line in lines)
     print(f"{len(lines) - failed} of {len(lines)} runs are done, in {store.path}")
     print(f"Next: recbole-missing report {store.path}")
