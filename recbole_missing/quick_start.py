@@ -40,41 +40,54 @@ def run_recbole_missing(
     init_logger(config)
     getLogger().info(sys.argv)
     getLogger().info(config)
-    outcome = train(config, saved)
+    run = prepare(config, saved)
+    # 7. training
+    run.fit()
     getLogger().info("The running environment of this training is as follows:")
     getLogger().info("\n" + get_environment(config).draw())
-    getLogger().info(f"best valid: {outcome.trainer.best_valid_result}")
+    getLogger().info(f"best valid: {run.trainer.best_valid_result}")
     # 8. test
-    result = outcome.test()
+    result = run.test()
     return {
-        "best_valid_score": outcome.trainer.best_valid_score,
+        "best_valid_score": run.trainer.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": outcome.trainer.best_valid_result,
+        "best_valid_result": run.trainer.best_valid_result,
         "test_result": result,
-        "test_result_by_group": outcome.trainer.group_results,
-        "checkpoint": outcome.trainer.saved_model_file if saved else None,
+        "test_result_by_group": run.trainer.group_results,
+        "checkpoint": run.trainer.saved_model_file if saved else None,
     }
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model after training, and all that it takes to test it.
+class Run:
+    """A model and all that it takes to train and test it.
 
     Args:
         config: RecBole's.
-        train_data, test_data: RecBole's dataloaders; ``train_data._dataset`` is the training split.
-        trainer: RecBole's, fitted; holds the model.
-        saved: whether the checkpoint of the best validation epoch was kept.
+        train_data, valid_data, test_data: RecBole's dataloaders; ``train_data._dataset`` is the
+            training split.
+        trainer: RecBole's; holds the model.
+        saved: keep the checkpoint of the best validation epoch, and test that one.
     """
 
     config: Any
     train_data: Any
+    valid_data: Any
     test_data: Any
     trainer: Any
     saved: bool
 
+    def fit(self) -> None:
+        """Train; the test split is not looked at."""
+        self.trainer.fit(
+            self.train_data,
+            self.valid_data,
+            saved=self.saved,
+            show_progress=self.config["show_progress"],
+        )
+
     def test(self) -> Any:
-        """Metric -> value on the test split, of the best validation epoch if it was kept."""
+        """Metric -> value on the test split."""
         return self.trainer.evaluate(
             self.test_data,
             load_best_model=self.saved,
@@ -82,23 +95,21 @@ class Trained:
         )
 
 
-def train(config: Any, saved: bool = True) -> Trained:
-    """Do everything between configuration and test; the test split is not looked at.
+def prepare(config: Any, saved: bool = True) -> Run:
+    """Do everything between configuration and training.
 
     Raises:
-        ValueError: before training, for bad data.
+        ValueError: for bad data.
     """
     logger = getLogger()
     # 3. seed and data set, 4. splits, mask and imputation
     init_seed(config["seed"], config["reproducibility"])
     data = create_dataset(config)
     logger.info(data)
-    train_data, valid_data, test_data = data_preparation(config, data)
+    loaders = data_preparation(config, data)
     # 5. model, 6. trainer
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    network = get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
     logger.info(network)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
-    # 7. training
-    trainer.fit(train_data, valid_data, saved=saved, show_progress=config["show_progress"])
-    return Trained(config, train_data, test_data, trainer, saved)
+    return Run(config, *loaders, trainer, saved)

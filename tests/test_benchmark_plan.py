@@ -82,6 +82,15 @@ def test_only_keeps_the_type_of_a_value(tmp_path: Path) -> None:
         ({"cases": [{"modle": "BPR", "settings": {}}]}, "Unknown axis 'modle'"),
         ({"exclude": ["BPR"]}, "exclude must list mappings"),
         ({"exclude": [{"ratio": 1}]}, "Unknown axis 'ratio'"),
+        ({"exclude": [{"settings": 1}]}, "Unknown axis 'settings'"),
+        ({"exclude": [{"model": ["BPR", "MGNC"]}]}, "Unknown model 'MGNC'. Did you mean 'MGCN'"),
+        ({"cases": [{"seed": 3, "settings": {}}]}, "Unknown seed '3'"),
+        ({"grid": {**GRID, "model": [1]}}, "model must list names"),
+        ({"grid": {**GRID, "dataset": [5]}}, "dataset must list names"),
+        ({"quick": [1]}, "must hold keys and values"),
+        ({"search": {"metod": "grid"}}, "Unknown key of search 'metod'. Did you mean 'method'"),
+        ({"search": {"space": [1]}}, "a space must be a mapping"),
+        ({"search": {"space_of": {"MCGN": {}}}}, "Unknown model 'MCGN'. Did you mean 'MGCN'"),
         ({"measures": ["retreival"]}, "Unknown measure 'retreival'. Did you mean 'retrieval'"),
     ],
 )
@@ -96,6 +105,30 @@ def test_what_is_not_there_is_named() -> None:
         plan.read("dgmrec_mising")
     with pytest.raises(ValueError, match="no such file"):
         plan.read("nowhere.yaml")
+
+
+def test_a_file_that_is_no_yaml_or_bears_a_shipped_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("grid: [")
+    with pytest.raises(ValueError, match="mine.yaml: must be YAML"):
+        plan.read(path)
+    path.write_text("just words")
+    with pytest.raises(ValueError, match="must hold keys and values"):
+        plan.read(path)
+    taken = write(tmp_path).rename(tmp_path / "dgmrec_missing.yaml")
+    with pytest.raises(ValueError, match="must not have the name of a shipped benchmark"):
+        plan.read(taken)
+    shipped = defaults.root() / "benchmark" / "dgmrec_missing.yaml"
+    assert plan.read(shipped) == plan.read("dgmrec_missing")
+
+
+def test_values_may_be_lists(tmp_path: Path) -> None:
+    grid = {**GRID, "dataset": ["a"], "model": ["BPR"], "topk": [[10], [10, 20]]}
+    cases = [{"topk": [10, 20], "settings": {"x": 1}}]
+    mine = plan.read(write(tmp_path, grid=grid, cases=cases))
+    found = [mine.settings_of(point).get("x") for point in mine.points()]
+    assert found == [None, 1, None, 1]
+    assert len({cell(point) for point in mine.points()}) == 2
 
 
 # ------------------------------------------------------------------------------ the shipped files
@@ -143,7 +176,7 @@ def searching(**changes: Any) -> plan.Plan:
     """A plan with a search of two settings over two cells, two repetitions each."""
     space = {"learning_rate": [0.1, 0.2], "reg_weight": [1, 2, 3]}
     found = {"method": "grid", "space": space, **changes}
-    return plan.Plan("mine", "Mine", {**GRID, "dataset": ["a"]}, search=found)
+    return plan.Plan("mine", "Mine", {**GRID, "dataset": ["a"]}, search=found, first={"seed": 1})
 
 
 def test_a_grid_search_tries_everything_with_the_first_repetition() -> None:
@@ -154,6 +187,15 @@ def test_a_grid_search_tries_everything_with_the_first_repetition() -> None:
     assert [settings for point, settings in found if point["model"] == "BPR"] == [
         {"learning_rate": rate, "reg_weight": weight} for rate in (0.1, 0.2) for weight in (1, 2, 3)
     ]
+
+
+def test_whatever_is_run_the_first_repetition_of_the_file_is_searched() -> None:
+    mine = searching()
+    whole = plan.Plan("mine", "Mine", mine.grid, search=mine.search, first={"seed": 1})
+    part = whole.only({"seed": ["2"]})
+    assert search.trials(part, part.points()) == search.trials(whole, whole.points())
+    with pytest.raises(ValueError, match="learning_rate must not be in --set too"):
+        search.trials(whole.override({"learning_rate": 1}), whole.points())
 
 
 def test_a_model_may_have_a_space_of_its_own() -> None:
@@ -195,6 +237,7 @@ def test_a_random_search_over_lists_repeats_nothing() -> None:
         ({"method": "best"}, "method must be grid or random, got 'best'"),
         ({"method": "random"}, "trials must be an int >= 1 for random"),
         ({"trials": 0}, "trials must be an int >= 1, or empty, got 0"),
+        ({"trials": 5}, "trials must be left out for grid"),
         ({"space": {"seed": [1]}}, "seed must not be an axis"),
         ({"space": {"x": 3}}, "x must be a list of values"),
         ({"space": {"x": {"loguniform": [0, 1]}}}, "x must be a list of values"),
@@ -226,7 +269,7 @@ def test_the_best_on_validation_wins_and_failures_never_do() -> None:
     lines = [trial(0.1, x=1), trial(0.9, "failed", x=2), trial(0.3, x=3), trial(0.3, x=4)]
     (found,) = search.choose(lines).values()
     assert found["settings"] == {"x": 3}
-    assert (found["search"]["trials"], found["search"]["failed"]) == (3, 1)
+    assert (found["found"]["trials"], found["found"]["failed"]) == (3, 1)
     lower = [trial(0.1, bigger=False, x=1), trial(0.3, bigger=False, x=2)]
     assert search.choose(lower)[cell(lower[0]["point"])]["settings"] == {"x": 1}
     with pytest.raises(ValueError, match="a trial must succeed .* no luck"):
@@ -252,6 +295,7 @@ def test_hyper_files_of_recbole(tmp_path: Path) -> None:
     path.write_text("x choice [1]\ny normal 0,1\n")
     with pytest.raises(ValueError, match=r"mine.hyper, line 2: must read `name kind values`"):
         hyper_file.read(path)
-    path.write_text("x choice __import__('os')\n")
-    with pytest.raises(ValueError, match="line 1"):
-        hyper_file.read(path)
+    for nonsense in ("choice __import__('os')", "loguniform 'a','b'", "loguniform 1,2000"):
+        path.write_text(f"x {nonsense}\n")
+        with pytest.raises(ValueError, match="line 1"):
+            hyper_file.read(path)

@@ -119,14 +119,25 @@ def identity(folder: Path, model: str = "VBPR", **settings: Any) -> str:
 def test_a_run_is_told_by_what_decides_its_result(folder: Path) -> None:
     first = identity(folder)
     assert identity(folder) == first
-    for name, value in {"eval_batch_size": 50, "checkpoint_dir": "x", "worker": 1}.items():
+    nothing = {"eval_batch_size": 50, "checkpoint_dir": "x", "imputation_cache": False}
+    for name, value in nothing.items():
         assert identity(folder, **{name: value}) == first, name
+    assert identity(folder, worker=1) != first, "negatives are drawn there"
     for name, value in {"seed": 3, "reg_weight": 0.7, "imputation": "zeros", "epochs": 3}.items():
         assert identity(folder, **{name: value}) != first, name
     assert identity(folder, "BPR") != first
     image = folder / "dataset" / "tiny" / "image.npy"
     np.save(image, np.load(image) + 1)
     assert identity(folder) != first, "another feature file"
+
+
+def test_another_source_of_an_outside_model_is_another_run(folder: Path) -> None:
+    (folder / "ours.py").write_text("from folders import Toy\n\n\nclass Mine(Toy):\n    pass\n")
+    first = identity(folder, "ours:Mine")
+    assert identity(folder, "ours:Mine") == first
+    with (folder / "ours.py").open("a") as file:
+        file.write("\n    changed = True\n")
+    assert identity(folder, "ours:Mine") != first
 
 
 def test_a_mask_is_told_by_tokens(folder: Path) -> None:
@@ -188,6 +199,49 @@ def test_a_shared_store_serves_two_benchmarks_with_one_run(folder: Path) -> None
     assert [line["benchmark"] for line in second] == ["other", "other"]
     assert [line["test"] for line in second] == [line["test"] for line in first[2:]]
     assert len(Store(folder / "mine.jsonl").lines()) == 6
+
+
+def test_a_line_takes_its_place_in_a_grid_that_has_grown(folder: Path) -> None:
+    ratio = {"missing_protocol": "random_items", "missing_ratio": 0.4}
+    one = {**GRID, "model": ["BPR"], "seed": [1]}
+    run(folder, make(folder, grid=one, settings=ratio))
+    settings = {"missing_protocol": "random_items"}
+    grown = make(folder, grid={**one, "missing_ratio": [0.4, 0.6]}, settings=settings)
+    lines, said = run(folder, grown)
+    assert said[0].startswith("mine: 2 runs, 1 done, 1 to do")
+    assert [line["point"]["missing_ratio"] for line in lines] == [0.4, 0.6]
+    assert run(folder, grown)[0] == lines
+    assert len(Store(folder / "mine.jsonl").latest()) == 2
+
+
+def test_a_good_run_outlives_a_later_failure(folder: Path) -> None:
+    mine = make(folder).only({"model": ["BPR"], "seed": ["1"]})
+    (good,), _ = run(folder, mine)
+    Store(folder / "mine.jsonl").append({**good, "status": "failed", "test": None})
+    lines, said = run(folder, mine)
+    assert lines == [good]
+    assert said[0].startswith("mine: 1 runs, 1 done, 0 to do")
+
+
+def test_two_points_that_are_one_run_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="eval_users must not be an axis, it decides no result"):
+        run(folder, make(folder, grid={**GRID, "eval_users": [10, 20]}))
+    same = {"dataset": "tiny", "settings": {"learning_rate": 0.01}}
+    grid = {**GRID, "model": ["VBPR"], "seed": [1], "learning_rate": [0.01, 0.010]}
+    mine = plan.Plan("mine", "Mine", grid, cases=[same])
+    with pytest.raises(ValueError, match="two points must not be one run"):
+        run(folder, mine)
+
+
+def test_what_could_only_fail_after_training_is_refused_before(folder: Path) -> None:
+    sampled = {"eval_args": {"mode": {"valid": "uni10", "test": "uni10"}}}
+    with pytest.raises(ValueError, match="users and lists need a ranking of all items"):
+        run(folder, make(folder, settings=sampled), keep=("users",))
+    search = {"space": {"learning_rate": [0.1]}}
+    with pytest.raises(ValueError, match="eval_step must be an int >= 1, got 0"):
+        run(folder, make(folder, settings={"eval_step": 0}, search=search))
+    with pytest.raises(ValueError, match="at least one run must be left"):
+        run(folder, make(folder, exclude=[{"seed": [1, 2]}]))
 
 
 def test_data_sets_that_are_absent_are_left_out_and_said_so(folder: Path) -> None:
@@ -358,6 +412,23 @@ def test_a_search_looks_at_validation_alone_and_its_winner_is_tested(folder: Pat
     assert run(folder, mine)[0] == lines
 
 
+def test_a_search_that_is_changed_chooses_anew(folder: Path) -> None:
+    space = {"learning_rate": [0.05]}
+    settings = {"epochs": 4, "embedding_size": 16}
+    grid = {**GRID, "model": ["VBPR"], "seed": [1]}
+    run(folder, make(folder, grid=grid, settings=settings, search={"space": space}))
+    wider = {"space": {**space, "embedding_size": [1, 16]}}
+    mine = make(folder, grid=grid, settings={"epochs": 4, "embedding_size": 1}, search=wider)
+    (line,), said = run(folder, mine)
+    assert said[0].startswith("mine (search): 2 runs, 1 done, 1 to do")
+    stored = Store(folder / "mine.jsonl").latest()
+    trials = [one for one in stored if one["stage"] == "search"]
+    best = max(trials, key=lambda one: one["valid"]["recall@5"])
+    assert best["trial"].keys() == {"learning_rate", "embedding_size"}
+    assert line["search"]["chosen"] == best["trial"]
+    assert line["config"]["embedding_size"] == best["trial"]["embedding_size"]
+
+
 # --------------------------------------------------------------------------------------- command
 
 
@@ -374,8 +445,8 @@ def test_the_command(folder: Path, capsys: Any) -> None:
     make(folder)
     call("mine.yaml", "--dry-run", "--only", "model=VBPR")
     assert capsys.readouterr().out.splitlines() == [
-        "dataset=tiny model=VBPR seed=1",
-        "dataset=tiny model=VBPR seed=2",
+        "dataset=tiny model=VBPR seed=1 (to do)",
+        "dataset=tiny model=VBPR seed=2 (to do)",
     ]
     (folder / "mine.hyper").write_text("learning_rate choice [0.01,0.02]\n")
     call(
@@ -384,6 +455,7 @@ def test_the_command(folder: Path, capsys: Any) -> None:
     output = capsys.readouterr().out
     assert "mine (search): 2 runs" in output
     assert "1 of 1 runs are done, in mine.jsonl" in output
+    assert "Next: recbole-missing report mine.jsonl --benchmark mine.yaml" in output
     assert (folder / "mine.jsonl").is_file()
 
 

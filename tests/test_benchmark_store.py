@@ -17,7 +17,8 @@ from recbole_missing.benchmark.store import Store, settled
 
 def line(run: str = "a", benchmark: str = "mine", **values: Any) -> dict[str, Any]:
     """Least of a line."""
-    return {"run": run, "benchmark": benchmark, "point": {}, "status": "done", **values}
+    least = {"stage": "test", "point": {}, "status": "done", "config": {}, "cost": {}}
+    return {"run": run, "benchmark": benchmark, **least, **values}
 
 
 def test_what_goes_in_comes_out_in_order(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_one_run_of_two_benchmarks_is_two_lines(tmp_path: Path) -> None:
     assert [found["benchmark"] for found in store.latest()] == ["one", "two"]
 
 
-@pytest.mark.parametrize("rest", [b'{"run": "b", "bench', b"{", b'{"run": "b"}', b"\xff"])
+@pytest.mark.parametrize("rest", [b'{"run": "b", "bench', b"{", b'{"run": "b"}', b'{"run": "\xff'])
 def test_half_a_line_is_recognised_and_cut_off_by_the_next_writer(
     tmp_path: Path, rest: bytes, caplog: Any
 ) -> None:
@@ -51,6 +52,25 @@ def test_half_a_line_is_recognised_and_cut_off_by_the_next_writer(
     store.append(line("c"))
     assert store.lines() == [line("a"), line("c")]
     assert rest not in store.path.read_bytes().split(b"\n")
+
+
+@pytest.mark.parametrize("content", ['{"my": "notes"}', "a,b\n1,2\n", "words", '{"my": "notes"}\n'])
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path / "notes.json")
+    store.path.write_text(content)
+    with pytest.raises(ValueError, match="line 1: must be a run .* name another store"):
+        store.lines()
+    assert store.path.read_text() == content
+    with pytest.raises(ValueError, match="must be a file, got a folder"):
+        Store(tmp_path).lines()
+
+
+def test_a_run_that_is_done_is_not_lost_by_a_later_failure(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mine.jsonl")
+    lines = [line("a", status="failed"), line("a", n=1), line("a", n=2)]
+    for one in [*lines, line("a", status="failed"), line("b", status="failed", n=3)]:
+        store.append(one)
+    assert store.latest() == [lines[2], line("b", status="failed", n=3)]
 
 
 def test_a_long_half_line_is_found_too(tmp_path: Path) -> None:
@@ -74,7 +94,7 @@ def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path: Pat
     store = Store(tmp_path / "mine.jsonl")
     store.path.write_text(f"{json.dumps(line('a'))}\nnonsense\n{json.dumps(line('b'))}\n")
     before = store.path.read_bytes()
-    with pytest.raises(ValueError, match="mine.jsonl, line 2: must be the JSON of a run"):
+    with pytest.raises(ValueError, match="mine.jsonl, line 2: must be a run"):
         store.lines()
     assert store.path.read_bytes() == before
 
@@ -123,8 +143,9 @@ def test_writers_of_two_processes_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     code = (
         "import sys; from recbole_missing.benchmark.store import Store\n"
+        "least = {'stage': 'test', 'point': {}, 'status': 'done', 'config': {}, 'cost': {}}\n"
         "for n in range(60): Store(sys.argv[1]).append({'run': sys.argv[2] + str(n), "
-        "'benchmark': 'm', 'point': {}, 'status': 'done', 'long': 'x' * 20000})"
+        "'benchmark': 'm', **least, 'long': 'x' * 20000})"
     )
     words = [sys.executable, "-W", "ignore", "-c", code, str(path)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -136,4 +157,4 @@ def test_writers_of_two_processes_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_settled_leaves_out_what_two_executions_differ_in() -> None:
-    assert settled(line("a", cost={"seconds": 1}, versions={})) == line("a")
+    assert settled(line("a", cost={"seconds": 1}, versions={})) == settled(line("a"))

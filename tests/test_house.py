@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "commands/recommend": ["checkpoint", "data.files", "evaluation.ranking"],
     "commands/retrieve": ["commands.recommend", "evaluation.retrieval", "trainer", "version"],
     "commands/report": ["benchmark", "data.new_folder"],
-    "commands/benchmark": ["benchmark", "commands.options"],
+    "commands/benchmark": ["benchmark", "commands.options", "defaults"],
     "benchmark/plan": ["defaults", "settings"],
     "benchmark/store": [],
     "benchmark/measured": [],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import math
+import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,10 +24,10 @@ from recbole.config import Config
 
 from recbole_missing import checkpoint, environment, plugin
 from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
-from recbole_missing.data.dataset import fingerprint
+from recbole_missing.data.dataset import check_interaction_files, fingerprint
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.users import UserResults, write_rows
-from recbole_missing.quick_start import Trained, train
+from recbole_missing.quick_start import Run, prepare
 
 KEEP = ("users", "lists", "checkpoint")
 """What a run can leave beside its line: metrics of single users, their lists, the model."""
@@ -32,11 +35,11 @@ KEEP = ("users", "lists", "checkpoint")
 Line = dict[str, Any]
 
 # Settings that do not decide what a run computes.
-_ELSEWHERE = frozenset({
+ELSEWHERE = frozenset({
     "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "device",
     "eval_batch_size", "eval_users", "gpu_id", "imputation_cache", "ip", "local_rank", "log_wandb",
-    "nproc", "offset", "port", "save_dataloaders", "save_dataset", "show_progress", "single_spec",
-    "state", "use_gpu", "wandb_project", "worker", "world_size",
+    "nproc", "offset", "port", "save_dataset", "show_progress", "single_spec", "state", "use_gpu",
+    "wandb_project", "world_size",
 })  # fmt: skip
 
 
@@ -91,13 +94,27 @@ class Job:
             ValueError: for settings that are refused, or a data set that is absent.
         """
         config = self.config()
-        plugin.check_interaction_files(config)
+        self._check(config)
+        check_interaction_files(config)
         config["data_fingerprint"] = fingerprint(config)
-        settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in _ELSEWHERE}
+        settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in ELSEWHERE}
+        if not isinstance(model_of(self.point["model"]), str):
+            settings["model_source"] = _source_of(self.point["model"])
         settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
-        whole = json.dumps([settings, self.stage, list(self.measures)], sort_keys=True)
+        whole = json.dumps([settings, self.stage], sort_keys=True)
         digest = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
         return Identified(self, digest, settings)
+
+    def _check(self, config: Any) -> None:
+        """Refuse what could only fail after training."""
+        sampled = set(config["eval_args"]["mode"].values()) != {"full"}
+        if sampled and {"users", "lists"} & set(self.keep):
+            raise ValueError(
+                "--keep: users and lists need a ranking of all items, got sampled candidates; "
+                "set the mode of eval_args to full."
+            )
+        if self.stage == "search" and config["eval_step"] < 1:
+            raise ValueError("search: eval_step must be an int >= 1, got 0; nothing is validated.")
 
 
 @dataclass(frozen=True)
@@ -113,11 +130,13 @@ class Identified:
         started, start = _now(), perf_counter()
         restart_peak_memory()
         try:
-            found, device = self._measured(), None
-            device = found.pop("device")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+                found = self._measured()
             status, error = "done", None
         except Exception as failure:
-            found, device, status, error = {}, None, "failed", _explained(failure)
+            found, status, error = {}, "failed", _explained(failure)
+        device = found.pop("device", None)
         cost = {
             "started": started,
             "seconds": round(perf_counter() - start, 2),
@@ -139,70 +158,84 @@ class Identified:
         empty = dict.fromkeys(
             ("mask", "epochs", "best_epoch", "valid", "test", "groups", "retrieval", "kept")
         )
-        job = self.job
         line = {
             "run": self.run,
-            "benchmark": job.benchmark,
-            "title": job.title,
-            "stage": job.stage,
-            "point": dict(job.point),
+            **self._place(),
+            "stage": self.job.stage,
             "status": status,
             "error": error,
-            "search": job.search,
-            "trial": job.trial,
             "config": dict(self.config),
-            **{**empty, **found},
+            **empty,
+            **found,
             "versions": environment.versions(),
             "cost": dict(cost),
         }
         return {key: _finite(value) for key, value in line.items()}
 
     def adopted(self, line: Mapping[str, Any]) -> Line:
-        """The line of another benchmark that ran this very run, under this benchmark's name."""
+        """A line of this very run, wherever it stood in whichever grid, at this job's place."""
+        return {**line, **self._place()}
+
+    def owns(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line stands at this job's place."""
+        place = json.loads(json.dumps(self._place()))
+        return all(line.get(key) == value for key, value in place.items())
+
+    def _place(self) -> dict[str, Any]:
         job = self.job
-        own = {"benchmark": job.benchmark, "title": job.title, "point": dict(job.point)}
-        return {**line, **own, "search": job.search, "trial": job.trial}
+        return {
+            "benchmark": job.benchmark,
+            "title": job.title,
+            "point": dict(job.point),
+            "search": job.search,
+            "trial": job.trial,
+        }
 
     def is_answered_by(self, line: Mapping[str, Any]) -> bool:
-        """Whether a finished line has all that this job asks for, kept files included."""
+        """Whether a finished line has all that this job asks for, measures and kept files too."""
         kept = line.get("kept") or {}
-        return line["status"] == "done" and all(
+        files = all(
             name in kept and (self.job.folder.parent / kept[name]).is_file()
             for name in self.job.keep
         )
+        measured = all(line.get(name) is not None for name in self.job.measures)
+        return line["status"] == "done" and files and measured
 
     def _measured(self) -> dict[str, Any]:
         job = self.job
         config = job.config()
         with plugin.without_tensorboard():
-            trained = train(config)
-        trainer = trained.trainer
+            run = prepare(config)
+        trainer = run.trainer
         try:
+            run.fit()
             found = {
                 "device": str(config["device"]),
-                "mask": mask_of(trained.train_data._dataset),
+                "mask": mask_of(run.train_data._dataset),
                 "epochs": [_rounded(entry) for entry in trainer.history],
                 "best_epoch": _best_epoch(trainer.history, config),
                 "valid": dict(trainer.best_valid_result or {}),
             }
             if job.stage == "test":
-                found.update(self._tested(trained))
+                found.update(self._tested(run))
         finally:
             Path(trainer.saved_model_file).unlink(missing_ok=True)
         return found
 
-    def _tested(self, trained: Trained) -> dict[str, Any]:
-        job, trainer = self.job, trained.trainer
+    def _tested(self, run: Run) -> dict[str, Any]:
+        job, trainer = self.job, run.trainer
         users = UserResults()
         listening = {"users", "lists"} & set(job.keep)
         trainer.eval_collector.on_ranking = users if listening else None
-        found = {"test": dict(trained.test()), "groups": trainer.group_results}
-        if "retrieval" in job.measures and hasattr(trainer.model, "completed_features"):
-            found["retrieval"] = retrieval.evaluate(trainer.model, trained.train_data._dataset)
-        return {**found, "kept": self._keep(trained, users.gather() if listening else users)}
+        found = {"test": dict(run.test()), "groups": trainer.group_results}
+        if "retrieval" in job.measures:
+            asked = hasattr(trainer.model, "completed_features")
+            data = run.train_data._dataset
+            found["retrieval"] = retrieval.evaluate(trainer.model, data) if asked else {}
+        return {**found, "kept": self._keep(run, users.gather() if listening else users)}
 
-    def _keep(self, trained: Trained, users: UserResults) -> dict[str, str]:
-        trainer, data = trained.trainer, trained.train_data._dataset
+    def _keep(self, run: Run, users: UserResults) -> dict[str, str]:
+        trainer, data = run.trainer, run.train_data._dataset
         tokens = [data.field2id_token[name] for name in (data.uid_field, data.iid_field)]
         paths = {name: self.job.folder / f"{self.run}.{_ENDINGS[name]}" for name in self.job.keep}
         if paths:
@@ -212,7 +245,7 @@ class Identified:
         if "lists" in paths:
             write_rows(paths["lists"], users.list_rows(*tokens))
         if "checkpoint" in paths:
-            Path(trainer.saved_model_file).replace(paths["checkpoint"])
+            shutil.move(trainer.saved_model_file, paths["checkpoint"])
         return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
 
 
@@ -239,13 +272,20 @@ def model_of(name: str) -> Any:
     if not separator:
         return name
     if "" not in sys.path:
-        sys.path.insert(0, "")  # modules beside the benchmark file, as `python -m` finds them
+        sys.path.insert(0, "")  # modules of the current folder, as `python -m` finds them
     try:
         return plugin.register_model(getattr(importlib.import_module(module), attribute))
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"model: {name!r} must be module:Class of something importable, got: {error}."
         ) from error
+
+
+def _source_of(name: str) -> str:
+    """Where a model outside the package comes from, and the hash of that file."""
+    source = inspect.getsourcefile(model_of(name))
+    content = Path(source).read_bytes() if source else b""
+    return f"{name} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
 
 
 def _now() -> str:

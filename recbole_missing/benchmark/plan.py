@@ -6,10 +6,13 @@ The format is described in ``docs/benchmarks.md``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from recbole_missing import defaults
 from recbole_missing.settings import unknown
@@ -19,6 +22,9 @@ REPETITIONS = ("seed", "missing_seed")
 
 MEASURES = ("retrieval",)
 """What a run can measure beside RecBole's metrics."""
+
+SEARCH = ("method", "space", "space_of", "trials", "seed")
+"""Keys of a search."""
 
 _AXES = ("dataset", "model", "seed")  # every grid has them
 _KEYS = (
@@ -42,7 +48,8 @@ class Plan:
         exclude: mappings of axes; points that match one are not run.
         measures: names of :data:`MEASURES`.
         search: ``method``, ``space`` and more (:func:`.search.trials`), or empty.
-        overrides: settings that win over everything else, axes apart.
+        overrides: settings that win over those of the file.
+        first: first value of each repetition, whichever of them are run: a search takes these.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Plan:
     measures: Sequence[str] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict)
 
     def points(self) -> list[Point]:
         """Every combination of the grid that is not excluded; the last axis varies fastest."""
@@ -91,27 +99,37 @@ class Plan:
         """Return the plan with settings over its own; one that is an axis replaces its values."""
         axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items() if k in self.grid}
         others = {key: value for key, value in settings.items() if key not in axes}
+        grid = {**self.grid, **axes}
         overrides = {**self.overrides, **others}
-        return replace(self, grid={**self.grid, **axes}, overrides=overrides)
+        return replace(self, grid=grid, overrides=overrides, first=_first(grid))
 
 
-def cell(point: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Where a point stands when its repetitions are put together."""
-    return tuple((key, value) for key, value in point.items() if key not in REPETITIONS)
+def cell(point: Mapping[str, Any]) -> str:
+    """Where a point stands when its repetitions are put together; equal texts, equal places."""
+    return json.dumps({key: value for key, value in point.items() if key not in REPETITIONS})
+
+
+def _first(grid: Mapping[str, Sequence[Any]]) -> Point:
+    return {axis: grid[axis][0] for axis in REPETITIONS if grid.get(axis)}
 
 
 def find(name: str | Path) -> Path:
     """Path of a benchmark file: a path, or a name of ``properties/benchmark``.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or one of a shipped name that is not that one.
     """
     path = Path(name)
+    shipped = defaults.root() / "benchmark" / f"{path.stem}.yaml"
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ValueError(f"{path}: must be a benchmark file, got no such file.")
+        if shipped.is_file() and not shipped.samefile(path):
+            raise ValueError(
+                f"{path}: must not have the name of a shipped benchmark, whose numbers it would be "
+                "taken for; rename it."
+            )
         return path
-    shipped = defaults.root() / "benchmark" / f"{name}.yaml"
     if not shipped.is_file():
         raise ValueError(unknown("benchmark", str(name), defaults.names("benchmark")))
     return shipped
@@ -128,7 +146,14 @@ def read(name: str | Path, quick: bool = False) -> Plan:
         ValueError: naming the file and the key that is wrong.
     """
     path = find(name)
-    content = dict(defaults.load(path))
+    try:
+        content = defaults.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: must be YAML, got: {error}") from error
+    for part in (content, content.get("quick", {}) if isinstance(content, dict) else {}):
+        if not isinstance(part, dict):
+            raise ValueError(f"{path}: must hold keys and values (so must quick), got {part!r}.")
+    content = dict(content)
     variant = content.pop("quick", {})
     if quick:
         if not variant:
@@ -137,19 +162,26 @@ def read(name: str | Path, quick: bool = False) -> Plan:
     _check(path, content)
     content.pop("published", None)  # the report's
     title = content.pop("title", path.stem)
-    return Plan(f"{path.stem}:quick" if quick else path.stem, title, **content)
+    name = f"{path.stem}:quick" if quick else path.stem
+    return Plan(name, title, first=_first(content["grid"]), **content)
 
 
 def _check(path: Path, content: Mapping[str, Any]) -> None:
     for key in content:
         if key not in _KEYS:
             raise ValueError(f"{path}: {unknown('key', key, _KEYS)}")
-    kinds = {"grid": Mapping, "settings": Mapping, "search": Mapping, "cases": list}
+    kinds = {"grid": dict, "settings": dict, "search": dict, "cases": list}
     for key, kind in {**kinds, "exclude": list, "measures": list}.items():
-        if not isinstance(content.get(key, kind()) if kind is list else content.get(key, {}), kind):
+        if not isinstance(content.get(key, kind()), kind):
             words = "a list" if kind is list else "a mapping"
             raise ValueError(f"{path}: {key} must be {words}, got {content[key]!r}.")
     grid = content.get("grid", {})
+    _check_grid(path, grid)
+    _check_rules(path, grid, content)
+    _check_search(path, grid, content.get("search", {}))
+
+
+def _check_grid(path: Path, grid: Mapping[str, Any]) -> None:
     for axis in _AXES:
         if axis not in grid:
             raise ValueError(f"{path}: grid must have the axis {axis!r}, got {list(grid)}; add it.")
@@ -158,7 +190,8 @@ def _check(path: Path, content: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}: grid: {axis} must be a list of values, got {values!r}.")
         if len({str(value) for value in values}) < len(values):
             raise ValueError(f"{path}: grid: {axis} must name each value once, got {values!r}.")
-    _check_rules(path, grid, content)
+        if axis in ("dataset", "model") and not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{path}: grid: {axis} must list names, got {values!r}.")
 
 
 def _check_rules(path: Path, grid: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -166,20 +199,43 @@ def _check_rules(path: Path, grid: Mapping[str, Any], content: Mapping[str, Any]
         if measure not in MEASURES:
             raise ValueError(f"{path}: {unknown('measure', measure, MEASURES)}")
     for case in content.get("cases", ()):
-        if not isinstance(case, Mapping) or not isinstance(case.get("settings"), Mapping):
+        if not isinstance(case, dict) or not isinstance(case.get("settings"), dict):
             raise ValueError(f"{path}: a case must be a mapping with `settings`, got {case!r}.")
-    rules: Iterable[Any] = itertools.chain(content.get("cases", ()), content.get("exclude", ()))
-    for rule in rules:
-        if not isinstance(rule, Mapping):
+        _check_rule(path, grid, {key: case[key] for key in case if key != "settings"})
+    for rule in content.get("exclude", ()):
+        if not isinstance(rule, dict):
             raise ValueError(f"{path}: exclude must list mappings of axes, got {rule!r}.")
-        for axis in rule:
-            if axis not in grid and axis != "settings":
-                raise ValueError(f"{path}: {unknown('axis', axis, grid)}")
+        _check_rule(path, grid, rule)
+
+
+def _check_rule(path: Path, grid: Mapping[str, Any], rule: Mapping[str, Any]) -> None:
+    for axis, values in rule.items():
+        if axis not in grid:
+            raise ValueError(f"{path}: {unknown('axis', axis, grid)}")
+        wanted = values if isinstance(values, list) and values not in grid[axis] else [values]
+        for value in wanted:
+            if value not in grid[axis]:
+                raise ValueError(f"{path}: {unknown(axis, str(value), map(str, grid[axis]))}")
+
+
+def _check_search(path: Path, grid: Mapping[str, Any], search: Mapping[str, Any]) -> None:
+    for key in search:
+        if key not in SEARCH:
+            raise ValueError(f"{path}: {unknown('key of search', key, SEARCH)}")
+    spaces = search.get("space_of", {})
+    if not isinstance(spaces, dict):
+        raise ValueError(f"{path}: search: space_of must be a mapping of models, got {spaces!r}.")
+    for model in spaces:
+        if model not in grid["model"]:
+            raise ValueError(f"{path}: {unknown('model', str(model), grid['model'])}")
+    for space in (search.get("space", {}), *spaces.values()):
+        if not isinstance(space, dict):
+            raise ValueError(f"{path}: search: a space must be a mapping, got {space!r}.")
 
 
 def _matches(rule: Mapping[str, Any], point: Point) -> bool:
     for axis, values in rule.items():
-        allowed = values if isinstance(values, list) else [values]
-        if point[axis] not in allowed:
+        several = isinstance(values, list) and point[axis] in values
+        if not several and point[axis] != values:
             return False
     return True

@@ -44,7 +44,8 @@ class Progress:
             outcome = f"FAILED: {line['error']}"
         else:
             values = line["test"] or line["valid"]
-            outcome = ", ".join(f"{key} {value:.4f}" for key, value in list(values.items())[:6])
+            known = [(key, value) for key, value in values.items() if value is not None]
+            outcome = ", ".join(f"{key} {value:.4f}" for key, value in known[:6])
         number = f"{len(board.lines)}/{len(board.jobs)}"
         seconds = line["cost"]["seconds"] or 0.0
         self._say(f"[{number}] {where}: {outcome} ({_span(seconds)}){self._estimate(board)}")

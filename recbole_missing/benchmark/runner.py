@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.benchmark.job import Identified, Job, Line, dataset_folder
+from recbole_missing.benchmark import search
+from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job, Line, dataset_folder
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.benchmark.progress import Progress
 from recbole_missing.benchmark.store import Store
@@ -48,22 +49,60 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
     Raises:
         ValueError: before anything runs, for settings that are refused, or if no data set is there.
     """
-    from recbole_missing.benchmark import search
-
     points = _present(plan, options)
-    chosen: Mapping[Any, Any] = {}
+    chosen: Mapping[str, Any] = {}
     if plan.search:
-        trials = search.trials(plan, points)
-        jobs = [_job(plan, store, options, *trial, stage="search") for trial in trials]
+        jobs = _trials(plan, store, points, options)
         chosen = search.choose(_settle(jobs, store, workers, options))
     jobs = [_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points]
     return _settle(jobs, store, workers, options)
 
 
+def preview(plan: Plan, store: Store, options: Options) -> list[str]:
+    """One line a run: its place in the grid, and whether the store has it; nothing is run.
+
+    Of a plan with a search these are its trials, and the runs that will take what they choose.
+
+    Raises:
+        ValueError: as :func:`run`.
+    """
+    points = _present(plan, options)
+    trials = _trials(plan, store, points, options) if plan.search else []
+    tests = [_job(plan, store, options, point) for point in points]
+    lines = []
+    for jobs in (trials, [] if trials else tests):
+        board = _Board(jobs, store, [])
+        board.look()
+        for job in jobs:
+            state = board.lines.get(job.run, {"status": "to do"})["status"]
+            tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
+            lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
+    if trials:
+        lines += [" ".join([*_words(job.job.point), "(after the search)"]) for job in tests]
+    return lines
+
+
+def _words(point: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in point.items()]
+
+
+def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Identified]:
+    jobs = [
+        _job(plan, store, options, point, settings, stage="search")
+        for point, settings in search.trials(plan, points)
+    ]
+    return list({job.run: job for job in jobs}.values())  # a draw may come twice
+
+
 def _present(plan: Plan, options: Options) -> list[Point]:
+    for axis in plan.grid:
+        if axis in ELSEWHERE:
+            raise ValueError(f"{plan.name}: {axis} must not be an axis, it decides no result.")
     points = plan.points()
     absent = {p["dataset"] for p in points if not _there(p["dataset"], options)}
     left = [point for point in points if point["dataset"] not in absent]
+    if not points:
+        raise ValueError(f"{plan.name}: at least one run must be left, got none; name fewer.")
     if absent:
         names = ", ".join(sorted(absent))
         where = f"{options.data_path}/<name>"
@@ -88,10 +127,10 @@ def _job(
     options: Options,
     point: Point,
     settings: Mapping[str, Any] | None = None,
-    search: Mapping[str, Any] | None = None,
+    found: Mapping[str, Any] | None = None,
     stage: str = "test",
 ) -> Identified:
-    """Job of a point; ``settings`` are tried (stage search), or were chosen by a ``search``."""
+    """Job of a point; ``settings`` are tried (stage search), or were ``found`` by a search."""
     own = options.data_path / point["dataset"] / f"{point['dataset']}.yaml"
     path = {} if point["dataset"] == "ml-100k" else {"data_path": str(options.data_path)}
     job = Job(
@@ -104,7 +143,7 @@ def _job(
         measures=plan.measures,
         keep=options.keep if stage == "test" else (),
         folder=store.path.with_name(f"{store.path.name}.kept"),
-        search=search,
+        search=found,
         trial=settings if stage == "search" else None,
     )
     try:
@@ -116,7 +155,7 @@ def _job(
 
 def _settle(jobs: list[Identified], store: Store, workers: Any, options: Options) -> list[Line]:
     """Bring every job to a line, by running it, or by waiting for who runs it."""
-    jobs = list({job.run: job for job in jobs}.values())
+    _check_distinct(jobs)
     ignored = [line for line in store.lines() if line["status"] == "failed"]
     board = _Board(jobs, store, ignored if options.retry_failed else [])
     progress = Progress(jobs[0].job, workers, options.say)
@@ -124,16 +163,30 @@ def _settle(jobs: list[Identified], store: Store, workers: Any, options: Options
     waiting = False
     while board.refresh():
         claims = _Claims(board)
-        for job, line in workers.run(claims):
-            store.append(line)
-            claims.release(job)
-            progress.ended(line, board)
+        try:
+            for job, line in workers.run(claims):
+                store.append(line)
+                claims.release(job)
+                progress.ended(line, board)
+        finally:
+            claims.close()
         if not claims.made and board.refresh():
             if not waiting:
                 options.say(f"waiting for {len(board.left)} runs that another process has begun")
             waiting = True
             time.sleep(_PATIENCE)
     return [board.lines[job.run] for job in jobs]
+
+
+def _check_distinct(jobs: list[Identified]) -> None:
+    known: dict[str, Identified] = {}
+    for job in jobs:
+        twin = known.setdefault(job.run, job)
+        if twin is not job:
+            both = " and ".join(str(dict(one.job.point)) for one in (twin, job))
+            raise ValueError(
+                f"{job.job.benchmark}: two points must not be one run, got {both}; exclude one."
+            )
 
 
 class _Board:
@@ -143,31 +196,51 @@ class _Board:
         self.jobs, self.store = jobs, store
         self.lines: dict[str, Line] = {}
         self._ignored = ignored  # failures that are to be repeated
-        self._benchmark = jobs[0].job.benchmark
 
     @property
     def left(self) -> list[Identified]:
         """Jobs that are not settled."""
         return [job for job in self.jobs if job.run not in self.lines]
 
-    def refresh(self) -> bool:
-        """Look into the store; tell whether something is left."""
-        own, others = {}, {}
+    def look(self) -> dict[str, Line]:
+        """Note what is settled; return lines that only stand at another place, by run."""
+        found: dict[str, list[Line]] = {}
         for line in self.store.lines():
-            (own if line["benchmark"] == self._benchmark else others)[line["run"]] = line
+            found.setdefault(line["run"], []).append(line)
+        elsewhere = {}
         for job in self.left:
-            line, other = own.get(job.run), others.get(job.run)
-            if line is not None and self._settles(line, job):
-                self.lines[job.run] = line
-            elif other is not None and job.is_answered_by(other):
-                self.lines[job.run] = job.adopted(other)
+            lines = found.get(job.run, [])
+            answers = [line for line in lines if job.is_answered_by(line)]
+            own = [line for line in answers if job.owns(line)]
+            failed = [line for line in lines if self._is_final(line, job)]
+            if own:
+                self.lines[job.run] = own[-1]
+            elif answers:
+                elsewhere[job.run] = answers[-1]
+            elif failed and lines[-1]["status"] == "failed":
+                self.lines[job.run] = failed[-1]
+        return elsewhere
+
+    def refresh(self) -> bool:
+        """Look into the store; tell whether something is left.
+
+        A run that stands there under another benchmark, or elsewhere in the grid, gets a line of
+        its own, unless another process is about to write it.
+        """
+        elsewhere = self.look()
+        for job in [job for job in self.left if job.run in elsewhere]:
+            lock = self.store.claim(job.run)
+            if lock is None:
+                continue
+            if job.run in self.look():
+                self.lines[job.run] = job.adopted(elsewhere[job.run])
                 self.store.append(self.lines[job.run])
+            self.store.release(lock)
         return bool(self.left)
 
-    def _settles(self, line: Line, job: Identified) -> bool:
-        if line["status"] == "failed":
-            return line not in self._ignored
-        return job.is_answered_by(line)
+    def _is_final(self, line: Line, job: Identified) -> bool:
+        failed = line["status"] == "failed" and line["benchmark"] == job.job.benchmark
+        return failed and line not in self._ignored
 
 
 class _Claims(Iterator[Identified]):
@@ -184,8 +257,8 @@ class _Claims(Iterator[Identified]):
             if lock is None:
                 continue
             self._locks[job.run] = lock
-            self._board.refresh()  # it may have ended between the list and the claim
-            if job.run not in self._board.lines:
+            elsewhere = self._board.look()  # it may have ended between the list and the claim
+            if job.run not in self._board.lines and job.run not in elsewhere:
                 self.made += 1
                 return job
             self.release(job)
@@ -194,3 +267,8 @@ class _Claims(Iterator[Identified]):
     def release(self, job: Identified) -> None:
         """Give a claim back."""
         self._board.store.release(self._locks.pop(job.run))
+
+    def close(self) -> None:
+        """Give all claims back."""
+        while self._locks:
+            self._board.store.release(self._locks.popitem()[1])

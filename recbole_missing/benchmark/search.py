@@ -1,8 +1,8 @@
 """Choose hyper-parameters on validation: which trials to run, and which of them won.
 
 A trial is a run whose test split is never looked at. There is one search for every cell of the
-grid (a point without its repetitions), run with the first value of every repetition; what wins is
-then tested with all of them.
+grid (a point without its repetitions), run with the first value of every repetition in the file;
+what wins is then tested with all of them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     search.update(plan.search)
     _check(plan, search)
     found = []
-    firsts = {cell(point): point for point in reversed(points)}
-    for point in sorted(firsts.values(), key=points.index):
+    firsts = {cell(point): {**point, **plan.first} for point in points}
+    for point in firsts.values():
         space = {**search["space"], **search["space_of"].get(point["model"], {})}
         if not space:
             continue
@@ -87,15 +87,15 @@ def _drawn(values: Any, generator: random.Random) -> Any:
     return round(value / limits[2]) * limits[2] if kind == "quniform" else value
 
 
-def choose(lines: Iterable[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Cell -> ``settings`` of its best trial by validation, and ``search``, what was chosen from.
+def choose(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Cell -> ``settings`` of its best trial by validation, and ``found``, what was chosen from.
 
     Ties go to the earlier trial; failed trials never win.
 
     Raises:
         ValueError: if every trial of a cell failed.
     """
-    by_cell: dict[Any, list[Any]] = {}
+    by_cell: dict[str, list[Any]] = {}
     for line in lines:
         by_cell.setdefault(cell(line["point"]), []).append(line)
     chosen = {}
@@ -103,13 +103,13 @@ def choose(lines: Iterable[Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
         done = [line for line in rivals if line["status"] == "done"]
         if not done:
             raise ValueError(
-                f"search: a trial must succeed for {dict(key)}, got {len(rivals)} failures, the "
+                f"search: a trial must succeed for {key}, got {len(rivals)} failures, the "
                 f"first: {rivals[0]['error']}"
             )
         best = max(done, key=_score)
         settings = best["trial"]
         found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
-        chosen[key] = {"settings": settings, "search": {**found, "valid": best["valid"]}}
+        chosen[key] = {"settings": settings, "found": {**found, "valid": best["valid"]}}
     return chosen
 
 
@@ -126,12 +126,15 @@ def _check(plan: Plan, search: Mapping[str, Any]) -> None:
         )
     rules = {"trials": Optional(Int(min=1)), "seed": Int(min=0)}
     check(f"{plan.name}: search", search, rules)
+    if search["method"] == "grid" and search["trials"] is not None:
+        raise ValueError(f"{plan.name}: search: trials must be left out for grid; take random.")
     if search["method"] == "random" and search["trials"] is None:
         raise ValueError(f"{plan.name}: search: trials must be an int >= 1 for random, got none.")
     spaces = [search["space"], *search["space_of"].values()]
     for key, values in itertools.chain.from_iterable(space.items() for space in spaces):
-        if key in plan.grid:
-            raise ValueError(f"{plan.name}: search: {key} must not be an axis of the grid too.")
+        if key in plan.grid or key in plan.overrides:
+            where = "an axis of the grid" if key in plan.grid else "in --set"
+            raise ValueError(f"{plan.name}: search: {key} must not be {where} too; drop one.")
         if not _is_space(values):
             raise ValueError(
                 f"{plan.name}: search: {key} must be a list of values, or uniform, loguniform or "

@@ -118,7 +118,11 @@ def over_users(
 def over_seeds(rows: Mapping[str, Sequence[Line]], method: str, metric: str) -> list[Comparison]:
     """Compare a row with every other over the repetitions that both have."""
     values = {
-        label: {_repetition(run): run["test"][metric] for run in runs if metric in run["test"]}
+        label: {
+            _repetition(run): run["test"][metric]
+            for run in runs
+            if run["test"].get(metric) is not None
+        }
         for label, runs in rows.items()
     }
     chosen = values.pop(method)

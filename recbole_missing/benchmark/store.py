@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 
 Line = dict[str, Any]
 
+_BEGINNING = b'{"run": "'
+_NEEDED = {"run", "benchmark", "stage", "point", "status", "config", "cost"}
+
 
 class Store:
     """Lines of ``path``, and the claims of the processes that work on it.
@@ -34,35 +37,52 @@ class Store:
         """Every whole line, in order; half a line at the end of the file is left out.
 
         Raises:
-            ValueError: naming the first line that is no run.
+            ValueError: if the file is no store, or naming the first line that is no run.
         """
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"{self.path}: must be a file, got a folder; name another store.")
         if not self.path.is_file():
             return []
         *whole, rest = self.path.read_bytes().split(b"\n")
-        if rest and _parse(rest) is None:
+        if self._is_half(rest):
             getLogger().warning(f"{self.path}: ends in half a line (a writer was killed); ignored.")
         elif rest:
             whole.append(rest)
-        found = []
-        for number, text in enumerate(whole, 1):
-            line = _parse(text)
-            if line is None:
-                raise ValueError(
-                    f"{self.path}, line {number}: must be the JSON of a run, got "
-                    f"{text[:60].decode(errors='replace')!r}; delete the line to run it again."
-                )
-            found.append(line)
-        return found
+        return [self._parsed(number, text) for number, text in enumerate(whole, 1)]
+
+    def _parsed(self, number: int, text: bytes) -> Line:
+        line = _parse(text)
+        if line is None:
+            raise ValueError(
+                f"{self.path}, line {number}: must be a run as `recbole-missing benchmark` writes "
+                f"it, got {text[:60].decode(errors='replace')!r}; name another store, or, if a run "
+                "of this one was damaged, delete the line to run it again."
+            )
+        return line
+
+    def _is_half(self, rest: bytes) -> bool:
+        """Whether the end of the file is what a killed writer left."""
+        begun = rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)
+        return bool(rest) and begun and _parse(rest) is None
 
     def latest(self) -> list[Line]:
-        """The last line of every run of every benchmark, in the order of the first ones."""
-        return list({(line["benchmark"], line["run"]): line for line in self.lines()}.values())
+        """One line for every run of every benchmark: its last one that is done, or else its last.
+
+        In the order of the first lines.
+        """
+        found: dict[tuple[str, str], Line] = {}
+        for line in self.lines():
+            key = (line["benchmark"], line["run"])
+            if line["status"] == "done" or found.get(key, line)["status"] != "done":
+                found[key] = line
+        return list(found.values())
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one line to the disk; half a line that a killed writer left is cut off before.
 
         Raises:
             OSError: if the disk refuses; the file is as it was then.
+            ValueError: for numbers that JSON lacks.
         """
         data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +129,7 @@ class Store:
         rest = tail.rpartition(b"\n")[2]
         if not rest:
             return size
-        if _parse(rest) is None:
+        if self._is_half(rest):
             getLogger().warning(f"{self.path}: half a line at its end was cut off.")
             return size - len(rest)
         file.write(b"\n")
@@ -121,8 +141,7 @@ def _parse(text: bytes) -> Line | None:
         line = json.loads(text)
     except ValueError:
         return None
-    named = isinstance(line, dict) and {"run", "benchmark", "point", "status"} <= line.keys()
-    return line if named else None
+    return line if isinstance(line, dict) and line.keys() >= _NEEDED else None
 
 
 def settled(line: Mapping[str, Any]) -> Line:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from multiprocessing import connection
 from pathlib import Path
@@ -62,6 +63,13 @@ class Processes:
     def run(self, jobs: Jobs) -> Done:
         """Yield every job with its line, in the order in which they end."""
         running: dict[Any, tuple[Any, Identified]] = {}
+        try:
+            yield from self._run(jobs, running)
+        finally:
+            for process, _ in running.values():
+                process.terminate()
+
+    def _run(self, jobs: Jobs, running: dict[Any, tuple[Any, Identified]]) -> Done:
         exhausted = False
         while True:
             while len(running) < self.count and not exhausted:
@@ -80,8 +88,8 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
-            target=_in_process, args=(job, self.threads, sender), daemon=True, name=job.run
-        )
+            target=_in_process, args=(job, self.threads, sender), name=job.run
+        )  # no daemon: dataloaders may have workers
         with environment.of_workers(self.threads):
             process.start()
         sender.close()  # so that the end of the process is the end of the pipe
@@ -115,7 +123,13 @@ class Ray:
             ray.shutdown()
 
     def _run(self, ray: Any, jobs: Jobs) -> Done:
-        self.count = max(1, int(ray.cluster_resources().get("CPU", 1)) // self.threads)
+        most = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        if self.threads > most:
+            raise ValueError(
+                f"--threads: must be at most the CPUs of Ray's largest machine ({most:.0f}), got "
+                f"{self.threads}; lower it."
+            )
+        self.count = max(1, int(ray.cluster_resources()["CPU"]) // self.threads)
         gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self.count)
         # A worker takes one run and ends: its peak of memory is its own.
         remote = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=0, max_calls=1)(
@@ -144,7 +158,7 @@ class Ray:
 def _received(receiver: Any, process: Any, job: Identified) -> Line:
     try:
         line: Line = receiver.recv()
-    except EOFError:
+    except (EOFError, OSError):
         process.join()
         code = process.exitcode
         reason = f"signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
@@ -154,6 +168,7 @@ def _received(receiver: Any, process: Any, job: Identified) -> Line:
 
 
 def _in_process(job: Identified, threads: int, sender: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     sender.send(job.execute())

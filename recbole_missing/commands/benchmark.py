@@ -51,18 +51,18 @@ def execute(known: Namespace) -> None:
         ValueError: for a file or options that are refused.
         SystemExit: with code 1, once everything was run, if a run failed.
     """
+    from recbole_missing import defaults
     from recbole_missing.benchmark import plan, runner
     from recbole_missing.benchmark.store import Store
 
     chosen = _searched(plan.read(known.file, known.quick), known)
     chosen = chosen.override({key: value(text) for key, text in _pairs("--set", known.set)})
     chosen = chosen.only({axis: text.split(",") for axis, text in _pairs("--only", known.only)})
-    if known.dry_run:
-        for point in chosen.points():
-            print(" ".join(f"{key}={found}" for key, found in point.items()))
-        return
     store = Store(known.store or Path(f"{chosen.name.replace(':', '_')}.jsonl"))
     options = runner.Options(known.keep, known.retry_failed, known.data_path, _say)
+    if known.dry_run:
+        print("\n".join(runner.preview(chosen, store, options)))
+        return
     try:
         lines = runner.run(chosen, store, _workers(known), options)
     except KeyboardInterrupt:
@@ -70,7 +70,8 @@ def execute(known: Namespace) -> None:
         raise SystemExit(130) from None
     failed = sum(line["status"] == "failed" for line in lines)
     print(f"{len(lines) - failed} of {len(lines)} runs are done, in {store.path}")
-    print(f"Next: recbole-missing report {store.path}")
+    own = "" if known.file in defaults.names("benchmark") else f" --benchmark {known.file}"
+    print(f"Next: recbole-missing report {store.path}{own}")
     if failed:
         raise SystemExit(1)
 

@@ -244,6 +244,7 @@ def fingerprint(config: Any) -> str:
     keys = sorted(
         key for key in config.final_config_dict if key in DATA_SETTINGS or key.startswith(prefixes)
     )
+    keys.remove("imputation_cache")  # where results are kept decides none
     values = [(key, config[key]) for key in (*keys, *_SPLIT_SETTINGS)]
     split = {key: value for key, value in config["eval_args"].items() if key != "mode"}
     seed = None if config["benchmark_filename"] else config["seed"]  # decides a random split
