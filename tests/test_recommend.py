@@ -146,8 +146,7 @@ def test_a_file_is_written_whole_and_never_replaced_unasked(
         patch.setattr(
             type(target), "replace", lambda *paths: (_ for _ in ()).throw(OSError("full"))
         )
-        with pytest.raises(OSError, match="full"):
-            cli.main([*words, "--force"])
+        assert refused(capsys, *words, "--force") == "error: full\n"
     assert target.read_text() == "mine"
     cli.main([*words, "--force"])
     assert target.read_text().splitlines() == [HEADER, *lines]
