@@ -2,7 +2,7 @@
 
 Sizes of Amazon Baby (19,445 users, 7,050 items, 118,551 training interactions, 384 and 4,096
 features), random numbers, a popularity tail. The alternatives are restated here from the formulas:
-dense item-item products, a COO matrix, Adam without fusing. Prints seconds and their ratio.
+dense item-item products, a COO matrix, Adam without fusing, a matrix of all pairs. Prints seconds and their ratio.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scipy import sparse
 from recbole_missing.data.modality import Modality
 from recbole_missing.graph import bipartite, knn_graph, light_gcn, row_sum_norm, symmetric_norm
 from recbole_missing.imputation import FeatProp
+from recbole_missing.nn.losses import info_nce
 
 N_USERS, N_ITEMS, N_EDGES = 19_446, 7_051, 118_551
 
@@ -100,6 +101,18 @@ def adam(fused: bool) -> Callable[[], None]:
     return torch.optim.Adam([table], 1e-3, fused=fused, foreach=False).step
 
 
+def contrast(blocks: bool) -> Callable[[], None]:
+    """InfoNCE of a batch of 4,096 and 64 dimensions, with its gradient."""
+    rows, others = (torch.randn(4096, 64, requires_grad=True) for _ in range(2))
+
+    def dense() -> torch.Tensor:
+        units = [torch.nn.functional.normalize(block) for block in (rows, others)]
+        logits = units[0] @ units[1].T / 0.2
+        return torch.nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+
+    return lambda: (info_nce(rows, others, 0.2) if blocks else dense()).backward()
+
+
 def main() -> None:
     torch.manual_seed(0)
     features = torch.randn(N_ITEMS, 384)
@@ -123,6 +136,11 @@ def main() -> None:
         "Adam step of a 7,050 x 4,096 table, fused against one by one": (
             adam(fused=True),
             adam(fused=False),
+            10,
+        ),
+        "InfoNCE of 4,096 rows, forward and backward, against a rows x rows matrix": (
+            contrast(blocks=True),
+            contrast(blocks=False),
             10,
         ),
     }

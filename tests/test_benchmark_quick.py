@@ -1,0 +1,37 @@
+"""The quick variant of every shipped benchmark, through to its report, one epoch a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import AT_WORK
+from folders import workplace as workplace
+
+from recbole_missing import cli, defaults
+from recbole_missing.benchmark import plan
+from recbole_missing.benchmark.store import Store
+
+pytestmark = [*AT_WORK, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", defaults.names("benchmark"))
+def test_the_quick_variant_runs_and_is_reported(name: str, tmp_path: Path, capsys: Any) -> None:
+    store = tmp_path / "quick.jsonl"
+    words = ["benchmark", name, "--quick", "--store", str(store), "--set", "epochs=1"]
+    cli.main([*words, "--keep", "users"])
+    quick = plan.read(name, quick=True)
+    points, lines = quick.points(), Store(store).latest()
+    assert [line["point"] for line in lines] == points
+    assert all(line["status"] == "done" for line in lines)
+    assert all(line["groups"].keys() >= {"0 missing"} for line in lines)
+    measured = [line["retrieval"] for line in lines if line["retrieval"]]
+    assert bool(measured) == ("retrieval" in quick.measures)
+    cli.main(["report", str(store), "--no-figures"])
+    output = capsys.readouterr().out
+    assert f"{len(points)} of {len(points)} runs are done" in output
+    report = (tmp_path / "quick_report" / "report.md").read_text(encoding="utf-8")
+    assert "## Failed runs\n\nNone." in report
+    for model in quick.grid["model"]:
+        assert f"| {model} |" in report
