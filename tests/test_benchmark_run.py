@@ -327,6 +327,19 @@ def test_processes_give_what_this_process_gives_and_outlive_one_that_dies(folder
     assert lines[0]["cost"]["threads"] == 1
 
 
+def test_processes_share_out_the_gpus(folder: Path) -> None:
+    workers = Processes(3, threads=1)
+    workers.n_gpus = 2
+    point = {"dataset": "tiny", "model": "BPR", "seed": 1}
+    job = Identified(Job("mine", "Mine", point, {"epochs": 1}), "abc", {})
+    found = [workers.placed(job, place).job.settings for place in range(3)]
+    assert [settings["gpu_id"] for settings in found] == ["0", "1", "0"]
+    own = Identified(Job("mine", "Mine", point, {"gpu_id": "5"}), "abc", {})
+    assert workers.placed(own, 1) is own
+    workers.n_gpus = 1
+    assert workers.placed(job, 1) is job
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -41,7 +41,7 @@ def mask_of(dataset: Any) -> dict[str, Any] | None:
 
 def restart_peak_memory() -> None:
     """Forget the peak so far, so that the next one is of what comes now (Linux and CUDA)."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking for more would fix which GPUs are visible
         torch.cuda.reset_peak_memory_stats()
     try:
         _CLEAR.write_text("5")
@@ -51,7 +51,7 @@ def restart_peak_memory() -> None:
 
 def peak_memory() -> dict[str, float | None]:
     """Peak memory in MiB since :func:`restart_peak_memory`, of this process and of its GPU."""
-    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else None
     return {"peak_memory_mib": _resident(), "peak_gpu_mib": gpu and round(gpu, 1)}
 
 

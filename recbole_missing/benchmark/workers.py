@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
 from threading import Thread
@@ -49,6 +50,8 @@ class Processes:
     """Up to ``count`` runs side by side, each in a fresh process of this machine.
 
     A process that dies (for want of memory, say) fails its run alone. All end with this process.
+    On a machine with several GPUs every process has one of its own, as far as they go, unless the
+    benchmark sets ``gpu_id``.
 
     Args:
         count: most processes at a time.
@@ -59,30 +62,40 @@ class Processes:
         """Store the numbers; nothing starts yet."""
         self.count = count
         self.threads = threads or max(1, (os.cpu_count() or 1) // count)
+        self.n_gpus = torch.cuda.device_count()  # before a config hides some from this process
 
     def run(self, jobs: Jobs) -> Done:
         """Yield every job with its line, in the order in which they end."""
-        running: dict[Any, tuple[Any, Identified]] = {}
+        running: dict[Any, tuple[Any, Identified, int]] = {}
         try:
             yield from self._run(jobs, running)
         finally:
-            for process, _ in running.values():
+            for process, *_ in running.values():
                 process.terminate()
 
-    def _run(self, jobs: Jobs, running: dict[Any, tuple[Any, Identified]]) -> Done:
-        exhausted = False
+    def _run(self, jobs: Jobs, running: dict[Any, tuple[Any, Identified, int]]) -> Done:
+        exhausted, places = False, list(range(self.count))
         while True:
-            while len(running) < self.count and not exhausted:
+            while places and not exhausted:
                 job = next(jobs, None)
                 exhausted = job is None
                 if job is not None:
-                    receiver, process = self._start(job)
-                    running[receiver] = (process, job)
+                    place = places.pop(0)
+                    receiver, process = self._start(self.placed(job, place))
+                    running[receiver] = (process, job, place)
             if not running:
                 return
             for receiver in connection.wait(list(running)):
-                process, job = running.pop(receiver)
+                process, job, place = running.pop(receiver)
+                places.append(place)
                 yield job, _received(receiver, process, job)
+
+    def placed(self, job: Identified, place: int) -> Identified:
+        """Give the job the GPU of its place."""
+        if self.n_gpus < 2 or "gpu_id" in job.job.settings:
+            return job
+        settings = {**job.job.settings, "gpu_id": str(place % self.n_gpus)}
+        return replace(job, job=replace(job.job, settings=settings))
 
     def _start(self, job: Identified) -> tuple[Any, Any]:
         context = multiprocessing.get_context("spawn")
