@@ -2,7 +2,8 @@
 
 Sizes of Amazon Baby (19,445 users, 7,050 items, 118,551 training interactions, 384 and 4,096
 features), random numbers, a popularity tail. The alternatives are restated here from the formulas:
-dense item-item products, a COO matrix, Adam without fusing, a matrix of all pairs. Prints seconds and their ratio.
+dense item-item products, a COO matrix, Adam without fusing, a matrix of all pairs. Prints seconds
+and their ratio.
 """
 
 from __future__ import annotations
