@@ -115,6 +115,14 @@ def ratio_lines() -> list[dict[str, Any]]:
     ]
 
 
+def test_one_run_a_row_has_no_tests_over_seeds() -> None:
+    one = one_part([made("A", 1, 0.3), made("B", 1, 0.2)])
+    assert sections.significance_tables(one, "recall@20", None, []) == []
+    two = one_part([made(model, seed, 0.1 * seed) for model in "AB" for seed in (1, 2)])
+    (table,) = sections.significance_tables(two, "recall@20", None, [])
+    assert table.title.endswith("tests over seeds")
+
+
 def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Path) -> None:
     old, new = made("A", 1, 0.1), made("A", 1, 0.3, run="other")
     new["cost"] = {**new["cost"], "started": "2026-02-01"}

@@ -192,7 +192,10 @@ def best_row(part: Part, metric: str) -> str | None:
 def significance_tables(
     part: Part, metric: str, method: str | None, folders: Sequence[Path]
 ) -> list[Table]:
-    """Tests of one row against the others, over users and over seeds, best other row first."""
+    """Tests of one row against the others, over users and over seeds, best other row first.
+
+    A kind of test that no row has numbers for has no table.
+    """
     known = [label for label, runs in zip(part.labels, part.rows.values()) if runs]
     chosen = method or best_row(part, metric)
     if chosen not in known or len(known) < 2:
@@ -209,7 +212,8 @@ def significance_tables(
         comparisons = significance.over_users(rows, chosen, metric, folders)
         tables.append(_tests(part, "users", comparisons, opening))
     comparisons = significance.over_seeds(rows, chosen, metric)
-    tables.append(_tests(part, "seeds", comparisons, opening))
+    if any(one.n > 1 for one in comparisons):
+        tables.append(_tests(part, "seeds", comparisons, opening))
     return tables
 
 
