@@ -4,14 +4,18 @@ Importing this package is enough for RecBole's own functions to know its models,
 and settings.
 """
 
+import warnings
+
 from recbole_missing.version import __version__  # isort: skip
 
 try:
-    from recbole_missing.data.modality import Modalities, Modality
-    from recbole_missing.model import MODELS
-    from recbole_missing.model.base import MultimodalRecommender
-    from recbole_missing.plugin import install, register_model
-    from recbole_missing.quick_start import run_recbole_missing
+    with warnings.catch_warnings():  # of the Ray that RecBole imports, which nobody here can mend
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        from recbole_missing.data.modality import Modalities, Modality
+        from recbole_missing.model import MODELS
+        from recbole_missing.model.base import MultimodalRecommender
+        from recbole_missing.plugin import install, register_model
+        from recbole_missing.quick_start import run_recbole_missing
 except ImportError as error:
     from recbole_missing import environment
 

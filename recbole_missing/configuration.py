@@ -57,6 +57,9 @@ _OF_RECBOLE = {
     "topk": Optional(ListOf(Int(min=1))),
     "benchmark_filename": Optional(ListOf(Text(), length=3)),
 }
+WITH_OUR_DATA = (ModelType.GENERAL, ModelType.TRADITIONAL)
+"""Kinds of RecBole models that get our settings and data set: those that rank items for users."""
+
 _OF_A_RUN = ["model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset"]
 
 
@@ -72,7 +75,7 @@ def add_defaults(config: Any, model: str, model_class: Any, dataset: str) -> Non
     Raises:
         ValueError: if ``preset`` names a data set that the model has no released values for.
     """
-    if model_class.type != ModelType.GENERAL:
+    if model_class.type not in WITH_OUR_DATA:
         return
     overall = defaults.load(defaults.root() / "overall.yaml")
     of_model = _model_properties(model, model_class)
@@ -125,7 +128,7 @@ def check(config: Any) -> None:
     Raises:
         ValueError: in the grammar of the house, with the nearest known name.
     """
-    if config["MODEL_TYPE"] != ModelType.GENERAL:
+    if config["MODEL_TYPE"] not in WITH_OUR_DATA:
         return
     config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
     ours = getattr(config.model_class, "hyperparameters", {})

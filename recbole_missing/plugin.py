@@ -24,7 +24,6 @@ import recbole.trainer.trainer
 import recbole.utils.utils
 from recbole.config import Config
 from recbole.trainer import Trainer
-from recbole.utils import ModelType
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_missing import configuration
@@ -167,7 +166,7 @@ def get_trainer(model_type: Any, model_name: str) -> type:
 @functools.wraps(_create_dataset)
 def create_dataset(config: Any) -> Any:
     """Create the data set; general recommenders get a :class:`MultimodalDataset`."""
-    if config["MODEL_TYPE"] != ModelType.GENERAL:
+    if config["MODEL_TYPE"] not in configuration.WITH_OUR_DATA:
         return _create_dataset(config)
     own_class = f"{config['model']}Dataset"  # where RecBole looks first
     if not hasattr(recbole.data.dataset, own_class):

@@ -21,7 +21,8 @@ from recbole.quick_start import run_recbole
 
 from recbole_missing import plugin
 from recbole_missing.benchmark import plan, runner
-from recbole_missing.benchmark.job import Identified, Job, model_of
+from recbole_missing.benchmark.job import Identified, Job, _best_epoch
+from recbole_missing.benchmark.names import model_of
 from recbole_missing.benchmark.store import Store, settled
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -105,6 +106,26 @@ def test_a_line_holds_what_recbole_returns_and_how_it_came_about(folder: Path) -
     assert line["cost"]["peak_memory_mib"] > 50
     assert Store(folder / "mine.jsonl").lines() == lines
     assert said[-1].startswith("[1/1] dataset=tiny model=VBPR seed=2: recall@5")
+
+
+def test_of_equal_epochs_the_last_is_tested_as_recbole_keeps_it() -> None:
+    config = {"valid_metric": "Recall@5", "valid_metric_bigger": True}
+    history = [{"epoch": n, "valid": {"recall@5": v}} for n, v in enumerate([0.1, 0.3, 0.3, 0.2])]
+    assert _best_epoch(history, config) == 2
+    assert _best_epoch(history, {**config, "valid_metric_bigger": False}) == 0
+    assert _best_epoch([{"epoch": 0}], config) is None
+
+
+def test_models_without_training_are_baselines_too(folder: Path) -> None:
+    lines, _ = run(folder, make(folder, grid={**GRID, "model": ["Pop", "ItemKNN"], "seed": [1]}))
+    assert [line["status"] for line in lines] == ["done", "done"]
+    assert all(line["groups"].keys() >= {"0 missing"} for line in lines)
+    content = tiny_content()
+    counts: dict[str, int] = {}
+    for _, item in content.train:
+        counts[item] = counts.get(item, 0) + 1
+    assert lines[0]["test"]["recall@10"] > 0
+    assert max(counts.values()) > 1
 
 
 def identity(folder: Path, model: str = "VBPR", **settings: Any) -> str:

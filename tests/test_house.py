@@ -72,15 +72,18 @@ MAY_IMPORT = {
     "evaluation/imputation": ["evaluation", "imputation"],
     "evaluation/retrieval": ["evaluation", "imputation", "data.modality"],
     "commands": ["commands", "data", "defaults", "evaluation", "imputation", "settings", "version"],
-    "commands/recommend": ["checkpoint", "data.files", "evaluation.ranking"],
-    "commands/retrieve": ["commands.recommend", "evaluation.retrieval", "trainer", "version"],
+    "commands/trained": ["checkpoint"],
+    "commands/recommend": ["commands.trained", "data.files", "evaluation.ranking"],
+    "commands/retrieve": ["commands.trained", "evaluation.retrieval", "trainer", "version"],
     "commands/report": ["benchmark", "data.new_folder"],
     "commands/benchmark": ["benchmark", "commands.options", "defaults"],
     "benchmark/plan": ["defaults", "settings"],
     "benchmark/store": [],
     "benchmark/measured": [],
+    "benchmark/names": ["plugin"],
     "benchmark/job": [
         "benchmark.measured",
+        "benchmark.names",
         "checkpoint",
         "data.dataset",
         "environment",
@@ -122,7 +125,7 @@ MAY_IMPORT = {
 USE_RECBOLE = {
     "plugin", "configuration", "checkpoint", "trainer", "quick_start", "cli",
     "data/dataset", "data/sampling", "model/base", "evaluation/groups", "evaluation/ranking",
-    "benchmark/job",
+    "benchmark/job", "benchmark/names",
 }  # fmt: skip
 
 

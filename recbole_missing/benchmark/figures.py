@@ -15,6 +15,7 @@ from recbole_missing.evaluation.style import COLOURS, line_styles, new_figure, p
 
 _MOST_BANDS = 4  # bands of more lines would hide one another; those get bars
 _MOST_ROWS = 40  # of bars; beyond, a page is too short
+_LEAST_RANGE = 0.25  # of the largest value: what an axis spans at least
 _ERROR = {"ecolor": "0.25", "elinewidth": 1.0, "capsize": 2}
 
 
@@ -31,7 +32,7 @@ def against_ratio(part: Part, metric: str, paths: Sequence[Path]) -> None:
     """
     frame = results.ratio_scores(part, metric)
     means, stds = (frame.xs(stat, axis=1, level=1) for stat in ("mean", "std"))
-    _lines(part, means, stds, metric, f"{part.heading}: {metric}", paths)
+    _lines(part, means, stds, metric, f"{_place(part)}: {metric}", paths)
 
 
 def drop(part: Part, metric: str, paths: Sequence[Path]) -> None:
@@ -47,7 +48,7 @@ def drop(part: Part, metric: str, paths: Sequence[Path]) -> None:
     percents = 100 * results.drops(means)
     stds = percents * np.nan
     words = f"drop against missing ratio {means.columns[0]} (%)"
-    _lines(part, percents, stds, words, f"{part.heading}: relative drop of {metric}", paths)
+    _lines(part, percents, stds, words, f"{_place(part)}: relative drop of {metric}", paths)
 
 
 def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Path]) -> None:
@@ -86,7 +87,7 @@ def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Pat
         panel.margins(y=0.02)
         plain_axes(panel, "x")
     best = f" (best {len(drawn)} of {len(ordered)} rows)" if len(drawn) < len(ordered) else ""
-    figure.suptitle(f"{part.heading}: {metric} by group of test items{best}")
+    figure.suptitle(f"{_place(part)}: {metric} by group{best}")
     figure.get_layout_engine().set(wspace=0.06)
     _save(figure, paths)
 
@@ -117,9 +118,20 @@ def _lines(
     axes.set_title(title)
     if len(ratios) < 12:
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    low, high = axes.get_ylim()
+    room = _LEAST_RANGE * np.nanmax(np.abs(means.to_numpy(float))) - (high - low)
+    if room > 0:  # else a thousandth would look like a cliff
+        axes.set_ylim(low - room / 2, high + room / 2)
     plain_axes(axes, "y")
     _legend(figure, axes, means)
     _save(figure, paths)
+
+
+def _place(part: Part) -> str:
+    """Benchmark and data set, and the model where every row has the same."""
+    models = {run["point"]["model"] for run in part.lines}
+    same = f", {models.pop()}" if len(models) == 1 else ""
+    return f"{part.benchmark}, {part.heading}{same}"
 
 
 def _spread(axes: Any, ratios: Any, line: Any, spread: Any, colour: str, n_lines: int) -> None:

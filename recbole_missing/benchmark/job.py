@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 import math
 import shutil
-import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,12 +15,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import recbole
 import torch
 from recbole.config import Config
 
 from recbole_missing import checkpoint, environment, plugin
 from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
+from recbole_missing.benchmark.names import model_of, source_of
 from recbole_missing.data.dataset import check_interaction_files, fingerprint
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.users import UserResults, write_rows
@@ -34,7 +31,7 @@ KEEP = ("users", "lists", "checkpoint")
 
 Line = dict[str, Any]
 
-# Settings that do not decide what a run computes.
+# Settings that decide no result: they are no part of a run's identity.
 ELSEWHERE = frozenset({
     "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "device",
     "eval_batch_size", "eval_users", "gpu_id", "imputation_cache", "ip", "local_rank", "log_wandb",
@@ -99,7 +96,7 @@ class Job:
         config["data_fingerprint"] = fingerprint(config)
         settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in ELSEWHERE}
         if not isinstance(model_of(self.point["model"]), str):
-            settings["model_source"] = _source_of(self.point["model"])
+            settings["model_source"] = source_of(self.point["model"])
         settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
         whole = json.dumps([settings, self.stage], sort_keys=True)
         digest = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
@@ -255,48 +252,17 @@ _COST = (
 _ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
 
 
-def dataset_folder(dataset: str, data_path: Path) -> Path:
-    """Where a data set lies; ``ml-100k`` comes with RecBole."""
-    if dataset == "ml-100k":
-        return Path(recbole.__file__).parent / "dataset_example" / dataset
-    return data_path / dataset
-
-
-def model_of(name: str) -> Any:
-    """A model's name, or its class where the name is ``module:Class`` (or ``module.Class``).
-
-    Raises:
-        ValueError: if there is no such module or class.
-    """
-    module, separator, attribute = name.replace(":", ".").rpartition(".")
-    if not separator:
-        return name
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # modules of the current folder, as `python -m` finds them
-    try:
-        return plugin.register_model(getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"model: {name!r} must be module:Class of something importable, got: {error}."
-        ) from error
-
-
-def _source_of(name: str) -> str:
-    """Where a model outside the package comes from, and the hash of that file."""
-    source = inspect.getsourcefile(model_of(name))
-    content = Path(source).read_bytes() if source else b""
-    return f"{name} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
-
-
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None:
-    """The first epoch with the best validation score, as RecBole chooses it."""
+    """The epoch that is tested: of equally good ones RecBole keeps the last."""
     metric, sign = config["valid_metric"].lower(), 1 if config["valid_metric_bigger"] else -1
-    scored = [entry for entry in history if "valid" in entry]
-    return max(scored, key=lambda e: sign * e["valid"][metric])["epoch"] if scored else None
+    places = [
+        (sign * entry["valid"][metric], entry["epoch"]) for entry in history if "valid" in entry
+    ]
+    return max(places)[1] if places else None
 
 
 def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:

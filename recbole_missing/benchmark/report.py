@@ -182,7 +182,7 @@ def _part(
     report.show(main)
     for groups, kind in zip(results.groups_of(part, metrics[0]), ("missing", "new")):
         report.show(sections.group_table(part, groups, metrics[0], kind))
-        if groups:
+        if groups and sum(map(bool, part.rows.values())) > 1:
             report.draw(part, f"by_{kind}", figures.by_group, groups, metrics[0])
     report.show(sections.retrieval_table(part, printed))
     folders = [store.parent for store in stores]

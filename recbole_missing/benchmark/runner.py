@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.benchmark import search
-from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job, Line, dataset_folder
+from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job, Line
+from recbole_missing.benchmark.names import dataset_folder
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.benchmark.progress import Progress
 from recbole_missing.benchmark.store import Store

@@ -174,8 +174,8 @@ def cost_table(part: Part) -> Table:
         f"{run['cost'].get('device')}, {run['cost'].get('threads')} CPU thread(s)"
         for run in part.lines
     }
-    caption = f"Device: {' or '.join(sorted(where))}."
-    title = f"{part.heading}: time and memory"
+    caption = f"Device: {' or '.join(sorted(where))}. An epoch is counted without its validation."
+    title = f"{part.benchmark}, {part.heading}: time and memory"
     return Table(stem(part, "cost"), title, caption, _labels(part), columns, protocol(part))
 
 

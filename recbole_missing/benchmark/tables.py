@@ -18,7 +18,7 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "difference": lambda value: f"{round(value, 4) + 0.0:+.4f}",  # no -0.0000
     "percent": lambda value: f"{100 * value:.1f}%",
     "count": lambda value: f"{value:,.0f}",
-    "amount": lambda value: f"{value:,.2f}" if value < 10 else f"{value:,.1f}",
+    "amount": lambda value: f"{value:,.2f}" if value < 10 else f"{value:,.0f}",
     "p": lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}",
     "text": str,
 }

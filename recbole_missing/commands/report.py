@@ -60,6 +60,8 @@ def execute(known: Namespace) -> None:
         files, main = report.write(lines, known.stores, folder, options)
     for table in main:
         print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
+    if main:
+        print("* best, + second best mean of a column")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
     print(f"Wrote {target}: report.md, {counted}, {REPORT}")

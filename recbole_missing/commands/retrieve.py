@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.commands.recommend import (
+from recbole_missing.commands.trained import (
     add_output,
     check_output,
     quiet,
