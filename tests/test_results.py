@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from recbole_missing.benchmark.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+TIKTOK = ROOT.parent / "shared" / "data" / "tiktok"
 STORE, REPORT = RESULTS / "tiktok.jsonl", RESULTS / "tiktok"
 COMMANDS = (RESULTS / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
 
@@ -32,6 +34,26 @@ def test_the_committed_report_is_that_of_the_committed_store(tmp_path: Path) -> 
         assert ours.read_bytes() == theirs.read_bytes(), name
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not TIKTOK.is_dir(), reason="../shared/data/tiktok is absent")
+def test_the_documented_commands_have_nothing_left_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (STORE, RESULTS / "tiktok_complete.jsonl"):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(f"{STORE}.kept", tmp_path / f"{STORE.name}.kept")
+    monkeypatch.chdir(tmp_path)
+    cli.main(["import", "dgmrec", str(TIKTOK), "--name", "tiktok"])
+    commands = re.findall(r"^recbole-missing benchmark .*", COMMANDS, flags=re.MULTILINE)
+    assert len(commands) == 4
+    capsys.readouterr()
+    for line in commands:
+        cli.main([*shlex.split(line)[1:], "--dry-run"])
+        planned = [row for row in capsys.readouterr().out.splitlines() if "=" in row]
+        assert planned
+        assert all(row.endswith("(done)") for row in planned), line
+
+
 def test_the_readme_shows_the_first_table_of_the_report() -> None:
     report = (REPORT / "report.md").read_text(encoding="utf-8")
     table = re.search(r"#### tiktok: test metrics\n.*?(\n\|.*?\n)\n", report, flags=re.DOTALL)
@@ -48,3 +70,5 @@ def test_every_committed_run_names_files_that_are_there() -> None:
         for path in line["kept"].values():
             assert (RESULTS / path).is_file()
         assert line["config"]["test_mask"] == "train"
+        if line["epochs"]:
+            assert line["epochs"][line["best_epoch"]]["valid"] == line["valid"]
