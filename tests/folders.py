@@ -22,7 +22,7 @@ from recbole.model.general_recommender import BPR
 from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor, nn
 
-from recbole_missing import MultimodalRecommender, plugin
+from recbole_missing import MultimodalRecommender, cli, plugin
 from recbole_missing.data import missing
 from recbole_missing.settings import Float, Int
 
@@ -235,6 +235,17 @@ def in_new_process(code: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    """What the command line says when it refuses ``words``: one message and exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(word) for word in words])
+    assert stopped.value.code == 2
+    output, message = capsys.readouterr()
+    assert output == ""
+    return message
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ MAY_IMPORT = {
     "benchmark/progress": [],
     "benchmark/hyper_file": [],
     "benchmark/search": ["benchmark.plan", "settings"],
+    "benchmark/settle": ["benchmark.job", "benchmark.progress", "benchmark.store"],
     "benchmark/runner": ["benchmark"],
     "benchmark/results": ["benchmark.plan"],
     "benchmark/published": ["benchmark.results"],

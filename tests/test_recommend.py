@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from folders import AT_WORK, N_ITEMS, N_USERS, Toy, pairs_of, prepare, tiny_content
+from folders import AT_WORK, N_ITEMS, N_USERS, Toy, pairs_of, prepare, refused, tiny_content
 from folders import workplace as workplace
 from scipy import sparse
 
@@ -61,16 +61,6 @@ def by_user(lines):
         found.append(item)
         assert int(rank) == len(found) and np.isfinite(float(score))
     return lists
-
-
-def refused(capsys, *words):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(word) for word in words])
-    assert stopped.value.code == 2
-    out, message = capsys.readouterr()
-    assert out == ""
-    return message
 
 
 @pytest.mark.parametrize("model", [Toy, "VBPR", "DGMRec", "BPR", "NeuMF"])  # NeuMF: pairs alone

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from folders import AT_WORK, Toy, prepare, tiny_content
+from folders import AT_WORK, Toy, prepare, refused, tiny_content
 from folders import workplace as workplace
 from helpers import tiny_modalities
 from recbole.utils import init_seed
@@ -278,15 +278,6 @@ def checkpoint_of(model, settings, **changes):
     trainer = run.trainer()
     trainer.fit(run.train, run.valid)
     return run, trainer.saved_model_file
-
-
-def refused(capsys, *words):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(word) for word in words])
-    assert stopped.value.code == 2
-    out, message = capsys.readouterr()
-    assert out == ""
-    return message
 
 
 def test_command_prints_and_writes(settings, capsys, tmp_path):
