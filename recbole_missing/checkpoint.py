@@ -5,7 +5,6 @@ RecBole pickles its whole config into them (trainer.py, 1.2.1), which torch >= 2
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,8 @@ import torch
 from recbole.config import Config
 from recbole.utils import init_logger, init_seed
 from scipy import sparse
+
+from recbole_missing.whole_file import whole_file
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 
@@ -76,12 +77,8 @@ def unpack(value: Any) -> Any:
 
 def save(state: Mapping[str, Any], path: Path) -> None:
     """Write ``state`` beside ``path``, then move it there: a crash leaves the old file whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, device: Any = "cpu") -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from recbole_missing.whole_file import whole_file
 
 
 def add_output(parser: ArgumentParser, metavar: str) -> None:
@@ -56,10 +57,5 @@ def check_output(path: Path | None, force: bool) -> None:
 def write_new(path: Path, lines: Iterable[str]) -> None:
     """Write a text file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recbole_missing.whole_file import whole_file
+
 Rows = Iterator[Sequence[str]]
 
 
@@ -87,9 +89,8 @@ class UserResults:
 def write_rows(path: Path, rows: Rows) -> None:
     """Write tab separated text, compressed; equal rows give equal bytes."""
     text = "".join("\t".join(row) + "\n" for row in rows)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def read_metrics(path: Path) -> Mapping[str, Mapping[str, float]]:
