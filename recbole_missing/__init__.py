@@ -11,7 +11,7 @@ from recbole_missing.version import __version__  # isort: skip
 try:
     with warnings.catch_warnings():  # of the Ray that RecBole imports, which nobody here can mend
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        from recbole_missing.data.modality import Modalities, Modality
+        from recbole_missing.modality import Modalities, Modality
         from recbole_missing.model import MODELS
         from recbole_missing.model.base import MultimodalRecommender
         from recbole_missing.plugin import install, register_model

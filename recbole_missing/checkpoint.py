@@ -19,7 +19,7 @@ from recbole.config import Config
 from recbole.utils import init_logger, init_seed
 from scipy import sparse
 
-from recbole_missing.whole_file import whole_file
+from recbole_missing.atomic import whole_file
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 

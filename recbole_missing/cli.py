@@ -100,14 +100,15 @@ def _settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _import(known: argparse.Namespace) -> None:
-    from recbole_missing.data import importers
+    from recbole_missing.convert import importers
 
     command = {"mmrec": importers.import_mmrec, "dgmrec": importers.import_dgmrec}[known.layout]
     print(command(known.source, known.name, output=known.output, force=known.force))
 
 
 def _doctor(known: argparse.Namespace) -> None:
-    from recbole_missing import doctor, environment
+    from recbole_missing import environment
+    from recbole_missing.commands import doctor
 
     print(doctor.markdown() if known.markdown else doctor.report())
     if environment.problems():

@@ -26,13 +26,13 @@ from recbole.config import Config
 from recbole.trainer import Trainer
 from recbole.utils.argument_list import dataset_arguments
 
-from recbole_missing import configuration
 from recbole_missing.checkpoint import load_data_and_model
+from recbole_missing.config import check as configuration
+from recbole_missing.config.constraints import unknown
 from recbole_missing.data.dataset import MultimodalDataset, check_interaction_files, fingerprint
 from recbole_missing.data.sampling import adapt_samplers
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.settings import unknown
 from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB

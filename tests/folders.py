@@ -23,8 +23,8 @@ from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor, nn
 
 from recbole_missing import MultimodalRecommender, cli, plugin
+from recbole_missing.config.constraints import Float, Int
 from recbole_missing.data import missing
-from recbole_missing.settings import Float, Int
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 N_USERS, N_ITEMS = 40, 30

@@ -10,7 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from recbole_missing.data.modality import Modalities, Modality
+from recbole_missing.graph.sparse import SparseMatrix
+from recbole_missing.modality import Modalities, Modality
 
 PROPERTIES = Path(__file__).resolve().parents[1] / "properties"
 
@@ -91,3 +92,16 @@ def tiny_batch(dataset: TinyDataset, size: int = 8, seed: int = 0) -> dict[str, 
     rows = torch.randint(users.numel(), (size,), generator=generator)
     negatives = torch.randint(1, dataset.num("item_id"), (size,), generator=generator)
     return {"user_id": users[rows], "item_id": items[rows], "neg_item_id": negatives}
+
+
+def dense(matrix: SparseMatrix) -> torch.Tensor:
+    rows, cols, values = matrix.edges()
+    return torch.zeros(matrix.shape).index_put_((rows, cols), values, accumulate=True)
+
+
+def random_matrix(n_rows: int = 7, n_cols: int = 5, seed: int = 0) -> SparseMatrix:
+    generator = torch.Generator().manual_seed(seed)
+    full = torch.rand(n_rows, n_cols, generator=generator)
+    full = full * (torch.rand(n_rows, n_cols, generator=generator) < 0.5)
+    rows, cols = full.nonzero(as_tuple=True)
+    return SparseMatrix(rows, cols, full[rows, cols], (n_rows, n_cols))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import PROPERTIES
 
-from recbole_missing import defaults
-from recbole_missing.configuration import SETTINGS
+from recbole_missing.config import defaults
+from recbole_missing.config.check import SETTINGS
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 

@@ -21,7 +21,8 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
 
 import recbole_missing
-from recbole_missing import MODELS, cli, defaults, plugin, register_model
+from recbole_missing import MODELS, cli, plugin, register_model
+from recbole_missing.config import defaults
 from recbole_missing.data.dataset import MultimodalDataset
 from recbole_missing.model.vbpr import VBPR
 from recbole_missing.trainer import MultimodalTrainer, PluginTrainer

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from recbole_missing import defaults
-from recbole_missing.settings import unknown
+from recbole_missing.config import defaults
+from recbole_missing.config.constraints import unknown
 
 REPETITIONS = ("seed", "missing_seed")
 """Axes that repeat an experiment; results are averaged over them."""

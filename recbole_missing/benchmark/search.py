@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from recbole_missing.benchmark.plan import Plan, Point, cell
-from recbole_missing.settings import Int, Optional, check
+from recbole_missing.config.constraints import Int, Optional, check
 
 METHODS = ("grid", "random")
 Space = Mapping[str, Any]

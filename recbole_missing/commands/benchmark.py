@@ -51,9 +51,9 @@ def execute(known: Namespace) -> None:
         ValueError: for a file or options that are refused.
         SystemExit: with code 1, once everything was run, if a run failed.
     """
-    from recbole_missing import defaults
     from recbole_missing.benchmark import plan, runner
     from recbole_missing.benchmark.store import Store
+    from recbole_missing.config import defaults
 
     chosen = _searched(plan.read(known.file, known.quick), known)
     chosen = chosen.override({key: value(text) for key, text in _pairs("--set", known.set)})

@@ -25,7 +25,7 @@ def execute(known: Namespace) -> None:
     Raises:
         ValueError: for a setting without a method, and whatever the files are refused for.
     """
-    from recbole_missing.data.exporters import export_mmrec
+    from recbole_missing.convert.exporters import export_mmrec
 
     if known.set and not known.method:
         raise ValueError("export: --set must come with --method; add it or drop --set.")

@@ -102,7 +102,7 @@ def _read(known: Namespace, mask: str | None) -> Any:
 
 
 def _complete(known: Namespace) -> None:
-    from recbole_missing.data.new_folder import REPORT, check_target, new_folder
+    from recbole_missing.atomic import REPORT, check_target, new_folder
     from recbole_missing.imputation.completion import complete
     from recbole_missing.imputation.tables import write_tables
     from recbole_missing.version import __version__
@@ -134,7 +134,7 @@ def _complete(known: Namespace) -> None:
 
 def _engine(ray: str | None) -> Any:
     """What runs the blocks, in a ``with`` block."""
-    from recbole_missing.imputation.engine import Ray, Serial
+    from recbole_missing.parallel import Ray, Serial
 
     progress = sys.stderr.isatty()
     if ray is None:
@@ -195,9 +195,10 @@ def _of_method(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(known: Namespace) -> None:
-    from recbole_missing.data.new_folder import check_target, new_folder
-    from recbole_missing.evaluation import imputation, plots
+    from recbole_missing.atomic import check_target, new_folder
+    from recbole_missing.evaluation import imputation
     from recbole_missing.imputation import IMPUTERS
+    from recbole_missing.report import plots
 
     methods = known.methods or list(IMPUTERS)
     settings = imputation_settings(methods, known.set)

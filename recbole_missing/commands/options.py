@@ -56,7 +56,8 @@ def imputation_settings(methods: Sequence[str], words: Sequence[str]) -> dict[st
     Raises:
         ValueError: for an unknown method or setting, or a value outside its constraint.
     """
-    from recbole_missing import defaults, settings
+    from recbole_missing.config import constraints as settings
+    from recbole_missing.config import defaults
     from recbole_missing.imputation import imputer_settings
 
     overall = defaults.load(defaults.root() / "overall.yaml")

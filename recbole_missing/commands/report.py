@@ -45,8 +45,8 @@ def execute(known: Namespace) -> None:
         ValueError: for a file that is absent, options that do not go together, and whatever the
             results are refused for.
     """
-    from recbole_missing.benchmark import report, tables
-    from recbole_missing.data.new_folder import REPORT, check_target, new_folder
+    from recbole_missing.atomic import REPORT, check_target, new_folder
+    from recbole_missing.report import report, tables
 
     _check(known)
     first = known.stores[0]

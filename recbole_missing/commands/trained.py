@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.whole_file import whole_file
+from recbole_missing.atomic import whole_file
 
 
 def add_output(parser: ArgumentParser, metavar: str) -> None:

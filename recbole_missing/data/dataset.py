@@ -14,12 +14,12 @@ from recbole.data.interaction import cat_interactions
 from scipy import sparse
 from torch import Tensor
 
+from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import missing, sources
 from recbole_missing.data.aligned import Source
 from recbole_missing.data.edges import read_edges
-from recbole_missing.data.modality import Modalities, Modality
 from recbole_missing.imputation import IMPUTERS, impute
-from recbole_missing.settings import Bool, Choice, ListOf, Optional, Text
+from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),

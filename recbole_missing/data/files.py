@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from recbole_missing.settings import unknown
+from recbole_missing.config.constraints import unknown
 
 _MAGIC = b"\x93NUMPY"
 _PICKLED = "pickled; convert it, or run `recbole-missing import`."

@@ -23,8 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_missing.config.constraints import (
+    Choice,
+    Float,
+    Int,
+    ListOf,
+    Optional,
+    Text,
+    check,
+    unknown,
+)
 from recbole_missing.data.files import read_lines
-from recbole_missing.settings import Choice, Float, Int, ListOf, Optional, Text, check, unknown
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from recbole_missing.convert.importers import LABEL
 from recbole_missing.data.files import read_columns, read_header, read_lines
-from recbole_missing.data.importers import LABEL
 
 _TRAINING = "0"  # what LABEL says of a training interaction
 _USER = ("user", "userid", "uid")  # header words, in small letters and without "_"

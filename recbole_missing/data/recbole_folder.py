@@ -1,6 +1,6 @@
 """A RecBole data set folder with its YAML, read without RecBole; what it holds is what a run sees.
 
-:mod:`recbole_missing.data.folder` writes such folders.
+:mod:`recbole_missing.convert.folder` writes such folders.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_missing import defaults
+from recbole_missing.config import defaults
+from recbole_missing.convert.folder import SPLITS
 from recbole_missing.data.aligned import Catalogue
 from recbole_missing.data.files import read_columns, read_header
-from recbole_missing.data.folder import SPLITS
 from recbole_missing.data.missing import draw
 
 PADDING = "[PAD]"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Text, check
 from recbole_missing.data.aligned import (
     Catalogue,
     Cells,
@@ -30,7 +31,6 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
-from recbole_missing.settings import Choice, Int, ListOf, Optional, Text, check
 
 _DEFAULT_DIM = 64
 

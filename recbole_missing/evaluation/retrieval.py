@@ -23,8 +23,8 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
-from recbole_missing.data.modality import Modalities, Modality
 from recbole_missing.imputation import NearestNeighbour
+from recbole_missing.modality import Modalities, Modality
 
 BLOCK_ENTRIES = 2**25
 """Cosines held at a time; how many queries make a block follows from it."""

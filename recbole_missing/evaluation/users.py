@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recbole_missing.whole_file import whole_file
+from recbole_missing.atomic import whole_file
 
 Rows = Iterator[Sequence[str]]
 

@@ -10,9 +10,8 @@ from typing import Any
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing import settings as setting
-from recbole_missing.data.modality import Modalities
-from recbole_missing.imputation import cache
+from recbole_missing.config import constraints as setting
+from recbole_missing.data import cache
 from recbole_missing.imputation.base import Imputer
 from recbole_missing.imputation.diffusion import (
     Heat,
@@ -24,6 +23,7 @@ from recbole_missing.imputation.learned import AutoEncoder, GraphAutoEncoder
 from recbole_missing.imputation.neighbour import NearestNeighbour
 from recbole_missing.imputation.propagation import FeatProp, NeighMean
 from recbole_missing.imputation.statistics import Mean, Random, Zeros
+from recbole_missing.modality import Modalities
 
 IMPUTERS: dict[str, type[Imputer]] = {
     "autoencoder": AutoEncoder,

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from recbole_missing.data.modality import Modalities, Modality
-from recbole_missing.imputation.engine import Serial
+from recbole_missing.modality import Modalities, Modality
+from recbole_missing.parallel import Serial
 
 
 class Table(NamedTuple):
@@ -54,10 +54,10 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
 
     ``hyperparameters`` names the constructor's arguments and their constraints; the config key of
     an argument is its name behind ``imputation_``. ``costly`` says whether results are worth a
-    file (:mod:`recbole_missing.imputation.cache`).
+    file (:mod:`recbole_missing.data.cache`).
 
     Attributes:
-        engine: runs blocks of work (:mod:`recbole_missing.imputation.engine`); replace it on an
+        engine: runs blocks of work (:mod:`recbole_missing.parallel`); replace it on an
             instance.
         report_: after :meth:`transform`, modality -> number of ``items`` and of ``missing``,
             ``reached`` and ``unreached`` rows, and what else the method counts.

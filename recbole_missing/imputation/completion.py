@@ -43,7 +43,7 @@ def complete(
         collection: see :mod:`recbole_missing.imputation.tables`.
         settings: ``imputation`` and all ``imputation_*`` keys.
         seed: of the rows that are held out for the reconstruction error.
-        engine: runs the blocks (:mod:`recbole_missing.imputation.engine`); default as it is.
+        engine: runs the blocks (:mod:`recbole_missing.parallel`); default as it is.
     """
     imputer = _fitted(collection, settings, engine)
     features = _transform(imputer, collection.tables)

@@ -17,9 +17,9 @@ import torch
 from scipy import sparse, special
 from torch import Tensor
 
+from recbole_missing.config.constraints import Float, Int
 from recbole_missing.imputation.graphs import column_blocks
 from recbole_missing.imputation.propagation import GraphImputer, fixed_point, reach
-from recbole_missing.settings import Float, Int
 
 _ENTRY_ERROR = 1e-10
 """Bound of the error of an entry of S (all are between 0 and 1), before it is cut."""

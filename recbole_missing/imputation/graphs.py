@@ -14,8 +14,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing.graph import co_interaction, stable_topk
-from recbole_missing.imputation.engine import Serial
+from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.knn import stable_topk
+from recbole_missing.parallel import Serial
 
 GRAPHS = ("co_interaction", "edges", "knn")
 """Strongest co-interactions, a graph of the user's own, or nearest by another modality."""

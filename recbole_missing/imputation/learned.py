@@ -21,11 +21,12 @@ from scipy import sparse
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_missing import settings as setting
-from recbole_missing.graph import SparseMatrix, co_interaction
+from recbole_missing.config import constraints as setting
+from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf, Optional
+from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.imputation.base import Filled, Imputer
-from recbole_missing.imputation.engine import Serial
-from recbole_missing.settings import Bool, Choice, Float, Int, ListOf, Optional
+from recbole_missing.parallel import Serial
 
 Layers = list[tuple[Tensor, Tensor]]
 """Weight ``(n_out, n_in)`` and bias ``(n_out,)`` of each layer."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_missing.graph import stable_topk
+from recbole_missing.config.constraints import Choice
+from recbole_missing.graph.knn import stable_topk
 from recbole_missing.imputation.base import Filled, Imputer
-from recbole_missing.settings import Choice
 
 BLOCK_ENTRIES = 2**25
 """Similarities held at a time; how many rows make a block follows from it."""

@@ -19,9 +19,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing import settings as setting
+from recbole_missing.config import constraints as setting
+from recbole_missing.config.constraints import Choice, Either, Float, Int, Optional, Text
 from recbole_missing.imputation.base import Filled, Imputer
-from recbole_missing.imputation.engine import Serial
 from recbole_missing.imputation.graphs import (
     GRAPHS,
     column_blocks,
@@ -31,7 +31,7 @@ from recbole_missing.imputation.graphs import (
     nearest_graph,
     without_loops,
 )
-from recbole_missing.settings import Choice, Either, Float, Int, Optional, Text
+from recbole_missing.parallel import Serial
 
 _SERIAL = Serial()
 

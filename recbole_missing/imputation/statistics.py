@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from recbole_missing.config.constraints import Int
 from recbole_missing.imputation.base import Filled, Imputer
-from recbole_missing.settings import Int
 
 
 class Zeros(Imputer):

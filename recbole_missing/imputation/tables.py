@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing.data import importers
+from recbole_missing.convert import importers
+from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout
 from recbole_missing.data.aligned import Catalogue, Matrix, Source
 from recbole_missing.data.edges import read_edges
 from recbole_missing.data.files import read_ids, read_matrix
-from recbole_missing.data.folder import ITEM, SPLITS, USER, Interactions, Layout
 from recbole_missing.data.missing import read_missing_file, write_token_file
 from recbole_missing.data.pairs import count, on_items, read_interactions
 from recbole_missing.data.recbole_folder import (

@@ -13,8 +13,8 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_missing import settings
-from recbole_missing.graph import SparseMatrix, bipartite
+from recbole_missing.config import constraints as settings
+from recbole_missing.graph.sparse import SparseMatrix, bipartite
 from recbole_missing.nn.layers import rows
 
 
@@ -26,7 +26,7 @@ class MultimodalRecommender(GeneralRecommender):
         dataset: the training split of a :class:`~recbole_missing.data.dataset.MultimodalDataset`.
 
     Attributes:
-        modalities: :class:`~recbole_missing.data.modality.Modalities`, completed by imputation,
+        modalities: :class:`~recbole_missing.modality.Modalities`, completed by imputation,
             on the CPU; a model that needs them on its device registers what it needs.
         observed: bool ``(n_items, n_modalities)``, who truly has what (a buffer).
         new_items: bool ``(n_items,)``, items of the new-item setting (a buffer).

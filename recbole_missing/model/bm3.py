@@ -19,11 +19,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import light_gcn, symmetric_norm
+from recbole_missing.config.constraints import Float, Int
+from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import feature_table, rows, xavier_table
 from recbole_missing.nn.losses import cosine_loss, norm_loss
-from recbole_missing.settings import Float, Int
 
 
 class BM3(MultimodalRecommender):

@@ -30,13 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.data.modality import Modality
-from recbole_missing.graph import row_mean_norm
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.normalise import row_mean_norm
+from recbole_missing.modality import Modality
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 from recbole_missing.nn.transport import mutual_transport, transport
-from recbole_missing.settings import Choice, Float, Int
 
 
 class CI2MG(MultimodalRecommender):

@@ -24,12 +24,15 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing import graph
-from recbole_missing.data.modality import Modalities
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.knn import KNN_MISSING, distinct_rows, stable_topk
+from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
+from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
+from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import ItemGraph, rows, xavier_table
 from recbole_missing.nn.losses import log_sum_exp
-from recbole_missing.settings import Choice, Float, Int
 
 
 class DAMRS(MultimodalRecommender):
@@ -38,7 +41,7 @@ class DAMRS(MultimodalRecommender):
     hyperparameters = {
         **dict.fromkeys(("embedding_size", "knn_k", "pseudo_labels"), Int(min=1)),
         **dict.fromkeys(("n_ui_layers", "n_mm_layers", "behaviour_k"), Int(min=0)),
-        "knn_missing": Choice(*graph.KNN_MISSING),
+        "knn_missing": Choice(*KNN_MISSING),
         "behaviour_min_count": Int(min=1),
         "kl_weight": Float(min=0),
         "cl_weight": Float(min=0),
@@ -56,7 +59,7 @@ class DAMRS(MultimodalRecommender):
         if len(self.new_items) - 1 < fewest:
             getLogger().warning(f"DAMRS: {fewest} items are needed for labels; half serve.")
         self.register_buffer("old_items", (~self.new_items).nonzero()[1:, 0], persistent=False)
-        self.user_item = graph.symmetric_norm(self.user_item_matrix(dataset))
+        self.user_item = symmetric_norm(self.user_item_matrix(dataset))
         self.view_graphs = ItemGraph(self._view_graphs, self.new_items)
 
     def encode(self) -> tuple[Tensor, Tensor]:
@@ -80,18 +83,18 @@ class DAMRS(MultimodalRecommender):
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """LightGCN's users and items, ``(n, d)``, and the views ``(n_views, n_items, d)``."""
-        users, items = graph.light_gcn(self.user_item, self.user, self.item, self.n_ui_layers)
+        users, items = light_gcn(self.user_item, self.user, self.item, self.n_ui_layers)
         identities = self.item.repeat(len(self.view_terms), 1)
-        views = graph.propagate(self.view_graphs, identities, self.n_mm_layers)
+        views = propagate(self.view_graphs, identities, self.n_mm_layers)
         return users, items, views.view(-1, *self.item.shape)
 
-    def _view_graphs(self, excluded: Tensor) -> graph.SparseMatrix:
+    def _view_graphs(self, excluded: Tensor) -> SparseMatrix:
         """The views' binary graphs as blocks of one diagonal, normalised."""
         edges = content_edges(self.modalities, self.knn_k, self.knn_missing, excluded)
         edges += [behaviour_edges(self.user_item, self.behaviour_k, self.behaviour_min_count)]
         items, neighbours = torch.cat([e + i * self.n_items for i, e in enumerate(edges)], dim=1)
         size, ones = len(edges) * self.n_items, torch.ones(len(items))
-        return graph.row_sum_norm(graph.SparseMatrix(items, neighbours, ones, (size, size)))
+        return row_sum_norm(SparseMatrix(items, neighbours, ones, (size, size)))
 
     def _contrast(self, anchors: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         if self.cl_weight == 0:  # the contrast is most of the work
@@ -157,7 +160,7 @@ def neighbour_loss(anchors: Tensor, candidates: Tensor, labels: Tensor, tau: flo
     return -((a + 1e-9).log() + (b / rest + 1e-9).log()).sum() / max(len(anchors), 1)
 
 
-def behaviour_edges(user_item: graph.SparseMatrix, k: int, min_count: int) -> Tensor:
+def behaviour_edges(user_item: SparseMatrix, k: int, min_count: int) -> Tensor:
     """Edges ``(2, n_edges)`` from every item to itself and the ``k`` that share most users with it.
 
     Of equal counts the smaller id wins; counts below ``min_count`` are no edges.
@@ -165,7 +168,7 @@ def behaviour_edges(user_item: graph.SparseMatrix, k: int, min_count: int) -> Te
     users, items, values = user_item.edges()
     matrix = sparse.csr_matrix((values, (users, items)), shape=user_item.shape)
     loops = sparse.eye(user_item.shape[1], format="csr")[1:]  # so an item shares most with itself
-    counts = graph.co_interaction(sparse.vstack([matrix, loops]), k + 1)
+    counts = co_interaction(sparse.vstack([matrix, loops]), k + 1)
     edges, count = torch.from_numpy(np.stack(counts.nonzero())), torch.from_numpy(counts.data)
     return edges[:, (edges[0] == edges[1]) | (count >= min_count)]
 
@@ -182,7 +185,7 @@ def content_edges(
     :func:`~recbole_missing.graph.knn_graph`; ``excluded`` items have self loops only.
     """
     items = (~excluded).nonzero()[1:, 0]
-    tables = [graph.distinct_rows(F.normalize(m.features[items])) for m in modalities.values()]
+    tables = [distinct_rows(F.normalize(m.features[items])) for m in modalities.values()]
     means = torch.stack([unit[at].mean(dim=0).square().sum() for unit, at in tables])
     lacking = ~modalities.observed[items].T & (missing != "imputed")
     found: list[list[Tensor]] = [[excluded.nonzero().T.expand(2, -1)] for _ in tables]
@@ -193,7 +196,7 @@ def content_edges(
             cosines *= ~(lacking[:, block, None] | lacking[:, None])
         cosines[:, torch.arange(len(block)), block] = 2.0  # itself, above every cosine
         for edges, cosine, lacks in zip(found, cosines, lacking):
-            value, col = graph.stable_topk(cosine, min(k, len(items)))
+            value, col = stable_topk(cosine, min(k, len(items)))
             row = block[:, None].expand_as(col)
             kept = (value > 0) & ((row == col) | ~(lacks[row] | lacks[col]))
             edges.append(items[torch.stack([row[kept], col[kept]])])

@@ -26,12 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing import graph
+from recbole_missing.config.constraints import Bool, Choice, Float, Int
+from recbole_missing.graph.knn import KNN_MISSING, knn_graph
+from recbole_missing.graph.normalise import row_mean_norm, row_sum_norm, symmetric_norm
+from recbole_missing.graph.sparse import blend_rows, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.club import ClubEstimator
 from recbole_missing.nn.layers import perturb, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
-from recbole_missing.settings import Bool, Choice, Float, Int
 
 CLUB_STEPS, CLUB_ROWS = 5, 2048
 EPOCHS_PER_REFRESH, ID_REG_WEIGHT = 5, 1e-5
@@ -64,7 +66,7 @@ class DGMRec(MultimodalRecommender):
     hyperparameters = {
         **dict.fromkeys(("embedding_size", "knn_k"), Int(min=1)),
         **dict.fromkeys(("n_ui_layers", "n_mm_layers"), Int(min=0)),
-        "knn_missing": Choice(*graph.KNN_MISSING),
+        "knn_missing": Choice(*KNN_MISSING),
         **dict.fromkeys(("reg_weight", "recon_weight", "generation_weight"), Float(min=0)),
         **dict.fromkeys(("inter_modal_weight", "intra_modal_weight"), Float(min=0)),
         **dict.fromkeys(("align_weight", "club_weight"), Float(min=0)),
@@ -106,17 +108,17 @@ class DGMRec(MultimodalRecommender):
 
     def _build_graphs(self, dataset: Any) -> None:
         interactions = self.user_item_matrix(dataset)
-        self.user_item_graph = graph.symmetric_norm(interactions)
-        self.users_from_items = graph.row_mean_norm(interactions)
-        self.items_from_users = graph.row_mean_norm(interactions.transposed())
+        self.user_item_graph = symmetric_norm(interactions)
+        self.users_from_items = row_mean_norm(interactions)
+        self.items_from_users = row_mean_norm(interactions.transposed())
         self.training_graphs, self.inference_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
             features, k = modality.features, self.knn_k
-            nearest = graph.knn_graph(features, k, modality.observed, self.knn_missing)
-            self.inference_graphs[name] = graph.row_sum_norm(nearest)
+            nearest = knn_graph(features, k, modality.observed, self.knn_missing)
+            self.inference_graphs[name] = row_sum_norm(nearest)
             if self.new_items.any():
-                nearest = graph.knn_graph(features, k, ~self.new_items, "isolated")
-            self.training_graphs[name] = graph.row_sum_norm(nearest)
+                nearest = knn_graph(features, k, ~self.new_items, "isolated")
+            self.training_graphs[name] = row_sum_norm(nearest)
 
     def auxiliary_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CLUB estimators."""
@@ -172,10 +174,10 @@ class DGMRec(MultimodalRecommender):
             return
         for j, (name, table) in enumerate(self.features.items()):
             features = F.pad(table.detach(), (0, 0, 1, 0))
-            current = graph.knn_graph(features, self.knn_k, self.observed[:, j])
-            current, rows = graph.row_sum_norm(current), self.refreshed[:, j] & items
+            current = knn_graph(features, self.knn_k, self.observed[:, j])
+            current, rows = row_sum_norm(current), self.refreshed[:, j] & items
             for graphs in chosen:
-                graphs[name] = graph.blend_rows(graphs[name], current, rows, self.avg_lambda)
+                graphs[name] = blend_rows(graphs[name], current, rows, self.avg_lambda)
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Collaborative vectors plus all parts of all modalities."""
@@ -216,7 +218,7 @@ class DGMRec(MultimodalRecommender):
     def _forward(self, raw: Tensor, gates: Tensor, graphs: nn.ModuleDict) -> tuple[Any, Any]:
         """Collaborative vectors ``(n, d)`` and parts, each of all users and of all items."""
         tables = (self.user_table, self.item_table)
-        vectors = graph.light_gcn(self.user_item_graph, *tables, self.n_ui_layers)
+        vectors = light_gcn(self.user_item_graph, *tables, self.n_ui_layers)
         items = self._propagate(raw * gates[:, :, None], graphs)
         users = (self.users_from_items @ items.flatten(1)).view(-1, *items.shape[1:])
         return vectors, (users, items)
@@ -239,7 +241,7 @@ class DGMRec(MultimodalRecommender):
     def _propagate(self, parts: Tensor, graphs: nn.ModuleDict) -> Tensor:
         """Item parts after ``n_mm_layers`` products with the graph of their modality."""
         blocks = zip(graphs.values(), parts.flatten(2).unbind(dim=1))
-        moved = [graph.propagate(adjacency, block, self.n_mm_layers) for adjacency, block in blocks]
+        moved = [propagate(adjacency, block, self.n_mm_layers) for adjacency, block in blocks]
         return torch.stack(moved, dim=1).view_as(parts)
 
     def _fuse(self, collaborative: Tensor, parts: Tensor) -> Tensor:

@@ -20,19 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_missing.graph import (
-    KNN_MISSING,
-    SparseMatrix,
-    knn_graph,
-    light_gcn,
-    propagate,
-    row_sum_norm,
-    symmetric_norm,
-)
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.knn import KNN_MISSING, knn_graph
+from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
+from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import ItemGraph, feature_table, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss
-from recbole_missing.settings import Choice, Float, Int
 
 
 def draw_edges(weights: Tensor, n_drawn: int) -> Tensor:

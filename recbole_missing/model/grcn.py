@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.data.modality import Modality
+from recbole_missing.config.constraints import Float, Int
+from recbole_missing.modality import Modality
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.edges import edge_dots, edge_product, edge_softmax, edge_t_product
 from recbole_missing.nn.layers import node_tables, rows
 from recbole_missing.nn.losses import bpr_loss
-from recbole_missing.settings import Float, Int
 
 
 def trusted(shares: list[Tensor], confidence: Tensor, senders: Tensor) -> Tensor:

@@ -26,7 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_missing.graph import KNN_MISSING, SparseMatrix, row_sum_norm, whole_graph
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.knn import KNN_MISSING
+from recbole_missing.graph.normalise import row_sum_norm
+from recbole_missing.graph.sparse import SparseMatrix, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import (
     Integration,
@@ -37,7 +40,6 @@ from recbole_missing.nn.layers import (
     xavier_table,
 )
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
-from recbole_missing.settings import Choice, Float, Int
 
 
 def shared_neighbours(graphs: Sequence[SparseMatrix]) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import KNN_MISSING, knn_graph, propagate, row_mean_norm, whole_graph
+from recbole_missing.config.constraints import Choice, Float, Int, ListOf, Optional
+from recbole_missing.graph.knn import KNN_MISSING, knn_graph
+from recbole_missing.graph.normalise import row_mean_norm
+from recbole_missing.graph.sparse import propagate, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.edges import (
     Edges,
@@ -39,7 +42,6 @@ from recbole_missing.nn.edges import (
 )
 from recbole_missing.nn.layers import feature_table, knn_item_graph, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
-from recbole_missing.settings import Choice, Float, Int, ListOf, Optional
 
 
 class LATTICE(MultimodalRecommender):

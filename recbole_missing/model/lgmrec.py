@@ -27,11 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import light_gcn, symmetric_norm
+from recbole_missing.config.constraints import Bool, Choice, Float, Int
+from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
-from recbole_missing.settings import Bool, Choice, Float, Int
 
 Views = tuple[Tensor, Tensor, Tensor]
 """Collaborative ``(n, d)``, local content ``(M, n, d)`` and global vectors ``(M, n, d)``."""

@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import light_gcn, symmetric_norm
+from recbole_missing.config.constraints import Float, Int
+from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
-from recbole_missing.settings import Float, Int
 
 
 class LightGCNM(MultimodalRecommender):

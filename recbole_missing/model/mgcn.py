@@ -23,11 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_missing.graph import KNN_MISSING, light_gcn, symmetric_norm
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.knn import KNN_MISSING
+from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import Integration, PurifiedItems, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
-from recbole_missing.settings import Choice, Float, Int
 
 
 class MGCN(MultimodalRecommender):

@@ -29,10 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_missing.config.constraints import Bool, Choice, Float, Int
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import squared_loss
-from recbole_missing.settings import Bool, Choice, Float, Int
 
 
 class MILK(MultimodalRecommender):

@@ -25,12 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.data.modality import Modality
-from recbole_missing.graph import SparseMatrix, row_mean_norm, whole_graph
+from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf
+from recbole_missing.graph.normalise import row_mean_norm
+from recbole_missing.graph.sparse import SparseMatrix, whole_graph
+from recbole_missing.modality import Modality
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import node_tables, rows
 from recbole_missing.nn.losses import bpr_loss
-from recbole_missing.settings import Bool, Choice, Float, Int, ListOf
 
 
 class Start(nn.Module):

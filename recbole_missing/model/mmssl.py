@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_missing.config.constraints import Choice, Float, Int, Pair
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn import adversarial
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
-from recbole_missing.settings import Choice, Float, Int, Pair
 
 
 class MMSSL(MultimodalRecommender):

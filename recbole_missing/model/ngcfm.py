@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import symmetric_norm, whole_graph
+from recbole_missing.config.constraints import Float
+from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.graph.sparse import whole_graph
 from recbole_missing.model.lightgcnm import LightGCNM
-from recbole_missing.settings import Float
 
 
 class NGCFM(LightGCNM):

@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import feature_table, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss
-from recbole_missing.settings import Choice, Float, Int
 
 
 class SIBRAR(MultimodalRecommender):

@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import symmetric_norm
+from recbole_missing.config.constraints import Choice, Float, Int
+from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import info_nce
-from recbole_missing.settings import Choice, Float, Int
 
 
 def alternate(

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_missing.config.constraints import Float, Int
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, norm_loss
-from recbole_missing.settings import Float, Int
 
 
 class VBPR(MultimodalRecommender):

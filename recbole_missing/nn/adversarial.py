@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.graph import SparseMatrix
+from recbole_missing.graph.sparse import SparseMatrix
 
 
 def seen_rows(interactions: SparseMatrix, user_ids: Tensor) -> Tensor:

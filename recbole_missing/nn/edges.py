@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_missing.graph import SparseMatrix
+from recbole_missing.graph.sparse import SparseMatrix
 
 Edges = tuple[Tensor, Tensor, Tensor]
 """Rows, columns and values, each ``(n_edges,)``; the values may have a gradient."""

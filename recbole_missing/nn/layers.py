@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_missing.data.modality import Modalities, Modality
-from recbole_missing.graph import SparseMatrix, knn_graph, propagate, row_sum_norm
+from recbole_missing.graph.knn import knn_graph
+from recbole_missing.graph.normalise import row_sum_norm
+from recbole_missing.graph.sparse import SparseMatrix, propagate
+from recbole_missing.modality import Modalities, Modality
 
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:

@@ -43,7 +43,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from recbole_missing.graph import SparseMatrix
+from recbole_missing.graph.sparse import SparseMatrix
 
 LETTERS = {"v": "image", "t": "text", "a": "audio"}
 """Modality letters of the golden files -> our names."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from golden_maps import dense, identities, padded_graph, projected_features, untied_rows
-from recbole_missing.graph import SparseMatrix, light_gcn
+from recbole_missing.graph.sparse import SparseMatrix, light_gcn
 from recbole_missing.model.freedom import FREEDOM, keep_edges
 
 MODEL = FREEDOM

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from golden_maps import identities, letter, linear
-from recbole_missing.graph import SparseMatrix, bipartite
+from recbole_missing.graph.sparse import SparseMatrix, bipartite
 from recbole_missing.model.gume import GUME, perturb
 
 MODEL = GUME

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from recbole_missing.data.modality import Modality
-from recbole_missing.graph import bipartite, knn_graph, light_gcn, row_sum_norm, symmetric_norm
+from recbole_missing.graph.knn import knn_graph
+from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
+from recbole_missing.graph.sparse import bipartite, light_gcn
 from recbole_missing.imputation import FeatProp
+from recbole_missing.modality import Modality
 from recbole_missing.nn.losses import info_nce
 
 N_USERS, N_ITEMS, N_EDGES = 19_446, 7_051, 118_551

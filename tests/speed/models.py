@@ -33,7 +33,7 @@ def measure(name: str, size: str, n_batches: int) -> dict[str, float]:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from helpers import tiny_batch, tiny_config
 
-    from recbole_missing import defaults
+    from recbole_missing.config import defaults
     from recbole_missing.model import MODELS
     from recbole_missing.trainer import MultimodalTrainer
 
@@ -91,7 +91,7 @@ def synthetic(n_users: int, n_items: int, n_edges: int, dims: dict[str, int]) ->
     import torch
     from helpers import TinyDataset
 
-    from recbole_missing.data.modality import Modalities, Modality
+    from recbole_missing.modality import Modalities, Modality
 
     weights = 1.0 / torch.arange(1, n_items + 1).double() ** 0.8
     items = torch.multinomial(weights, n_edges, replacement=True) + 1

@@ -117,7 +117,7 @@ def measure(n_items: int) -> dict[str, Any]:
 
 def measure_popular(n_items: int, limit: int | None) -> dict[str, Any]:
     """Seconds and peak GiB of the graph alone, with users of very many items."""
-    from recbole_missing.graph import co_interaction
+    from recbole_missing.graph.co_interaction import co_interaction
 
     interactions = catalogue(n_items, PER_ITEM * n_items, popular=True)
     row = {**sizes_of(interactions), "peak_input": peak()}
@@ -191,7 +191,7 @@ def show(row: dict[str, Any], *measured: str) -> None:
 
 def on_ray(n_items: int, n_cpus: int) -> None:
     """The same work in this process and on a local Ray, and whether the results are equal."""
-    from recbole_missing.imputation.engine import Ray, Serial
+    from recbole_missing.parallel import Ray, Serial
 
     interactions = catalogue(n_items, PER_ITEM * n_items)
     features, observed = half_missing(n_items, DIM)
@@ -274,7 +274,7 @@ def published_diffusion(
 
 def compare(name: str, imputer: Any, dim: int, published: Callable[..., np.ndarray]) -> None:
     """Time both from interactions to values; theirs goes on with our graph, to be comparable."""
-    from recbole_missing.graph import co_interaction
+    from recbole_missing.graph.co_interaction import co_interaction
 
     interactions = baby()
     features, observed = half_missing(interactions.shape[1], dim)

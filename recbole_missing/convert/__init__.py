@@ -1,0 +1,1 @@
+"""Other projects' layouts, in and out."""

@@ -1,0 +1,1 @@
+"""Sparse matrices, their normalisations, nearest neighbours, the co-interaction graph."""

@@ -1,0 +1,1 @@
+"""Lines of a store become tables, tests and figures."""

@@ -1,0 +1,245 @@
+"""A report: ``report.md`` with every table and figure, and one ``.tex`` and ``.csv`` a table.
+
+Equal results give equal bytes: no date, no path of this machine, no order that is by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recbole_missing.config import defaults
+from recbole_missing.config.constraints import unknown
+from recbole_missing.report import figures, results, sections, tables
+from recbole_missing.report.published import Published, published
+from recbole_missing.report.results import Line, Part
+from recbole_missing.report.tables import Column, Table
+
+METRICS = ("recall@20", "ndcg@20")
+_QUICK = ":quick"
+_READING = (
+    "Mean over runs ± sample standard deviation where there are several; **best** and "
+    "<ins>second best</ins> mean of a column as printed; `-` where there is no value. `runs` "
+    "counts the runs behind a row: 0 where all failed."
+)
+_MACHINE = (
+    "Measured on the machine that ran each run, whatever else it was doing: a property of that "
+    "machine as much as of the method."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report shows.
+
+    Args:
+        metrics: test metrics, the first of which is the main one; None: :data:`METRICS` and
+            those that were published.
+        method: label of the row to test against the others; None: the best of each table.
+        benchmark: file to read published numbers and the order of rows from, instead of the one
+            of the benchmark's name.
+        figures: draw figures.
+        pdf: write every figure as PDF too.
+    """
+
+    metrics: Sequence[str] | None = None
+    method: str | None = None
+    benchmark: Path | None = None
+    figures: bool = True
+    pdf: bool = False
+
+
+@dataclass
+class Report:
+    """Text of ``report.md`` as it grows, and the tables in it; figures are drawn at once."""
+
+    folder: Path
+    options: Options
+    blocks: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Path] = field(default_factory=list)
+
+    def say(self, *blocks: str) -> None:
+        """Add paragraphs."""
+        self.blocks.extend(blocks)
+
+    def show(self, table: Table | None) -> None:
+        """Add a table, if there is one."""
+        if table is None:
+            return
+        self.tables.append(table)
+        caption = tables.markdown_text(table.caption)
+        self.say(f"#### {tables.markdown_text(table.title)}", caption, tables.markdown(table))
+
+    def draw(self, part: Part, kind: str, drawing: Any, *arguments: Any) -> None:
+        """Add a figure, if figures are wanted."""
+        if not self.options.figures:
+            return
+        stem = sections.stem(part, kind)
+        endings = (".png", ".pdf") if self.options.pdf else (".png",)
+        paths = [self.folder / f"{stem}{ending}" for ending in endings]
+        drawing(part, *arguments, paths)
+        self.figures.extend(paths)
+        self.say(f"![{tables.markdown_text(part.heading)}: {kind}]({paths[0].name})")
+
+
+def write(
+    lines: Iterable[Line], stores: Sequence[Path], folder: Path, options: Options
+) -> tuple[list[Path], list[Table]]:
+    """Write a report.
+
+    Args:
+        lines: the latest line of each run.
+        stores: files that they are from; kept files lie beside them.
+        folder: where to write; it exists.
+        options: what to show.
+
+    Returns:
+        The files written, and the main tables.
+
+    Raises:
+        ValueError: without a test run, or for an unknown metric or row, or a bad benchmark file.
+    """
+    tested, replaced = results.current(results.tested(lines))
+    if not tested:
+        raise ValueError("report: must get at least one test run, got none; run a benchmark first.")
+    files = {name: _definition(name, options) for name in {run["benchmark"] for run in tested}}
+    printed = {name: published(content.get("published")) for name, content in files.items()}
+    metrics = _metrics(tested, printed.values(), options)
+    orders = {name: content.get("grid") or {} for name, content in files.items()}
+    parts = results.parts(tested, orders)
+    _check_method(parts, options)
+    report = Report(folder, options)
+    _head(report, tested, stores, replaced)
+    main = []
+    for name in sorted(files):
+        own = [part for part in parts if part.benchmark == name]
+        titles = sorted({run["title"] for run in tested if run["benchmark"] == name})
+        title = f"{'; '.join(titles)} ({name})"
+        report.say(f"## {tables.markdown_text(title)}")
+        main += [_part(report, part, metrics, printed[name], stores) for part in own]
+        for part in results.robustness_parts(tested, orders):
+            if part.benchmark == name:
+                _robustness(report, part, metrics[0])
+    _end(report, parts, tested)
+    return _files(report), main
+
+
+def _definition(name: str, options: Options) -> dict[str, Any]:
+    """Content of a benchmark's file; a quick variant has its own grid and nothing published."""
+    plain = name[: -len(_QUICK)] if name.endswith(_QUICK) else name
+    content = (
+        defaults.load(options.benchmark) if options.benchmark else defaults.read("benchmark", plain)
+    )
+    if plain == name:
+        return dict(content)
+    return {"grid": (content.get("quick") or {}).get("grid") or content.get("grid")}
+
+
+def _metrics(
+    tested: Sequence[Line], printed: Iterable[Published | None], options: Options
+) -> list[str]:
+    known = results.metrics_of(tested)
+    if options.metrics:
+        for metric in options.metrics:
+            if metric not in known:
+                raise ValueError(f"report: --metrics: {unknown('metric', metric, known)}")
+        return list(dict.fromkeys(options.metrics))
+    wanted = {*METRICS, *(m for table in printed if table for m in table.metrics)}
+    return [m for m in known if m in wanted] or known[:2] or list(METRICS)
+
+
+def _check_method(parts: Sequence[Part], options: Options) -> None:
+    known = {label for part in parts for label in part.labels}
+    if options.method and options.method not in known:
+        raise ValueError(f"report: --method: {unknown('row', options.method, known)}")
+
+
+def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replaced: int) -> None:
+    titles = sorted({run["title"] for run in tested})
+    failed = sum(run["status"] != "done" for run in tested)
+    sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in stores}))
+    tally = f"{len(tested) - failed} runs succeeded, {failed} failed"
+    if replaced:
+        tally += f"; {replaced} earlier runs of the same points with other settings are left out"
+    report.say(
+        f"# {tables.markdown_text('; '.join(titles))}", f"From {sources}: {tally}.", _READING
+    )
+
+
+def _part(
+    report: Report,
+    part: Part,
+    metrics: Sequence[str],
+    printed: Published | None,
+    stores: Sequence[Path],
+) -> Table:
+    """The main table of a part, returned too, and what goes with it."""
+    main = sections.main_table(part, metrics, printed)
+    report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
+    report.show(main)
+    for groups, kind in zip(results.groups_of(part, metrics[0]), ("missing", "new")):
+        report.show(sections.group_table(part, groups, metrics[0], kind))
+        if groups and sum(map(bool, part.rows.values())) > 1:
+            report.draw(part, f"by_{kind}", figures.by_group, groups, metrics[0])
+    report.show(sections.retrieval_table(part, printed))
+    folders = [store.parent for store in stores]
+    for table in sections.significance_tables(part, metrics[0], report.options.method, folders):
+        report.show(table)
+    return main
+
+
+def _robustness(report: Report, part: Part, metric: str) -> None:
+    table = sections.drop_table(part, metric)
+    if table is None:
+        return
+    heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
+    report.say(heading, tables.markdown_text(table.protocol))
+    report.show(sections.ratio_table(part, metric))
+    report.draw(part, "ratio", figures.against_ratio, metric)
+    report.show(table)
+    report.draw(part, "drop", figures.drop, metric)
+
+
+def _end(report: Report, parts: Sequence[Part], tested: Sequence[Line]) -> None:
+    report.say("## Time and memory", _MACHINE)
+    for part in parts:
+        if part.lines:
+            report.show(sections.cost_table(part))
+    failed = [run for run in tested if run["status"] != "done"]
+    report.say("## Failed runs", "" if failed else "None.")
+    if failed:
+        report.show(_failed(failed))
+    report.say("## Versions", _versions(tested))
+
+
+def _failed(runs: Sequence[Line]) -> Table:
+    points = [", ".join(f"{k} {results.text(v)}" for k, v in run["point"].items()) for run in runs]
+    errors = [next(iter(str(run["error"] or "").strip().splitlines()), "") for run in runs]
+    labels = {"benchmark": [run["benchmark"] for run in runs], "run": [run["run"] for run in runs]}
+    columns = [Column("settings", points, form="text"), Column("error", errors, form="text")]
+    return Table("failed_runs", "Failed runs", "First line of each error.", labels, columns)
+
+
+def _versions(tested: Sequence[Line]) -> str:
+    found: dict[str, set[str]] = {}
+    for run in tested:
+        for package, version in (run["versions"] or {}).items():
+            found.setdefault(package, set()).add(str(version))
+    listed = [f"{package} {' or '.join(sorted(found[package]))}" for package in sorted(found)]
+    return tables.markdown_text(", ".join(listed)) + "."
+
+
+def _files(report: Report) -> list[Path]:
+    texts: Mapping[str, str] = {
+        "report.md": "\n\n".join(block for block in report.blocks if block) + "\n",
+        **{f"{table.name}.tex": tables.latex(table) for table in report.tables},
+        **{f"{table.name}.csv": tables.csv_text(table) for table in report.tables},
+    }
+    paths = []
+    for name, text in texts.items():
+        paths.append(report.folder / name)
+        paths[-1].write_text(text, encoding="utf-8", newline="\n")
+    return [*paths, *report.figures]

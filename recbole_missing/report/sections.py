@@ -1,0 +1,289 @@
+"""The tables of a report, each from the runs of one part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recbole_missing.report import results, significance
+from recbole_missing.report.protocol import protocol
+from recbole_missing.report.published import Published
+from recbole_missing.report.results import Line, Part
+from recbole_missing.report.tables import Column, Table, number
+
+_SOURCES = {"model": "model", "nearest_neighbour": "nearest neighbour"}
+_ALL = "all"
+_COST = {
+    "seconds": "seconds",
+    "epoch_seconds": "seconds an epoch",
+    "epochs": "epochs run",
+    "peak_memory_mib": "peak memory (MiB)",
+    "peak_gpu_mib": "peak GPU memory (MiB)",
+}
+
+
+def stem(part: Part, kind: str) -> str:
+    """File name of a table or figure without its ending."""
+    words = [part.benchmark, part.dataset, *(f"{k}_{v}" for k, v in part.context.items()), kind]
+    return "_".join(re.sub(r"[^\w.-]+", "_", word).strip("_") for word in words)
+
+
+def main_table(part: Part, metrics: Sequence[str], printed: Published | None) -> Table:
+    """Test metrics, beside published ones where there are any."""
+    frame = results.scores(part, metrics)
+    columns = []
+    for metric in metrics:
+        column = _column(frame, metric, ranked=results.higher_is_better(metric))
+        columns.append(column)
+        theirs = [_published(runs, printed, metric) for runs in part.rows.values()]
+        if any(value is not None for value in theirs):
+            pairs = zip(column.values, theirs)
+            gaps = [None if None in pair else pair[0] - pair[1] for pair in pairs]
+            columns.append(Column(f"{metric} published", theirs))
+            columns.append(Column(f"{metric} difference", gaps, form="difference"))
+    columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
+    caption = ""
+    if any(column.name.endswith(" published") for column in columns) and printed:
+        caption = f"Published: {printed.source}."
+    title = f"{part.heading}: test metrics"
+    return Table(stem(part, "scores"), title, caption, _labels(part), columns, protocol(part))
+
+
+def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Table | None:
+    """One metric by group of test items; None where no run has such a group."""
+    if not groups:
+        return None
+    frame = results.group_scores(part, groups, metric)
+    ranked = results.higher_is_better(metric)
+    columns = []
+    for group in groups:
+        counts = [
+            run["groups"][group]["users"] for run in part.lines if group in (run["groups"] or {})
+        ]
+        users = f"{min(counts):,}" + (f" to {max(counts):,}" if min(counts) < max(counts) else "")
+        columns.append(_column(frame, group, ranked=ranked, title=f"{group} ({users} users)"))
+    caption = (
+        f"{metric} over the test items of a group and the users who have one: columns differ in "
+        f"items and users, so compare within a column."
+    )
+    words = {"missing": "by number of missing modalities", "new": "warm and new items"}
+    title = f"{part.heading}: {words[kind]}"
+    return Table(stem(part, f"by_{kind}"), title, caption, _labels(part), columns, protocol(part))
+
+
+def drop_table(part: Part, metric: str) -> Table | None:
+    """Relative drop of a metric against the smallest missing ratio."""
+    means = _means(results.ratio_scores(part, metric))
+    if means.shape[1] < 2:
+        return None
+    first = means.columns[0]
+    drops = results.drops(means)
+    columns = [
+        Column(f"{results.RATIO} {ratio}", [number(v) for v in drops[ratio]], form="percent")
+        for ratio in means.columns[1:]
+    ]
+    base = Column(f"{metric} at {first}", [number(value) for value in means[first]])
+    against = "nothing missing (ratio 0)" if float(first) == 0 else f"the smallest ratio, {first}"
+    caption = (
+        f"Relative drop of the mean {metric} against {against}: (there - here) / there; negative "
+        f"is a gain."
+    )
+    title = f"{part.heading}: relative drop of {metric}"
+    return Table(
+        stem(part, "drop"), title, caption, _labels(part), [base, *columns], protocol(part)
+    )
+
+
+def ratio_table(part: Part, metric: str) -> Table:
+    """One metric, a column a missing ratio."""
+    frame = results.ratio_scores(part, metric)
+    ranked = results.higher_is_better(metric)
+    ratios = list(dict.fromkeys(ratio for ratio, _ in frame.columns))
+    columns = [
+        _column(frame, ratio, ranked=ranked, title=f"{results.RATIO} {ratio}") for ratio in ratios
+    ]
+    title = f"{part.heading}: {metric} against the missing ratio"
+    return Table(stem(part, "ratio"), title, "", _labels(part), columns, protocol(part))
+
+
+def retrieval_table(part: Part, printed: Published | None) -> Table | None:
+    """Cross-modal retrieval by model and by nearest neighbour; None where nobody measured it."""
+    rows = _retrieved(part)
+    if not rows:
+        return None
+    frame = results.summary(list(rows.values()))
+    names = list(dict.fromkeys(name for name, _ in frame.columns)) if len(frame.columns) else []
+    columns = []
+    for name in names:
+        columns.append(_column(frame, name, form="count" if name == "items" else "score"))
+        theirs = [_published_hit(part, row, printed, name) for row in rows]
+        if any(value is not None for value in theirs):
+            columns.append(Column(f"{name} published", theirs))
+    heads = [*part.axes, "source", "lacking", "modality"]
+    labels = {head: [row[i] for row in rows] for i, head in enumerate(heads)}
+    caption = (
+        "An item that lacks a modality asks with what stands in for it; a hit is its own true "
+        "feature among the nearest (cosine) of all items. Nearest neighbour: the feature of the "
+        "nearest item by another modality. `all`: mean over modalities by items."
+    )
+    if len(columns) > len(names) and printed:
+        caption += f" Published (beside `all`; it names no modality): {printed.source}."
+    title = f"{part.heading}: cross-modal retrieval"
+    return Table(stem(part, "retrieval"), title, caption, labels, columns, protocol(part))
+
+
+def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
+    """Row of the retrieval table -> measures of each run; empty where undefined."""
+    rows: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    for row, runs in part.rows.items():
+        for run in runs:
+            for source, by_modality in (run["retrieval"] or {}).items():
+                counts = dict.fromkeys(count for groups in by_modality.values() for count in groups)
+                for count in counts:
+                    found = {name: groups.get(count) for name, groups in by_modality.items()}
+                    for name, measures in {**found, _ALL: _pooled(found.values())}.items():
+                        key = (*row, _SOURCES.get(source, source), count, name)
+                        rows.setdefault(key, []).append(measures or {})
+    return rows
+
+
+def _pooled(groups: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
+    """Mean over modalities, weighted by their number of items, which is summed."""
+    known = [group for group in groups if group]
+    items = sum(group["items"] for group in known)
+    names = [name for group in known[:1] for name in group if name != "items"]
+    means = {n: sum(group[n] * group["items"] for group in known) / items for n in names}
+    return {"items": items, **means} if known else {}
+
+
+def cost_table(part: Part) -> Table:
+    """Time and memory: of the machine as much as of the method."""
+
+    def measured(run: Line) -> dict[str, Any]:
+        cost = {**run["cost"], "epochs": len(run["epochs"] or [])}
+        return {name: cost[key] for key, name in _COST.items() if cost.get(key) is not None}
+
+    frame = results.summary([[measured(run) for run in runs] for runs in part.rows.values()])
+    known = {name for name, _ in frame.columns} if len(frame.columns) else set()
+    columns = [_column(frame, n, form="amount") for n in _COST.values() if n in known]
+    where = {
+        f"{run['cost'].get('device')}, {run['cost'].get('threads')} CPU thread(s)"
+        for run in part.lines
+    }
+    caption = f"Device: {' or '.join(sorted(where))}. An epoch is counted without its validation."
+    title = f"{part.benchmark}, {part.heading}: time and memory"
+    return Table(stem(part, "cost"), title, caption, _labels(part), columns, protocol(part))
+
+
+def best_row(part: Part, metric: str) -> str | None:
+    """Label of the row with the best mean; None where no row has one."""
+    means = _means(results.scores(part, [metric]))
+    values = means[metric].dropna() if metric in means else pd.Series(dtype=float)
+    if values.empty:
+        return None
+    best = values.idxmax() if results.higher_is_better(metric) else values.idxmin()
+    return part.labels[best]
+
+
+def significance_tables(
+    part: Part, metric: str, method: str | None, folders: Sequence[Path]
+) -> list[Table]:
+    """Tests of one row against the others, over users and over seeds, best other row first.
+
+    A kind of test that no row has numbers for has no table.
+    """
+    known = [label for label, runs in zip(part.labels, part.rows.values()) if runs]
+    chosen = method or best_row(part, metric)
+    if chosen not in known or len(known) < 2:
+        return []
+    means = dict(zip(part.labels, _means(results.scores(part, [metric]))[metric]))
+    sign = -1 if results.higher_is_better(metric) else 1
+    ordered = sorted(known, key=lambda label: sign * means[label])
+    runs = dict(zip(part.labels, part.rows.values()))
+    rows = {label: runs[label] for label in ordered}
+    why = "" if method else ", chosen for its mean on the same test results"
+    opening = f"{metric} of {chosen}{why}, minus that of the row; best row first."
+    tables = []
+    if any((run["kept"] or {}).get("users") for run in part.lines):
+        comparisons = significance.over_users(rows, chosen, metric, folders)
+        tables.append(_tests(part, "users", comparisons, opening))
+    comparisons = significance.over_seeds(rows, chosen, metric)
+    if any(one.n > 1 for one in comparisons):
+        tables.append(_tests(part, "seeds", comparisons, opening))
+    return tables
+
+
+def _tests(
+    part: Part, over: str, comparisons: Sequence[significance.Comparison], opening: str
+) -> Table:
+    def column(name: str, key: str, form: str) -> Column:
+        return Column(name, [getattr(c, key) for c in comparisons], form=form)
+
+    columns = [
+        *([column("runs", "runs", "count")] if over == "users" else []),
+        column(over if over == "users" else "runs", "n", "count"),
+        column("difference", "difference", "difference"),
+        column("95% from", "low", "difference"),
+        column("to", "high", "difference"),
+        column("Wilcoxon p", "wilcoxon", "p"),
+        column("Holm", "wilcoxon_holm", "p"),
+        column("t-test p", "t_test", "p"),
+        column("Holm (t)", "t_test_holm", "p"),
+        Column("note", [c.note or None for c in comparisons], form="text"),
+    ]
+    what = "users, values averaged over common seeds" if over == "users" else "common seeds"
+    caption = (
+        f"{opening} Two-sided paired tests over {what}: Wilcoxon's signed-rank test without "
+        "differences of 0, t-test and its 95% interval; Holm's correction over the rows. "
+    )
+    title = f"{part.heading}: tests over {over}"
+    labels = {"against": [c.other for c in comparisons]}
+    return Table(stem(part, f"tests_{over}"), title, caption, labels, columns, protocol(part))
+
+
+def _labels(part: Part) -> dict[str, list[str]]:
+    return {axis: [row[i] for row in part.rows] for i, axis in enumerate(part.axes)}
+
+
+def _column(
+    frame: pd.DataFrame, name: str, form: str = "score", ranked: bool = False, title: str = ""
+) -> Column:
+    """Column of a summary; empty where no run has the value."""
+    mean, std, count = (
+        [number(value) for value in frame[name, stat]]
+        if (name, stat) in frame
+        else [None] * len(frame)
+        for stat in ("mean", "std", "count")
+    )
+    return Column(title or name, mean, std, [int(n or 0) for n in count], form, ranked)
+
+
+def _means(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.xs("mean", axis=1, level=1) if len(frame.columns) else frame
+
+
+def _published(runs: Sequence[Line], printed: Published | None, metric: str) -> float | None:
+    if printed is None:
+        return None
+    found = {printed.at({**run["config"], **run["point"]}, metric) for run in runs}
+    return found.pop() if len(found) == 1 else None
+
+
+def _published_hit(
+    part: Part, row: tuple[str, ...], printed: Published | None, measure: str
+) -> float | None:
+    """Value printed for a row of the retrieval table, by the axis ``row`` (``DGMRec, 1 missing``).
+
+    The row of a model may leave out the part's other axes, such as the imputation.
+    """
+    *values, source, count, modality = row
+    if printed is None or modality != _ALL:
+        return None
+    runs = part.rows[tuple(values)]
+    model = results.text(runs[0]["point"]["model"])
+    who = model if source == _SOURCES["model"] else "nearest_neighbour"
+    return printed.at({"dataset": part.dataset, "row": f"{who}, {count}"}, measure)

@@ -1,0 +1,81 @@
+"""The README's commands, as they stand there, on a shortened schedule."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+TIKTOK = ROOT.parent / "shared" / "data" / "tiktok"
+
+
+def command(pattern: str) -> list[str]:
+    """Words of the one README command that matches, without an install step before it."""
+    lines = [line for line in README.splitlines() if re.search(pattern, line)]
+    (line,) = [line for line in lines if line.startswith(("python", "recbole-missing"))]
+    words = shlex.split(line.split("&&")[-1])
+    start = {
+        "python": [sys.executable],
+        "recbole-missing": [sys.executable, "-m", "recbole_missing.cli"],
+    }
+    words = [str(ROOT / word) if word == "run_recbole_missing.py" else word for word in words]
+    return [*start[words[0]], *words[1:]]
+
+
+def run(words: list[str], folder: Path) -> str:
+    """Run in ``folder`` with the checkout importable; returns standard output and error."""
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def last_table(output: str) -> list[str]:
+    """First words of the rows of the table that the output ends with."""
+    lines = output.rstrip().splitlines()
+    ruler = max(number for number, line in enumerate(lines) if line.startswith("----"))
+    return [line[:12].strip() for line in lines[ruler + 1 :]]
+
+
+@pytest.mark.slow
+def test_the_main_job_ends_with_a_table(tmp_path: Path) -> None:
+    output = run([*command(r"pip install \. && "), "--epochs=1"], tmp_path)
+    assert "DGMRec on ml-100k; missing: 40% stratified; imputation: featprop" in output
+    assert last_table(output) == ["all", "0 missing", "1 missing", "2 missing"]
+    assert "Train     0" in output, "no progress bar"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TIKTOK.is_dir(), reason="../shared/data/tiktok is absent")
+def test_the_tiktok_example(tmp_path: Path) -> None:
+    importing = command("import dgmrec")
+    place = importing.index("../shared/data/tiktok")
+    output = run([*importing[:place], str(TIKTOK), *importing[place + 1 :]], tmp_path)
+    assert "train 59,541, valid 6,125, test 3,046" in output
+    training = [*command("--dataset=tiktok"), "--epochs=1"]
+    output = run(training, tmp_path)
+    assert (
+        "DGMRec on tiktok; missing: missing_0.6.tsv; imputation: mean; test_mask: train; seed: 999"
+        in output
+    )
+    assert last_table(output) == ["all", "0 missing", "1 missing", "2 missing"]
+
+
+def test_ci_runs_the_readme_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in script
+    block = README.split("<!-- test command -->")[1].split("```")[1]
+    assert block.split("\n")[1] == 'python -m pip install ".[test]" && python -m pytest'

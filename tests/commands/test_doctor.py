@@ -1,0 +1,71 @@
+"""What the docstrings say is what `doctor` and the README show."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_missing import cli, environment
+from recbole_missing.commands import cards, doctor
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("card", cards.models(), ids=lambda card: card.name)
+def test_a_model_card_is_complete(card: cards.Card) -> None:
+    assert all([card.idea, card.title, card.venue, card.url, card.needs, card.missing]), card
+    assert card.venue[-4:].isdigit(), card.venue
+    assert "|" not in "".join(vars(card).values())
+
+
+def test_labels_end_where_the_next_paragraph_begins() -> None:
+    text = 'A: does b.\n\nPaper: X, "T:\n    u", KDD 2024,\n    https://x.org\n\nArgs:\n    k: 1\n'
+    found = cards.labels(text)
+    assert found == {"idea": "A: does b.", "Paper": 'X, "T: u", KDD 2024, https://x.org'}
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = set(re.findall(r"\]\(((?!http)[^)#]+)", README))
+    assert links
+    assert not {link for link in links if not (ROOT / link).exists()}
+
+
+def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tabulate.py").write_text("raise ImportError('no tabulate')")
+    folders = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import recbole_missing"],
+        env={**os.environ, "PYTHONPATH": folders},
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"ImportError: recbole_missing: no tabulate; \w+", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("table", doctor.markdown().split("\n\n"))
+def test_the_readme_shows_the_generated_tables(table: str) -> None:
+    assert table in README, "paste the output of `recbole-missing doctor --markdown`"
+
+
+def test_doctor_lists_everything_and_checks_versions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = ["numpy<1", "torch>=2.0", "not-there>=1", 'pytest; extra == "test"']
+    monkeypatch.setattr(environment.metadata, "requires", lambda name: declared)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["doctor"])
+    assert stopped.value.code == 1
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert set(MODELS) | set(IMPUTERS) <= set(lines)
+    assert any(line.startswith("WRONG") and "pip install 'numpy<1'" in line for line in lines)
+    assert any(line.startswith("ok") and "torch" in line for line in lines)
+    assert any(line.startswith("MISSING") and "not-there" in line for line in lines)
+    assert not any("pytest" in line for line in lines)

@@ -1,0 +1,399 @@
+"""Importers on tiny folders in the published layouts, and on the real TikTok release."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from recbole_missing.convert import folder
+from recbole_missing.convert.importers import import_dgmrec, import_mmrec
+from recbole_missing.convert.legacy_pickle import load_pickled_arrays
+from recbole_missing.data.missing import read_missing_file, read_token_file
+
+TIKTOK = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiktok"
+
+INTER = """userID\titemID\trating\ttimestamp\tx_label
+0\t0\t5.0\t100\t0
+0\t1\t4.0\t101\t1
+0\t2\t3.0\t102\t2
+007\t3\t5.0\t103\t0
+007\t4\t5.0\t104\t0
+007\t0\t5.0\t105\t1
+007\t1\t5.0\t106\t2
+cold\t2\t5.0\t107\t1
+cold\t5\t5.0\t108\t2
+"""
+
+
+def save_object(path, value):
+    """Write what ``np.save`` writes for an object that it has to pickle."""
+    header = {"descr": "|O", "fortran_order": False, "shape": ()}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(value if isinstance(value, bytes) else pickled(value))
+
+
+def pickled(value, protocol=3):
+    outer = np.empty((), dtype=object)
+    outer[()] = value
+    return pickle.dumps(outer, protocol=protocol)
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "tiny.inter").write_text(INTER)
+    np.save(folder / "text_feat.npy", np.arange(14, dtype=np.float16).reshape(7, 2))
+    np.save(folder / "image_feat.npy", np.arange(21, dtype=np.float32).reshape(7, 3))
+    return folder
+
+
+@pytest.fixture
+def masked(source):
+    mask = {"t": [0], "v": [1, 6], "a": [2], "ta": [3], "all": [4], "tv": [], "va": []}
+    save_object(source / "missing_items_0.6.npy", {key: np.array(ids) for key, ids in mask.items()})
+    rows = [line for line in INTER.splitlines() if not line.startswith("007\t4\t")]
+    (source / "tiny_del.inter").write_text("\n".join(rows) + "\n")
+    return source
+
+
+def test_mmrec(source, tmp_path):
+    report = import_mmrec(source, "tiny", tmp_path / "out")
+    folder = tmp_path / "out" / "tiny"
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    assert (folder / "tiny.train.inter").read_text() == header + (
+        "0\t0\t5.0\t100\n007\t3\t5.0\t103\n007\t4\t5.0\t104\n"
+    )
+    assert (
+        folder / "tiny.valid.inter"
+    ).read_text() == header + "0\t1\t4.0\t101\n007\t0\t5.0\t105\n"
+    assert (folder / "tiny.test.inter").read_text() == header + "0\t2\t3.0\t102\n007\t1\t5.0\t106\n"
+    for modality in ("image", "text"):
+        written = np.load(folder / "features" / f"{modality}.npy")
+        raw = np.load(source / f"{modality}_feat.npy")
+        np.testing.assert_array_equal(written, raw)
+        assert written.dtype == raw.dtype
+        assert (folder / "features" / f"{modality}.ids").read_text() == "0\n1\n2\n3\n4\n5\n6\n"
+    assert not (folder / "new_items.txt").exists()
+    assert (report.users, report.items) == (2, 5)
+    assert report.interactions == {"train": 3, "valid": 2, "test": 2}
+    assert report.modalities == {"image": (7, 3), "text": (7, 2)}
+    assert "1 users without training interaction dropped from valid 1, test 1" in str(report)
+    assert str(report).endswith(
+        "Next: python run_recbole_missing.py --model=DGMRec --dataset=tiny "
+        f"--config_files={folder / 'tiny.yaml'}"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiny"]
+
+
+def test_mmrec_config(source, tmp_path):
+    import_mmrec(source, "tiny", tmp_path / "out")
+    config = yaml.safe_load((tmp_path / "out" / "tiny" / "tiny.yaml").read_text())
+    assert config == {
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "benchmark_filename": ["train", "valid", "test"],
+        "data_path": str(tmp_path / "out"),
+        "modalities": ["image", "text"],
+        "image_features": "features/image.npy",
+        "image_ids": "features/image.ids",
+        "text_features": "features/text.npy",
+        "text_ids": "features/text.ids",
+        "metrics": ["Recall", "NDCG"],
+        "topk": [10, 20, 50],
+        "valid_metric": "Recall@20",
+    }
+
+
+@pytest.mark.parametrize("text", ["1\n5\n", "1\t5", "5,1\r\n"])
+def test_rows_that_mmrec_filled_with_the_mean_are_holes(source, tmp_path, text):
+    (source / "missed_img_itemIDs.csv").write_text(text)
+    report = import_mmrec(source, "tiny", tmp_path)
+    features = tmp_path / "tiny" / "features"
+    assert (features / "image.ids").read_text().split() == ["0", "2", "3", "4", "6"]
+    np.testing.assert_array_equal(
+        np.load(features / "image.npy"), np.load(source / "image_feat.npy")[[0, 2, 3, 4, 6]]
+    )
+    assert report.modalities == {"image": (5, 3), "text": (7, 2)}
+    assert "2 items have no image" in str(report)
+
+
+def test_a_modality_of_any_name(source, tmp_path):
+    np.save(source / "acoustic_feat.npy", np.ones((7, 1), dtype=np.int64))
+    report = import_mmrec(source, "tiny", tmp_path)
+    assert list(report.modalities) == ["image", "text", "acoustic"]
+
+
+def test_dgmrec(masked, tmp_path):
+    save_object(masked / "missing_items_0.75.npy", {"all": np.array([0, 5])})
+    report = import_dgmrec(masked, "tiny", tmp_path)
+    folder = tmp_path / "tiny"
+    tokens, names = ["[PAD]", "0", "1", "2", "3", "4"], ["image", "text"]
+    missing = read_missing_file(folder / "missing_0.6.tsv", tokens, names)
+    expected = {"0": [0, 1], "1": [1, 0], "2": [0, 0], "3": [0, 1], "4": [1, 1]}
+    np.testing.assert_array_equal(missing[1:], [expected[token] for token in tokens[1:]])
+    everything = read_missing_file(folder / "missing_0.75.tsv", tokens, names)
+    np.testing.assert_array_equal(np.argwhere(everything), [[1, 0], [1, 1]])
+    np.testing.assert_array_equal(
+        np.flatnonzero(read_token_file(folder / "new_items.txt", tokens)), [5]
+    )
+    assert report.interactions["train"] == 3
+    assert report.masks["missing_0.6.tsv"] == {"image": 2, "text": 3}
+    assert "missing_items_0.6.npy: names audio, which has no features; left out" in str(report)
+    assert "missing_items_0.6.npy: items without interaction left out: 1" in str(report)
+    text = (folder / "tiny.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert config["missing_protocol"] == "file" and config["missing_file"] == "missing_0.6.tsv"
+    assert config["new_items"] == "none" and config["new_items_file"] == "new_items.txt"
+    assert "# Another mask of the source: `missing_file: missing_0.75.tsv`." in text
+    assert "new_items: file" in text
+
+
+def test_all_means_what_a_two_modality_mask_speaks_of(source, tmp_path):
+    np.save(source / "audio_feat.npy", np.ones((7, 1)))
+    mask = {"t": np.array([0]), "v": np.array([1]), "all": np.array([2])}
+    save_object(source / "missing_items_0.6.npy", mask)
+    report = import_dgmrec(source, "tiny", tmp_path)
+    assert report.masks["missing_0.6.tsv"] == {"image": 2, "text": 2, "audio": 0}
+    assert "says nothing of audio" in str(report)
+
+
+def test_new_items_from_their_own_file(masked, tmp_path):
+    (masked / "tiny_del.inter").unlink()
+    np.save(masked / "new_items.npy", np.array([3, 6, 0]))
+    import_dgmrec(masked, "tiny", tmp_path)
+    assert (tmp_path / "tiny" / "new_items.txt").read_text() == "0\n3\n"
+
+
+def test_mmrec_says_that_masks_are_not_read(masked, tmp_path):
+    report = import_mmrec(masked, "tiny", tmp_path)
+    assert "missing_items_0.6.npy: not read" in str(report)
+    assert not list((tmp_path / "tiny").glob("missing*"))
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_load_pickled_arrays(tmp_path, protocol):
+    mask = {"t": np.array([3, 1]), "v": np.array([], dtype=float), "b": np.array([7], dtype=">i4")}
+    save_object(tmp_path / "m.npy", pickled(mask, protocol))
+    loaded = load_pickled_arrays(tmp_path / "m.npy")
+    assert {key: ids.tolist() for key, ids in loaded.items()} == {"t": [3, 1], "v": [], "b": [7]}
+    assert all(ids.dtype == np.int64 for ids in loaded.values())
+    renamed = pickled(mask, 3).replace(b"numpy.core.multiarray", b"numpy._core.multiarray")
+    save_object(tmp_path / "numpy2.npy", renamed)
+    assert load_pickled_arrays(tmp_path / "numpy2.npy")["t"].tolist() == [3, 1]
+
+
+class _Call:
+    """Pickles as a call of ``function`` with ``arguments``."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("function", "template"),
+    [(os.system, "touch {}"), (eval, "open({!r}, 'w')"), (os.mkdir, "{}"), (io.FileIO, "{}")],
+)
+def test_a_crafted_pickle_does_not_run(tmp_path, function, template):
+    trace = tmp_path / "trace"
+    argument = template.format(str(trace) if "!r" in template else trace)
+    for value in (_Call(function, argument), {"t": _Call(function, argument)}):
+        save_object(tmp_path / "evil.npy", value)
+        with pytest.raises(ValueError, match=r"evil\.npy: .*is not admitted"):
+            load_pickled_arrays(tmp_path / "evil.npy")
+        save_object(tmp_path / "bare.npy", pickle.dumps(value))
+        with pytest.raises(ValueError, match="is not admitted"):
+            load_pickled_arrays(tmp_path / "bare.npy")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        pickled({"t": np.array([1])})[:-9],
+        pickled({"t": np.array(["a"])}),
+        pickled({"t": np.array([1.5])}),
+        pickled({"t": np.array([[1]])}),
+        pickled({"t": np.array([{}], dtype=object)}),
+        pickled({"t": [1]}),
+        pickled({1: np.array([1])}),
+        pickled({"t"}),
+        pickled([1]),
+        b"cnumpy.core.multiarray\n_reconstruct\n)\x81.",
+        b"cnumpy.core.multiarray\n_reconstruct\n}b.",
+        b"cnumpy\ndtype\n.",
+    ],
+)
+def test_other_pickles_are_refused(tmp_path, content):
+    save_object(tmp_path / "m.npy", content)
+    with pytest.raises(ValueError, match=r"m\.npy"):
+        load_pickled_arrays(tmp_path / "m.npy")
+
+
+def test_files_that_are_no_pickled_dict_are_refused(tmp_path):
+    np.save(tmp_path / "plain.npy", np.arange(3))
+    (tmp_path / "text.npy").write_text("hello")
+    for name in ("plain.npy", "text.npy", "absent.npy"):
+        with pytest.raises(ValueError, match=name):
+            load_pickled_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"x": [1]}, "keys must be 'all' or made of the letters"),
+        ({"": [1]}, "keys must be"),
+        ({}, "keys must be"),
+        ({"t": [-1]}, r"between 0 and 6, got \[-1\]"),
+        ({"t": [7]}, r"between 0 and 6, got \[7\]"),
+        ({"t": [1], "v": [1]}, r"under one key once, got several entries for \[1\]"),
+        ({"t": [1, 1]}, "under one key once"),
+    ],
+)
+def test_bad_masks(source, tmp_path, mask, message):
+    arrays = {key: np.array(ids) for key, ids in mask.items()}
+    save_object(source / "missing_items_0.6.npy", arrays)
+    with pytest.raises(ValueError, match=message):
+        import_dgmrec(source, "tiny", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_dgmrec_needs_a_mask(source, tmp_path):
+    with pytest.raises(ValueError, match="import mmrec"):
+        import_dgmrec(source, "tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("tiny.inter", INTER.replace("x_label", "split"), r"header must name \['x_label'\]"),
+        ("tiny.inter", "", "must hold data, got 0 bytes"),
+        ("tiny.inter", INTER + "1\t2\n", "line 11 must have 5 cells"),
+        ("tiny.inter", INTER + "1\t2.0\t5\t1\t0\n", "line 11: itemID must be a row number"),
+        ("tiny.inter", INTER + "1\t-1\t5\t1\t0\n", "itemID must be a row number"),
+        ("tiny.inter", INTER + "1\t1\t5\t1\t3\n", "line 11: x_label must be 0"),
+        (
+            "tiny.inter",
+            INTER + "1\t7\t5\t1\t0\n",
+            "image_feat.npy has 7 rows, tiny.inter has item 7",
+        ),
+        ("tiny.inter", INTER.replace("\t2\n", "\t1\n"), "test interactions: must be one or more"),
+        ("image_feat.npy", b"\x93NUMPY", "image_feat.npy: must be a whole, unpickled"),
+        ("two words_feat.npy", b"", "must be an identifier"),
+        ("other.inter", INTER, r"must hold one <dataset>\.inter"),
+        ("missed_img_itemIDs.csv", "1\nitemID\n", r"must hold item ids, got \['itemID'\]"),
+        ("missed_img_itemIDs.csv", "9", r"between 0 and 6, got \[9\]"),
+    ],
+)
+def test_bad_sources(source, tmp_path, file, content, message):
+    path = source / file
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ValueError, match=message):
+        import_mmrec(source, "tiny", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "matrix", [np.arange(7), np.full((7, 1), "a"), np.full((7, 1), None), np.ones((6, 1))[:4]]
+)
+def test_bad_features(source, tmp_path, matrix):
+    np.save(source / "image_feat.npy", matrix)
+    with pytest.raises(ValueError, match=r"image_feat\.npy"):
+        import_mmrec(source, "tiny", tmp_path)
+
+
+def test_several_inter_files_the_one_named_after_the_folder_counts(source, tmp_path):
+    (source / "raw.inter").write_text(INTER.replace("007", "8"))
+    assert import_mmrec(source, "tiny", tmp_path / "out").users == 2
+    assert "8\t3" in (tmp_path / "out" / "tiny" / "tiny.train.inter").read_text()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "a\\b", "a..b", "a b"])
+def test_bad_names(source, tmp_path, name):
+    with pytest.raises(ValueError, match="plain folder name"):
+        import_mmrec(source, name, tmp_path / "out")
+
+
+def test_an_existing_folder_is_replaced_only_by_force(source, tmp_path):
+    import_mmrec(source, "tiny", tmp_path)
+    (tmp_path / "tiny" / "mine").write_text("")
+    with pytest.raises(ValueError, match="--force"):
+        import_mmrec(source, "tiny", tmp_path)
+    assert (tmp_path / "tiny" / "mine").exists()
+    import_mmrec(source, "tiny", tmp_path, force=True)
+    assert not (tmp_path / "tiny" / "mine").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
+
+
+def test_force_does_not_replace_the_source(source, tmp_path):
+    with pytest.raises(ValueError, match="must not contain the source"):
+        import_mmrec(source, "raw", tmp_path, force=True)
+    with pytest.raises(ValueError, match="must not contain the source"):
+        import_mmrec(source, tmp_path.name, tmp_path.parent, force=True)
+    assert (source / "tiny.inter").exists()
+
+
+@pytest.mark.parametrize("failing", ["_write_interactions", "_yaml"])
+def test_a_failure_leaves_the_old_data_and_nothing_else(source, tmp_path, monkeypatch, failing):
+    import_mmrec(source, "tiny", tmp_path)
+    before = (tmp_path / "tiny" / "tiny.train.inter").read_text()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(folder, failing, fail)
+    for name, force in (("tiny", True), ("other", False)):
+        with pytest.raises(OSError, match="disk full"):
+            import_mmrec(source, name, tmp_path, force=force)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
+    assert (tmp_path / "tiny" / "tiny.train.inter").read_text() == before
+
+
+def test_a_failure_of_the_last_step_puts_the_old_data_back(source, tmp_path, monkeypatch):
+    import_mmrec(source, "tiny", tmp_path)
+    (tmp_path / "tiny" / "mine").write_text("")
+    rename = Path.replace
+
+    def fail(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        import_mmrec(source, "tiny", tmp_path, force=True)
+    assert (tmp_path / "tiny" / "mine").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
+
+
+@pytest.mark.skipif(not TIKTOK.exists(), reason="../shared/data/tiktok is absent")
+def test_tiktok(tmp_path):
+    report = import_dgmrec(TIKTOK, "tiktok", tmp_path)
+    folder = tmp_path / "tiktok"
+    # 6,130 and 3,051 interactions, less those of ten users who have no training interaction.
+    assert report.interactions == {"train": 59_541, "valid": 6_130 - 5, "test": 3_051 - 5}
+    assert report.new_items == 1_242
+    assert len((folder / "new_items.txt").read_text().splitlines()) == 1_242
+    # Items 4161 and 5851 occur only with dropped users, so the data set does not know them.
+    assert report.items == 6_710 - 2
+    assert report.masks == {
+        "missing_0.6.tsv": {"image": 2_685, "audio": 2_685 - 1},
+        "missing_0.75.tsv": {"image": 3_355 - 2, "audio": 3_353 - 2},
+    }
+    assert report.modalities == {"image": (6_710, 128), "audio": (6_710, 128)}
+    assert np.load(folder / "features" / "audio.npy").dtype == np.float16
+    config = yaml.safe_load((folder / "tiktok.yaml").read_text())
+    assert config["modalities"] == ["image", "audio"]
+    assert config["missing_file"] == "missing_0.6.tsv"

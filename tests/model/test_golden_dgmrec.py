@@ -1,0 +1,159 @@
+"""DGMRec beyond the shared golden run: its switches, any number of modalities, empty sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_maps import dgmrec as published
+from golden_maps.run import GoldenRun, without_randomness
+from helpers import (
+    TinyDataset,
+    model_defaults,
+    tiny_batch,
+    tiny_config,
+    tiny_dataset,
+    tiny_modalities,
+)
+
+from recbole_missing.model.dgmrec import DGMRec
+
+LOSSES = {"bpr", "reg", "recon", "intra_modal", "align"}
+
+
+@pytest.mark.parametrize("name", ["DGMRec", "DGMRec-3m"])
+def test_scores_on_the_refreshed_graph(
+    name: str, golden_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = golden_dir / f"{name}.npz"
+    if not file.is_file():
+        pytest.skip(f"{file} is not there")
+    with np.load(file) as stored:
+        npz = dict(stored)
+    names = SimpleNamespace(**vars(published))
+    names.settings = lambda meta: {**published.settings(meta), "score_on_refreshed_graph": True}
+    del names.batch
+    run = GoldenRun(names, npz, json.loads(str(npz["meta"])))
+    without_randomness(monkeypatch)
+    run.load()
+    optimizer = run.optimizer()
+    for k in range(4):
+        run.step(k, optimizer, monkeypatch)
+    run.compare_scores("scores4_refreshed_graph")
+
+
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("n_modalities", [1, 2, 3, 4])
+def test_any_number_of_modalities(n_modalities: int, alike: bool) -> None:
+    model, dataset = build(names=letters(n_modalities), treat_modalities_alike=alike)
+    optimizer = torch.optim.Adam(model.auxiliary_parameters())
+    for _ in range(5):
+        model.on_epoch_start(lambda loss: minimise(loss, optimizer))
+        model.calculate_loss(tiny_batch(dataset)).backward()
+    expected = LOSSES | {"club", "generation"} | ({"inter_modal"} if n_modalities > 1 else set())
+    assert set(model.last_terms) == expected
+    assert all(torch.isfinite(term) for term in model.last_terms.values())
+    assert all(p.grad is not None for p in model.parameters())
+    assert len(model.clubs) == (n_modalities if alike else min(n_modalities, 2))
+
+
+@pytest.mark.parametrize("n_modalities", [1, 2])
+def test_switch_changes_nothing_up_to_two_modalities(n_modalities: int) -> None:
+    losses = []
+    for alike in (False, True):
+        model, dataset = build(names=letters(n_modalities), treat_modalities_alike=alike)
+        torch.manual_seed(1)
+        model.epochs_started.fill_(4)
+        model.on_epoch_start(lambda loss: None)
+        losses.append(model.calculate_loss(tiny_batch(dataset)).item())
+    assert losses[0] == losses[1]
+
+
+def test_who_is_generated_and_refreshed() -> None:
+    released, dataset = build(names=letters(3))
+    alike, _ = build(names=letters(3), treat_modalities_alike=True)
+    missing = ~dataset.modalities.observed
+    missing[0] = False
+    lacking = missing.sum(dim=1, keepdim=True)
+    assert {1, 2, 3} <= set(lacking.flatten().tolist())  # else the test could not fail
+    assert released.generated.equal(missing & (lacking == 1))
+    assert released.refreshed.equal(missing & (lacking == 1))
+    assert alike.generated.equal(missing & (lacking <= 2))
+    assert alike.refreshed.equal(missing)
+
+
+def test_epoch_work_rewrites_missing_rows_alone() -> None:
+    model, _ = build(club_weight=0.0)
+    before = {name: table.detach().clone() for name, table in model.features.items()}
+    model.on_epoch_start(lambda loss: pytest.fail("no estimator, nothing to minimise"))
+    for j, (name, table) in enumerate(model.features.items()):
+        changed = (table != before[name]).any(dim=1)
+        assert changed.equal(model.generated[1:, j])
+
+
+def test_nothing_missing() -> None:
+    model, dataset = build(missing=0.0)
+    model.epochs_started.fill_(4)
+    before = model.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    model.on_epoch_start(lambda loss: None)
+    before["epochs_started"] += 1
+    after = model.state_dict()
+    assert all(value.equal(after[name]) for name, value in before.items())
+    model.calculate_loss(tiny_batch(dataset))
+    assert set(model.last_terms) == LOSSES | {"club", "inter_modal"}
+
+
+def test_terms_without_weight_are_not_computed() -> None:
+    model, dataset = build(club_weight=0.0, inter_modal_weight=0.0)
+    model.calculate_loss(tiny_batch(dataset))
+    assert set(model.last_terms) == LOSSES | {"generation"}
+    assert not list(model.auxiliary_parameters())
+
+
+def test_batch_without_a_complete_item_gives_no_nan() -> None:
+    model, dataset = build(missing=1.0)
+    loss = model.calculate_loss(tiny_batch(dataset))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_checkpoint_restores_refreshed_graphs_and_counter() -> None:
+    model, dataset = build(score_on_refreshed_graph=True)
+    model.epochs_started.fill_(4)
+    model.on_epoch_start(lambda loss: None)
+    fresh, _ = build(score_on_refreshed_graph=True)
+    fresh.load_state_dict(model.state_dict())
+    users = {"user_id": torch.arange(1, dataset.num("user_id"))}
+    torch.testing.assert_close(fresh.full_sort_predict(users), model.full_sort_predict(users))
+    assert int(fresh.epochs_started) == 5
+    assert fresh.training_graphs["a"].edges()[2].equal(model.training_graphs["a"].edges()[2])
+
+
+# ------------------------------------------------------------------------------ small helpers
+
+
+def letters(count: int) -> str:
+    return "abcd"[:count]
+
+
+def build(names: str = "ab", missing: float = 0.4, **settings: Any) -> tuple[DGMRec, TinyDataset]:
+    dataset = tiny_dataset(names=list(names), n_items=40)
+    dims = {name: 5 + position for position, name in enumerate(names)}
+    dataset.modalities = tiny_modalities(40, dims, missing=missing)
+    torch.manual_seed(0)
+    small = {"embedding_size": 8, "knn_k": 3}
+    config = tiny_config(**{**model_defaults("DGMRec"), **small, **settings})
+    return DGMRec(config, dataset), dataset
+
+
+def minimise(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,63 @@
+"""Operations on learned edges, and their gradients, against dense formulas written here."""
+
+from __future__ import annotations
+
+import torch
+from helpers import dense, random_matrix
+
+from recbole_missing.graph.normalise import row_sum_norm
+from recbole_missing.nn import edges
+
+
+def test_edge_operations_and_their_gradients_equal_dense_ones() -> None:
+    pattern, full = random_matrix(), dense(random_matrix()) != 0
+    rows, cols, _ = pattern.edges()
+    values = torch.randn(rows.numel(), requires_grad=True)
+    right, left = torch.randn(5, 3, requires_grad=True), torch.randn(7, 3, requires_grad=True)
+    matrix = torch.zeros(7, 5).index_put((rows, cols), values)
+    pairs = [
+        (edges.edge_product(pattern, values, right), matrix @ right),
+        (edges.edge_t_product(pattern, values, left), matrix.T @ left),
+        (edges.edge_dots(pattern, left, right), (left @ right.T)[rows, cols]),
+        (edges.edge_softmax(pattern, values), softmax(matrix, full, 1)[rows, cols]),
+        (edges.edge_softmax(pattern, values, 0), softmax(matrix, full, 0)[rows, cols]),
+    ]
+    for ours, expected in pairs:
+        torch.testing.assert_close(ours, expected)
+        weight = torch.randn(ours.shape)
+        inputs = (values, left, right)
+        for mine, theirs in zip(
+            torch.autograd.grad(
+                (ours * weight).sum(), inputs, allow_unused=True, retain_graph=True
+            ),
+            torch.autograd.grad(
+                (expected * weight).sum(), inputs, allow_unused=True, retain_graph=True
+            ),
+        ):
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                torch.testing.assert_close(mine, theirs)
+
+
+def softmax(matrix: torch.Tensor, present: torch.Tensor, dim: int) -> torch.Tensor:
+    return torch.where(present, matrix, torch.tensor(-1e9)).softmax(dim=dim)
+
+
+def test_edge_dots_do_not_depend_on_the_block_size() -> None:
+    pattern = random_matrix()
+    left, right = torch.randn(7, 3), torch.randn(5, 3)
+    torch.testing.assert_close(
+        edges._dots(pattern, left, right, 2), edges._dots(pattern, left, right)
+    )
+
+
+def test_summed_and_normalised_edges_equal_the_constant_ones() -> None:
+    one, other = random_matrix(6, 6, seed=1), random_matrix(6, 6, seed=2)
+    both = edges.join_edges([one.edges(), edges.scale_edges(other.edges(), 0.5)])
+    x = torch.randn(6, 3)
+    full = dense(one) + 0.5 * dense(other)
+    torch.testing.assert_close(edges.sum_edges([both], 6) @ x, full @ x)
+    rows, cols = full.nonzero(as_tuple=True)
+    constant = type(one)(rows, cols, full[rows, cols], (6, 6))
+    normalised = edges.sum_edges([edges.row_sum_norm_edges(both, 6)], 6)
+    torch.testing.assert_close(normalised.detached() @ x, row_sum_norm(constant) @ x)

@@ -1,0 +1,655 @@
+"""The report on benchmark results, from made-up lines whose numbers are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from recbole_missing.commands import report as command
+from recbole_missing.evaluation.users import write_rows
+from recbole_missing.report import figures, report, results, sections, significance, tables
+from recbole_missing.report.protocol import protocol
+from recbole_missing.report.published import published
+from recbole_missing.report.report import Options
+from recbole_missing.report.tables import Column, Table
+
+CONFIG = {
+    "test_mask": "train",
+    "missing_protocol": "file",
+    "missing_file": "missing_0.6.tsv",
+    "new_items": "none",
+    "imputation": "mean",
+    "benchmark_filename": ["train", "valid", "test"],
+    "valid_metric": "Recall@20",
+    "stopping_step": 20,
+    "eval_step": 1,
+    "epochs": 500,
+}
+GROUPS = {"0 missing": 0.9, "1 missing": 0.7, "2 missing": 0.4, "warm": 1.1, "new": 0.1}
+PUBLISHED = {
+    "source": "Table 1 of a paper",
+    "axes": ["dataset", "model"],
+    "metrics": ["recall@20"],
+    "values": {"tiktok": {"A": [0.25]}},
+}
+
+
+def made(model: str, seed: int, recall: float, **changes: Any) -> dict[str, Any]:
+    """One store line; ``point`` and ``config`` among ``changes`` are added to."""
+    point = {"dataset": "tiktok", "model": model, "seed": seed, **changes.pop("point", {})}
+    line = {
+        "run": f"{model}-{'-'.join(str(value) for value in point.values())}",
+        "benchmark": "mine",
+        "title": "My title",
+        "stage": "test",
+        "point": point,
+        "status": "done",
+        "error": None,
+        "search": None,
+        "config": {**CONFIG, **changes.pop("config", {})},
+        "mask": {"id": "m", "missing": {"image": 2700, "audio": 2698}, "new_items": 0},
+        "epochs": [{}] * 7,
+        "test": {"recall@20": recall, "ndcg@20": recall / 2},
+        "groups": {
+            group: {"users": 1200 + seed, "recall@20": recall * share}
+            for group, share in GROUPS.items()
+        },
+        "retrieval": None,
+        "kept": {},
+        "versions": {"torch": "2.13.0"},
+        "cost": {
+            "started": "2026-01-01",
+            "seconds": 100.0 + seed,
+            "epoch_seconds": 9.5,
+            "peak_memory_mib": 1100.0,
+            "peak_gpu_mib": None,
+            "device": "cpu",
+            "threads": 1,
+        },
+    }
+    return {**line, **changes}
+
+
+def failed(model: str, seed: int, error: str) -> dict[str, Any]:
+    gone = dict.fromkeys(("test", "groups", "mask", "epochs", "kept"))
+    return made(model, seed, 0.0, status="failed", error=error, **gone)
+
+
+def one_part(lines: list[dict[str, Any]]) -> results.Part:
+    (part,) = results.parts(results.tested(lines), {})
+    return part
+
+
+def column(table: Table, name: str) -> Column:
+    (found,) = (c for c in table.columns if c.name == name)
+    return found
+
+
+VALUES = {"A": [0.21, 0.22, 0.26], "B": [0.20, 0.25, 0.18], "C": [0.1]}
+
+
+@pytest.fixture
+def lines() -> list[dict[str, Any]]:
+    runs = [made(m, seed, v) for m, values in VALUES.items() for seed, v in enumerate(values)]
+    runs.append(made("A", 0, 0.9, run="trial", stage="search", test=None))
+    runs.append(failed("C", 1, "ValueError: 5% of x_y & z\nTraceback"))
+    return runs
+
+
+@pytest.fixture
+def ratio_lines() -> list[dict[str, Any]]:
+    return [
+        made(model, 1, start * (1 - loss * ratio) + 0.01 * seed, point=point, config=point)
+        for model, start, loss in (("A", 0.2, 0.5), ("B", 0.1, 0.1))
+        for ratio in (0.0, 0.4, 0.8)
+        for seed in (1, 2)
+        for point in [{"missing_ratio": ratio, "missing_seed": seed}]
+    ]
+
+
+def test_one_run_a_row_has_no_tests_over_seeds() -> None:
+    one = one_part([made("A", 1, 0.3), made("B", 1, 0.2)])
+    assert sections.significance_tables(one, "recall@20", None, []) == []
+    two = one_part([made(model, seed, 0.1 * seed) for model in "AB" for seed in (1, 2)])
+    (table,) = sections.significance_tables(two, "recall@20", None, [])
+    assert table.title.endswith("tests over seeds")
+
+
+def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Path) -> None:
+    old, new = made("A", 1, 0.1), made("A", 1, 0.3, run="other")
+    new["cost"] = {**new["cost"], "started": "2026-02-01"}
+    for lines in ([old, new], [new, old]):
+        kept, replaced = results.current(lines)
+        assert ([line["run"] for line in kept], replaced) == (["other"], 1)
+    text = written([old, new], tmp_path / "report")["report.md"].decode()
+    assert "1 earlier runs of the same points with other settings are left out" in text
+    assert "0.3000" in text
+    assert "0.1000" not in text
+
+
+def written(lines: Any, folder: Path, **options: Any) -> dict[str, bytes]:
+    folder.mkdir(parents=True)
+    options.setdefault("figures", False)
+    files, _ = report.write(lines, [folder.parent / "store.jsonl"], folder, Options(**options))
+    assert sorted(files) == sorted(folder.iterdir())
+    return {path.name: path.read_bytes() for path in files}
+
+
+# ------------------------------------------------------------------------------------ numbers
+
+
+def test_mean_deviation_and_count(lines):
+    table = sections.main_table(one_part(lines), ["recall@20", "ndcg@20"], None)
+    assert list(table.labels["model"]) == ["A", "B", "C"]
+    recall = column(table, "recall@20")
+    assert recall.values == pytest.approx([np.mean(values) for values in VALUES.values()])
+    assert recall.std[:2] == pytest.approx([np.std(VALUES[m], ddof=1) for m in "AB"])
+    assert recall.std[2] is None
+    assert list(recall.n) == [3, 3, 1]
+    assert column(table, "ndcg@20").values == pytest.approx([v / 2 for v in recall.values])
+    assert column(table, "runs").cells() == ["3", "3", "1"]
+    assert recall.cells() == ["0.2300 ± 0.0265", "0.2100 ± 0.0361", "0.1000"]
+
+
+def test_a_row_without_a_run_stays(lines):
+    part = one_part([*lines, failed("D", 0, "boom")])
+    table = sections.main_table(part, ["recall@20"], None)
+    assert table.columns[0].cells()[-1] == "-"
+    assert column(table, "runs").cells() == ["3", "3", "1", "0"]
+
+
+def test_layout_of_the_axes(ratio_lines):
+    more = [
+        {**line, "point": {**line["point"], "imputation": word, "imputation_layers": layers}}
+        for line in ratio_lines
+        for word in ("zeros", "mean")
+        for layers in (10, 9)
+    ]
+    parts = results.parts(results.tested(more), {"mine": {"imputation": ["zeros", "mean"]}})
+    assert {part.axes for part in parts} == {("model", "imputation")}
+    assert [part.context for part in parts] == [
+        {"imputation_layers": layers, "missing_ratio": ratio}
+        for layers in ("9", "10")
+        for ratio in ("0", "0.4", "0.8")
+    ]
+    assert parts[0].labels == ["A, zeros", "A, mean", "B, zeros", "B, mean"]
+    (whole,) = results.robustness_parts(results.tested(more), {})
+    assert whole.labels[0] == "A, mean, imputation_layers 9"
+
+
+def test_the_missing_ratio_alone_names_rows(ratio_lines):
+    part = one_part([line for line in ratio_lines if line["point"]["model"] == "A"])
+    assert part.labels == ["missing_ratio 0", "missing_ratio 0.4", "missing_ratio 0.8"]
+    assert [len(runs) for runs in part.rows.values()] == [2, 2, 2]
+
+
+def test_each_benchmark_and_data_set_has_its_own_table(lines):
+    other = [{**line, "benchmark": "yours"} for line in lines]
+    moved = [{**line, "point": {**line["point"], "dataset": "baby"}} for line in lines]
+    parts = results.parts(results.tested([*lines, *other, *moved]), {})
+    places = [(part.benchmark, part.dataset) for part in parts]
+    assert places == [("mine", "baby"), ("mine", "tiktok"), ("yours", "tiktok")]
+
+
+def test_relative_drop(ratio_lines):
+    (part,) = results.robustness_parts(results.tested(ratio_lines), {})
+    table = sections.drop_table(part, "recall@20")
+    base, at_4, at_8 = table.columns
+    start = [0.2 + 0.015, 0.1 + 0.015]
+    assert base.values == pytest.approx(start)
+    assert at_4.values == pytest.approx([0.2 * 0.5 * 0.4 / start[0], 0.1 * 0.1 * 0.4 / start[1]])
+    assert at_8.values == pytest.approx([0.2 * 0.5 * 0.8 / start[0], 0.1 * 0.1 * 0.8 / start[1]])
+    assert at_8.cells() == ["37.2%", "7.0%"]
+    assert "nothing missing (ratio 0)" in table.caption
+    (late,) = results.robustness_parts([r for r in ratio_lines if r["config"]["missing_ratio"]], {})
+    assert "the smallest ratio, 0.4" in sections.drop_table(late, "recall@20").caption
+    by_ratio = sections.ratio_table(part, "recall@20")
+    assert by_ratio.columns[2].values == pytest.approx([0.2 * 0.6 + 0.015, 0.1 * 0.92 + 0.015])
+    assert by_ratio.columns[2].std == pytest.approx([0.01 / 2**0.5] * 2)
+
+
+def test_groups(lines):
+    part = one_part(lines)
+    counts = ["0 missing", "1 missing", "2 missing"]
+    assert results.groups_of(part, "recall@20") == (counts, ["warm", "new"])
+    assert results.groups_of(part, "gauc") == ([], [])
+    table = sections.group_table(part, ["warm", "new"], "recall@20", "new")
+    new = column(table, "new (1,200 to 1,202 users)")
+    assert new.values == pytest.approx([0.023, 0.021, 0.01])
+    assert sections.group_table(part, [], "recall@20", "new") is None
+
+
+def test_costs(lines):
+    table = sections.cost_table(one_part(lines))
+    assert column(table, "seconds").values == [101.0, 101.0, 100.0]
+    assert column(table, "epochs run").values == [7.0] * 3
+    assert "peak GPU memory (MiB)" not in table.heads
+
+
+def test_retrieval():
+    one = {"items": 30, "hit@10": 0.4, "hit@20": 0.5}
+    two = {"items": 10, "hit@10": 0.2, "hit@20": 0.3}
+    found = {
+        "model": {"image": {"1 missing": one}, "audio": {"1 missing": two}},
+        "nearest_neighbour": {"image": {"2 missing": None}},
+    }
+    printed = published(
+        {**PUBLISHED, "axes": ["dataset", "row"], "metrics": ["hit@10"]}
+        | {"values": {"tiktok": {"A, 1 missing": [0.3]}}}
+    )
+    part = one_part([made("A", 1, 0.1, retrieval=found), made("B", 1, 0.1)])
+    table = sections.retrieval_table(part, printed)
+    assert list(zip(*table.labels.values())) == [
+        ("A", "model", "1 missing", "image"),
+        ("A", "model", "1 missing", "audio"),
+        ("A", "model", "1 missing", "all"),
+        ("A", "nearest neighbour", "2 missing", "image"),
+        ("A", "nearest neighbour", "2 missing", "all"),
+    ]
+    pooled = (30 * 0.4 + 10 * 0.2) / 40
+    assert column(table, "hit@10").values == pytest.approx([0.4, 0.2, pooled, None, None])
+    assert column(table, "items").cells() == ["30", "10", "40", "-", "-"]
+    assert column(table, "hit@10 published").values == [None, None, 0.3, None, None]
+    assert sections.retrieval_table(one_part([made("A", 1, 0.1)]), None) is None
+
+
+# ---------------------------------------------------------------------------------- published
+
+
+def test_published_numbers_and_differences(lines):
+    table = sections.main_table(one_part(lines), ["recall@20", "ndcg@20"], published(PUBLISHED))
+    assert column(table, "recall@20 published").values == [0.25, None, None]
+    difference = column(table, "recall@20 difference")
+    assert difference.values == [pytest.approx(-0.02), None, None]
+    assert difference.cells() == ["-0.0200", "-", "-"]
+    assert "ndcg@20 published" not in table.heads
+    assert "Published: Table 1 of a paper." in table.caption
+
+
+def test_published_numbers_by_a_setting_outside_the_grid(lines):
+    block = {**PUBLISHED, "axes": ["imputation"], "values": {"mean": [0.5]}}
+    assert published(block).at(lines[0]["config"], "recall@20") == 0.5
+    assert published(block).at({"imputation": "zeros"}, "recall@20") is None
+    assert published(None) is None
+
+
+def test_published_numbers_by_a_number():
+    block = {**PUBLISHED, "axes": ["missing_ratio"], "values": {0.10: [0.5]}}
+    assert published(block).at({"missing_ratio": 0.1}, "recall@20") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": {"tiktok": {"A": [0.1, 0.2]}}}, "tiktok / A must be a list of 1 numbers"),
+        ({"values": {"tiktok": [0.1]}}, "tiktok must be a mapping by model"),
+        ({"values": {"tiktok": {"A": {"x": 1}}}}, "tiktok / A must be a list"),
+    ],
+)
+def test_bad_published_blocks(change, message):
+    with pytest.raises(ValueError, match=message):
+        published({**PUBLISHED, **change})
+
+
+def test_a_published_block_without_source():
+    with pytest.raises(ValueError, match="got no source"):
+        published({key: value for key, value in PUBLISHED.items() if key != "source"})
+
+
+# --------------------------------------------------------------------------------------- text
+
+
+def shown(*values: float | None) -> Table:
+    labels = {"model": [f"m_{i}" for i in range(len(values))]}
+    return Table("name", "T & t", "50 %", labels, [Column("r@20", values, ranked=True)])
+
+
+def test_marks_of_best_and_second():
+    assert shown(0.1, 0.3, 0.2).columns[0].places() == [None, 1, 2]
+    assert shown(0.3, 0.3, 0.2, 0.1).columns[0].places() == [1, 1, 2, None]
+    assert shown(0.3, 0.2, 0.2, 0.1).columns[0].places() == [1, 2, 2, None]
+    assert shown(0.30001, 0.30004, 0.2).columns[0].places() == [1, 1, 2]  # equal as printed
+    assert shown(0.3, None).columns[0].places() == [None, None]
+    assert Column("loss", [0.1, 0.2]).places() == [None, None]
+
+
+def test_markdown():
+    assert tables.markdown(shown(0.1, 0.3, None, 0.2)).splitlines() == [
+        "| model | r@20 |",
+        "| --- | ---: |",
+        r"| m\_0 | 0.1000 |",
+        r"| m\_1 | **0.3000** |",
+        r"| m\_2 | - |",
+        r"| m\_3 | <ins>0.2000</ins> |",
+    ]
+    assert tables.markdown_text("a|b\n<c>") == r"a\|b &lt;c&gt;"
+
+
+def test_latex():
+    text = tables.latex(shown(0.1, 0.3))
+    assert "    m\\_0 & \\underline{0.1000} \\\\\n    m\\_1 & \\textbf{0.3000} \\\\\n" in text
+    assert r"\caption{T \& t. 50 \%}" in text
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count(f"\\{rule}") == 1
+    escaped = r"\textbackslash{}\_\{\}\$\#\textasciitilde{}\textasciicircum{} $\pm$ $<$"
+    assert tables.latex_text("\\_{}$#~^ ± <") == escaped
+
+
+def test_csv_has_the_numbers_in_full(lines):
+    table = sections.main_table(one_part(lines), ["recall@20"], None)
+    rows = list(csv.DictReader(tables.csv_text(table).splitlines()))
+    recall = [row for row in rows if row["column"] == "recall@20"]
+    assert [row["model"] for row in recall] == ["A", "B", "C"]
+    assert float(recall[0]["value"]) == pytest.approx(np.mean(VALUES["A"]), abs=1e-15)
+    assert float(recall[0]["std"]) == pytest.approx(np.std(VALUES["A"], ddof=1), abs=1e-15)
+    assert [row["n"] for row in recall] == ["3", "3", "1"]
+    assert recall[2]["std"] == ""
+
+
+def test_protocol(lines):
+    assert protocol(one_part(lines)) == (
+        "Data set tiktok; published split (train, valid, test); missing: file missing_0.6.tsv; "
+        "items without image 2,700, audio 2,698; new items: none; test_mask train; epoch chosen "
+        "by Recall@20 on validation, stopping_step 20, eval_step 1, at most 500 epochs; "
+        "imputation mean; seeds 0, 1, 2."
+    )
+
+
+def test_protocol_says_what_differs():
+    split = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "full"}
+    drawn = {"missing_protocol": "stratified", "missing_ratio": 0.6, "missing_seed": 42}
+    other = {**drawn, "benchmark_filename": None, "eval_args": split}
+    other |= {"test_mask": "train_valid", "stopping_step": 30}
+    lines = [made("A", 1, 0.1), made("B", 1, 0.1, config=other, search={"trials": 12})]
+    text = protocol(one_part(lines))
+    assert "test_mask differs, so rows do not compare: train (A), train_valid (B)" in text
+    assert "or split RS [0.8, 0.1, 0.1], order RO, group_by user" in text
+    assert "missing: file missing_0.6.tsv or stratified, ratio 0.6" in text
+    assert "stopping_step 20 or 30" in text
+    assert "hyper-parameters (not of every row) chosen on validation among 12 trials" in text
+    assert text.endswith("seeds 1; mask seeds 42.")
+
+
+# ------------------------------------------------------------------------------- significance
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, then never falling.
+    assert significance.holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert significance.holm([0.5, 0.9, 0.001]) == pytest.approx([1.0, 1.0, 0.003])
+    assert significance.holm([None, 0.02, None, 0.04]) == [None, 0.04, None, 0.04]
+    assert significance.holm([]) == []
+
+
+FIRST = np.array([0.31, 0.52, 0.13, 0.74, 0.45, 0.66, 0.57, 0.28])
+SECOND = np.array([0.30, 0.48, 0.15, 0.65, 0.42, 0.59, 0.52, 0.20])
+
+
+def test_paired_tests_agree_with_scipy():
+    found = significance.paired("B", FIRST, SECOND, 1)
+    assert (found.other, found.n, found.note) == ("B", 8, "")
+    assert found.difference == pytest.approx(np.mean(FIRST - SECOND))
+    theirs = stats.ttest_rel(FIRST, SECOND)
+    assert found.t_test == pytest.approx(theirs.pvalue)
+    interval = theirs.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    exact = stats.wilcoxon([0.01, 0.04, -0.02, 0.09, 0.03, 0.07, 0.05, 0.08]).pvalue
+    assert found.wilcoxon == pytest.approx(exact) == pytest.approx(6 / 256)
+
+
+def test_wilcoxon_with_zeros_and_ties():
+    difference = np.array([0, 0, 1, 1, -1, 2, 3, 3, 4, 5, 6, 7], float)
+    found = significance.paired("B", difference, np.zeros(12), 1)
+    theirs = stats.wilcoxon(difference[2:], method="approx")
+    assert found.wilcoxon == pytest.approx(theirs.pvalue)
+    assert found.t_test == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "note"),
+    [
+        ([], [], "n too small"),
+        ([0.3], [0.2], "n too small"),
+        ([0.3, 0.4], [0.3, 0.4], "no difference in any pair"),
+        ([0.3, 0.5], [0.2, 0.4], "the same in every pair"),
+    ],
+)
+def test_no_p_value_where_there_is_none(first, second, note):
+    found = significance.paired("B", np.array(first), np.array(second), 1)
+    assert (found.note, found.t_test, found.wilcoxon) == (note, None, None)
+    assert found.difference == (pytest.approx(np.subtract(first, second).mean()) if first else None)
+
+
+def test_over_seeds_pairs_common_seeds():
+    values = {"A": {1: 0.30, 2: 0.35, 3: 0.31}, "B": {3: 0.25, 2: 0.28, 9: 0.9}, "C": {1: 0.1}}
+    rows = {m: [made(m, s, v) for s, v in by.items()] for m, by in values.items()}
+    b, c = significance.over_seeds(rows, "A", "recall@20")
+    expected = stats.ttest_rel([0.35, 0.31], [0.28, 0.25]).pvalue
+    assert (b.n, b.t_test, b.wilcoxon) == (2, pytest.approx(expected), None)
+    assert b.difference == pytest.approx(0.065)
+    assert b.t_test_holm == b.t_test  # C gave no p-value, so there is one comparison
+    assert (c.n, c.t_test, c.note) == (1, None, "n too small")
+
+
+def test_over_seeds_with_many_seeds():
+    rows = {m: [made(m, i, v) for i, v in enumerate(by)] for m, by in (("A", FIRST), ("B", SECOND))}
+    rows["C"] = [made("C", i, v + 0.001 * (-1) ** i) for i, v in enumerate(FIRST)]
+    b, c = significance.over_seeds(rows, "A", "recall@20")
+    assert b.wilcoxon == pytest.approx(6 / 256)
+    assert b.wilcoxon_holm == pytest.approx(2 * 6 / 256)
+    assert c.wilcoxon_holm == c.wilcoxon
+
+
+def keep_users(folder: Path, name: str, values: dict[str, float]) -> dict[str, str]:
+    rows = [["user_id", "recall@10", "recall@20"]]
+    rows += [[user, "0", str(value)] for user, value in values.items()]
+    (folder / "store.kept").mkdir(exist_ok=True)
+    write_rows(folder / "store.kept" / f"{name}.tsv.gz", iter(rows))
+    return {"users": f"store.kept/{name}.tsv.gz"}
+
+
+def test_over_users_matches_tokens_and_averages_seeds(tmp_path):
+    users = [f"u{i}" for i in range(8)]
+    a = {
+        seed: dict(zip(users, FIRST + shift)) | ({"extra": 0.9} if seed == 1 else {})
+        for seed, shift in ((1, 0.02), (2, -0.02))
+    }
+    b = {1: dict(zip(users[::-1], SECOND[::-1])), 2: dict(zip(users, SECOND)), 7: {"u0": 1.0}}
+    rows = {
+        m: [
+            made(m, s, 0.1, kept=keep_users(tmp_path, f"{m}{s}", values))
+            for s, values in by.items()
+        ]
+        for m, by in (("A", a), ("B", b))
+    }
+    rows["C"] = [made("C", 1, 0.1, kept={"users": "store.kept/gone.tsv.gz"})]
+    rows["D"] = [made("D", 1, 0.1)]
+    rows["E"] = [made("E", 5, 0.1, kept=keep_users(tmp_path, "E5", b[1]))]
+    found = significance.over_users(rows, "A", "recall@20", [tmp_path / "none", tmp_path])
+    assert (found[0].n, found[0].runs) == (8, 2)
+    assert found[0].wilcoxon == pytest.approx(6 / 256)
+    assert found[0].difference == pytest.approx(np.mean(FIRST - SECOND))
+    assert [c.note for c in found[1:]] == [
+        "file absent: store.kept/gone.tsv.gz",
+        "no file of users kept",
+        "no seed in common",
+    ]
+    assert all(c.t_test is None for c in found[1:])
+    alone = {m: runs[:1] for m, runs in rows.items() if m in "AB"}
+    (first,) = significance.over_users(alone, "A", "recall@20", [tmp_path])
+    assert (first.n, first.note) == (8, "1 users left out: not in every file")
+
+
+def test_which_row_is_tested(lines):
+    part = one_part(lines)
+    assert sections.best_row(part, "recall@20") == "A"
+    (table,) = sections.significance_tables(part, "recall@20", None, [])
+    assert list(table.labels["against"]) == ["B", "C"]
+    assert "recall@20 of A, chosen for its mean on the same test results" in table.caption
+    (table,) = sections.significance_tables(part, "recall@20", "B", [])
+    assert list(table.labels["against"]) == ["A", "C"]
+    assert column(table, "difference").values == pytest.approx([-0.02, 0.10])
+    assert "chosen" not in table.caption.split(",")[0]
+    assert sections.significance_tables(part, "recall@20", "Z", []) == []
+
+
+# --------------------------------------------------------------------------------- the report
+
+
+def test_a_report_is_the_same_whatever_the_order(lines, ratio_lines, tmp_path):
+    everything = [*lines, *({**line, "benchmark": "ratios"} for line in ratio_lines)]
+    first = written(everything, tmp_path / "a")
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(everything, len(everything))
+        shuffled = [dict(reversed(line.items())) for line in shuffled]
+        assert written(shuffled, tmp_path / str(seed)) == first
+    assert str(tmp_path).encode() not in b"".join(first.values())
+
+
+def test_what_a_report_says(lines, tmp_path):
+    files = written(lines, tmp_path / "out")
+    text = files["report.md"].decode()
+    assert text.startswith(
+        "# My title\n\nFrom `store.jsonl`: 7 runs succeeded, 1 failed.\n\nMean over runs"
+    )
+    row = "| A | **0.2300 ± 0.0265** | **0.1150 ± 0.0132** | 3 |"
+    assert row in text
+    assert r"ValueError: 5% of x\_y & z" in text.split("\n## Failed runs")[1]
+    assert "Traceback" not in text
+    assert "trial" not in text
+    assert "torch 2.13.0." in text.split("## Versions")[1]
+    assert r"5\% of x\_y \& z" in files["failed_runs.tex"].decode()
+    tested = {name for name in files if name.endswith(".tex")}
+    assert {name[:-4] + ".csv" for name in tested} == set(files) - tested - {"report.md"}
+
+
+def test_a_report_without_failures_says_so(tmp_path):
+    text = written([made("A", 1, 0.1)], tmp_path / "out")["report.md"].decode()
+    assert "## Failed runs\n\nNone." in text
+
+
+def test_a_report_of_failures_alone(tmp_path):
+    text = written([failed("A", 1, "boom")], tmp_path / "out")["report.md"].decode()
+    assert "| A | - | - | 0 |" in text
+    assert "boom" in text
+
+
+def test_metrics_are_chosen(lines, tmp_path):
+    text = written(lines, tmp_path / "out", metrics=["ndcg@20"])["report.md"].decode()
+    assert "| model | ndcg@20 | runs |" in text
+    assert "recall@20 |" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["recal@20"]}, "Unknown metric 'recal@20'. Did you mean 'recall@20'?"),
+        ({"method": "AA"}, "Unknown row 'AA'. Choices: A, B, C."),
+    ],
+)
+def test_unknown_words(lines, tmp_path, options, message):
+    with pytest.raises(ValueError) as refused:
+        written(lines, tmp_path / "out", **options)
+    assert message in str(refused.value)
+
+
+def test_nothing_to_report(lines, tmp_path):
+    with pytest.raises(ValueError, match="at least one test run"):
+        written([line for line in lines if line["stage"] == "search"], tmp_path / "out")
+
+
+def test_numbers_and_order_of_a_benchmark_file(lines, tmp_path):
+    file = tmp_path / "mine.yaml"
+    content = {"grid": {"model": ["C", "A", "B"]}, "published": PUBLISHED}
+    file.write_text(json.dumps({**content, "quick": {"grid": {"model": ["B"]}}}))
+    text = written(lines, tmp_path / "out", benchmark=file)["report.md"].decode()
+    assert text.index("| C | 0.1") < text.index("| A | **0.2") < text.index("| B | <ins>0.2")
+    assert "| 0.2500 | -0.0200 |" in text
+    quick = [{**line, "benchmark": "mine:quick"} for line in lines]
+    files = written(quick, tmp_path / "quick", benchmark=file)
+    text = files["report.md"].decode()
+    assert text.index("| B | <ins>0.2") < text.index("| A | **0.2")
+    assert "published |" not in text
+    assert "mine_quick_tiktok_scores.tex" in files
+
+
+def test_the_command(lines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, some in (("a.jsonl", lines[:4]), ("b.jsonl", lines[3:])):
+        Path(name).write_text("".join(f"{json.dumps(line)}\n" for line in some))
+    again = {**made("C", 1, 0.4), "cost": {**lines[0]["cost"], "started": "2025"}}
+    Path("c.jsonl").write_text(json.dumps(again) + "\n")
+
+    def run(*words: str) -> str:
+        parser = ArgumentParser()
+        command.arguments(parser)
+        command.execute(parser.parse_args(words))
+        return capsys.readouterr().out
+
+    shown = run("a.jsonl", "b.jsonl", "--no-figures")
+    assert "Wrote a_report: report.md, 6 .tex, 6 .csv, 0 .png, 0 .pdf, report.json" in shown
+    assert "0.2300 ± 0.0265*" in shown
+    assert "0.2100 ± 0.0361+" in shown
+    assert "7 runs succeeded, 1 failed" in Path("a_report/report.md").read_text()
+    with pytest.raises(ValueError, match="--force"):
+        run("a.jsonl", "--no-figures")
+    run("a.jsonl", "b.jsonl", "c.jsonl", "--no-figures", "--force")
+    assert "8 runs succeeded, 0 failed" in Path("a_report/report.md").read_text()  # done wins
+    with pytest.raises(ValueError, match="gone.jsonl must be a file"):
+        run("gone.jsonl")
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--no-figures"):
+        run("a.jsonl", "--output=other")
+    with pytest.raises(ValueError, match="drop one"):
+        run("a.jsonl", "--output=other", "--pdf", "--no-figures")
+
+
+# -------------------------------------------------------------------------------------- figures
+
+
+def test_every_kind_of_figure(lines, ratio_lines, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    lines = [*lines, *({**line, "benchmark": "ratios"} for line in ratio_lines)]
+    files = written(lines, tmp_path / "out", figures=True, pdf=True)
+    kinds = ["mine_tiktok_by_missing", "mine_tiktok_by_new", "ratios_tiktok_ratio"]
+    for kind in [*kinds, "ratios_tiktok_drop"]:
+        assert files[f"{kind}.png"].startswith(b"\x89PNG")
+        assert files[f"{kind}.pdf"].startswith(b"%PDF")
+        assert f"]({kind}.png)" in files["report.md"].decode()
+
+
+def test_what_a_line_shows(ratio_lines, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    lost = {**failed("C", 1, "boom"), "point": {**ratio_lines[0]["point"], "model": "C"}}
+    (part,) = results.robustness_parts(results.tested([*ratio_lines, lost]), {})
+    figures.against_ratio(part, "recall@20", [])
+    figures.drop(part, "recall@20", [])
+    metric, drop = (figure.axes[0] for figure in kept)
+    assert metric.lines[0].get_xdata().tolist() == [0.0, 0.4, 0.8]
+    assert metric.lines[0].get_ydata() == pytest.approx([0.215, 0.175, 0.135])
+    assert len(metric.collections) == 2  # bands of the two rows with runs
+    assert drop.lines[0].get_ydata() == pytest.approx([0, 100 * 0.04 / 0.215, 100 * 0.08 / 0.215])
+    labels = [text.get_text() for text in kept[0].legends[0].get_texts()]
+    assert labels == ["A", "B", "C (no result)"]
+
+
+def test_what_bars_show(lines, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    part = one_part([*lines, failed("D", 0, "boom")])
+    figures.by_group(part, ["warm", "new"], "recall@20", [])
+    warm, new = kept[0].axes
+    assert [tick.get_text() for tick in warm.get_yticklabels()] == ["C", "B", "A"]  # best on top
+    assert warm.get_xlim()[0] == new.get_xlim()[0] == 0
+    assert [bar.get_width() for bar in new.patches] == pytest.approx([0.01, 0.021, 0.023])
