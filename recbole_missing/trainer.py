@@ -217,6 +217,11 @@ class MultimodalTrainer(PluginTrainer):
         self.model.on_validation_start()
         return super()._valid_epoch(valid_data, show_progress)
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate as RecBole does; the model encodes once for all batches of users."""
+        with self.model.scoring():
+            return super().evaluate(*args, **kwargs)
+
     def _unfreeze_auxiliary(self, trained: bool) -> None:
         for parameter in self.model.auxiliary_parameters():
             parameter.requires_grad_(trained)

@@ -22,7 +22,7 @@ def mask_of(dataset: Any) -> dict[str, Any] | None:
         ``id`` (hash over item tokens, so that it does not depend on internal ids), ``missing``
         (modality -> number of items that lack it), ``new_items`` (their number).
     """
-    modalities = getattr(dataset, "modalities", None)
+    modalities = getattr(dataset, "known", None)
     if modalities is None:
         return None
     tokens = dataset.field2id_token[dataset.iid_field]

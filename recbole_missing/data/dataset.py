@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
-from recbole_missing.data import missing, sources
+from recbole_missing.data import cache, missing, sources
 from recbole_missing.data.aligned import Source
 from recbole_missing.data.edges import read_edges
-from recbole_missing.imputation import IMPUTERS, impute
+from recbole_missing.imputation import IMPUTERS, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -36,7 +37,9 @@ class MultimodalDataset(Dataset):
     """RecBole's :class:`Dataset` plus ``modalities``; without any it behaves as RecBole's.
 
     Attributes, the same objects in all three splits after :meth:`build`:
-        modalities: :class:`Modalities` completed by imputation, or None.
+        known: :class:`Modalities` as they are observed, missing rows zero; None without any.
+        modalities: ``known`` completed by imputation, made when it is first read: a model that
+            reads no modality pays for none.
         new_items: bool ``(item_num,)``, items whose training interactions were moved to the test
             split (the new-item setting).
 
@@ -44,8 +47,14 @@ class MultimodalDataset(Dataset):
     training interactions only, so nothing leaks by construction.
     """
 
-    modalities: Modalities | None = None
+    known: Modalities | None = None
     new_items: Tensor
+    _imputation: Imputation | None = None
+
+    @property
+    def modalities(self) -> Modalities | None:
+        """The modalities completed by imputation; None without any, or before :meth:`build`."""
+        return None if self._imputation is None else self._imputation.completed
 
     def build(self) -> list[Any]:
         """Split as RecBole does, then draw the mask, read, impute and attach the modalities.
@@ -60,10 +69,21 @@ class MultimodalDataset(Dataset):
         if new.any():
             splits = self._move_new_items(splits, torch.from_numpy(new))
         self._check_splits(splits)
-        modalities = self._read(names, hidden, new, splits[0]) if names else None
         for split in (self, *splits):
-            split.modalities, split.new_items = modalities, torch.from_numpy(new)
+            split.new_items = torch.from_numpy(new)
+        if names:
+            known = self._read(names, hidden)
+            imputation = Imputation(known, splits[0], self._edges())
+            for split in (self, *splits):
+                split.known, split._imputation = known, imputation
         return splits
+
+    def interaction_matrix(self) -> sparse.csr_matrix:
+        """Interactions of this split, ``(user_num, item_num)``, padding included."""
+        users = self.inter_feat[self.uid_field].numpy()
+        items = self.inter_feat[self.iid_field].numpy()
+        ones = np.ones(len(users), dtype=np.float32)
+        return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
 
     def item_groups(self) -> dict[str, Tensor]:
         """Bool ``(item_num,)`` for each group that results are also reported by.
@@ -72,9 +92,9 @@ class MultimodalDataset(Dataset):
         """
         groups: dict[str, Tensor] = {}
         real = torch.arange(self.item_num) > 0
-        if self.modalities is not None:
-            n_missing = self.modalities.n_missing
-            for count in range(len(self.modalities) + 1):
+        if self.known is not None:
+            n_missing = self.known.n_missing
+            for count in range(len(self.known) + 1):
                 groups[f"{count} missing"] = (n_missing == count) & real
         if self.new_items.any():
             groups.update(warm=~self.new_items & real, new=self.new_items)
@@ -92,14 +112,14 @@ class MultimodalDataset(Dataset):
         Raises:
             ValueError: if there are no modalities.
         """
-        if self.modalities is None:
+        if self.known is None:
             raise ValueError(
                 f"data set {self.dataset_name!r}: must have modalities, got none; list them in "
                 "`modalities`."
             )
         found = []
-        for source in self._sources(list(self.modalities)):
-            observed = self.modalities[source.name].observed.numpy()
+        for source in self._sources(list(self.known)):
+            observed = self.known[source.name].observed.numpy()
             features = torch.from_numpy(source.features(observed, reveal=True))
             found.append(Modality(source.name, features, torch.from_numpy(source.present)))
         return Modalities(found)
@@ -143,9 +163,7 @@ class MultimodalDataset(Dataset):
                 f"got {largest}; lower it."
             )
 
-    def _read(
-        self, names: list[str], hidden: np.ndarray, new: np.ndarray, train: Any
-    ) -> Modalities:
+    def _read(self, names: list[str], hidden: np.ndarray) -> Modalities:
         found = []
         for column, source in enumerate(self._sources(names)):
             observed = source.present & ~hidden[:, column]
@@ -157,14 +175,7 @@ class MultimodalDataset(Dataset):
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
             self._report(source.present, observed, found[-1])
-        return impute(
-            Modalities(found),
-            self._interactions(train),
-            self.config,
-            donors=torch.from_numpy(~new),
-            edges=self._edges(),
-            cache_folder=self._cache_folder(),
-        )
+        return Modalities(found)
 
     def _sources(self, names: list[str]) -> Iterator[Source]:
         """Open the modalities one by one."""
@@ -187,10 +198,6 @@ class MultimodalDataset(Dataset):
         path = Path(self.dataset_path) / file
         return read_edges(path, tokens, self.config["field_separator"])
 
-    def _cache_folder(self) -> Path | None:
-        kept = self.config["imputation_cache"]
-        return Path(self.config["checkpoint_dir"]) / "imputed" if kept else None
-
     def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
         n_items = self.item_num - 1
         self.logger.info(
@@ -199,11 +206,34 @@ class MultimodalDataset(Dataset):
             f"({self.config['missing_protocol']}), filled by {self.config['imputation']}."
         )
 
-    def _interactions(self, train: Any) -> sparse.csr_matrix:
-        users = train.inter_feat[self.uid_field].numpy()
-        items = train.inter_feat[self.iid_field].numpy()
-        ones = np.ones(len(users), dtype=np.float32)
-        return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
+
+class Imputation:
+    """The imputation of one data set: what goes into it, and what comes out once it is asked for.
+
+    Args:
+        known: modalities whose missing rows hold zeros.
+        train: the training split.
+        edges: an item graph of the user's own, ``(item_num, item_num)``, or None.
+    """
+
+    def __init__(self, known: Modalities, train: Any, edges: sparse.csr_matrix | None) -> None:
+        """Store the arguments; nothing is imputed yet."""
+        self.known, self.train, self.edges = known, train, edges
+
+    @cached_property
+    def completed(self) -> Modalities:
+        """Every modality without holes; the generators of the run are left as they are."""
+        config = self.train.config
+        imputer = make_imputer(config)
+        arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges
+        with torch.random.fork_rng():
+            if config["imputation_cache"] and imputer.costly:
+                folder = Path(config["checkpoint_dir"]) / "imputed"
+                completed = cache.transform(imputer, *arguments, folder)
+            else:
+                completed = imputer.fit(*arguments[1:]).transform(self.known)
+        log_report(config["imputation"], imputer)
+        return completed
 
 
 def check_interaction_files(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ def top_items(
     size = max(1, config["eval_batch_size"] // dataset.item_num)
     k = min(k, dataset.item_num - 1)
     batches = users.cpu().split(size) if len(users) else ()
-    best = [_best(scores_of(batch), _cells(known, batch), k) for batch in batches]
+    with getattr(model, "scoring", nullcontext)():
+        best = [_best(scores_of(batch), _cells(known, batch), k) for batch in batches]
     model.train(was_training)
     nothing = (torch.empty(0, k, dtype=torch.long), torch.empty(0, k))
     items, scores = (torch.cat(parts) for parts in zip(nothing, *best))

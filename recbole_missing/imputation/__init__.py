@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.config import constraints as setting
-from recbole_missing.data import cache
 from recbole_missing.imputation.base import Imputer
 from recbole_missing.imputation.diffusion import (
     Heat,
@@ -57,6 +55,7 @@ __all__ = [
     "Zeros",
     "impute",
     "imputer_settings",
+    "log_report",
     "make_imputer",
 ]
 
@@ -92,7 +91,6 @@ def impute(
     settings: Mapping[str, Any],
     donors: Tensor | None = None,
     edges: sparse.spmatrix | None = None,
-    cache_folder: Path | None = None,
 ) -> Modalities:
     """Complete every modality from the training interactions alone.
 
@@ -102,18 +100,18 @@ def impute(
         settings: ``imputation`` and its ``imputation_*`` keys.
         donors: bool ``(n_items,)``, items whose rows may enter a mean; default all.
         edges: an item graph of the user's own, shape ``(n_items, n_items)``.
-        cache_folder: where results of costly methods are kept, named by their content.
 
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
     imputer = make_imputer(settings)
-    completed: Modalities
-    if cache_folder is not None and imputer.costly:
-        completed = cache.transform(imputer, modalities, interactions, donors, edges, cache_folder)
-    else:
-        completed = imputer.fit(interactions, donors, edges).transform(modalities)
+    completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
+    log_report(settings["imputation"], imputer)
+    return completed
+
+
+def log_report(method: str, imputer: Imputer) -> None:
+    """Log what an imputer counted in its last :meth:`~Imputer.transform`."""
     for name, counts in imputer.report_.items():
         numbers = ", ".join(f"{key} {value:g}" for key, value in counts.items())
-        getLogger().info(f"imputation {settings['imputation']} of {name}: {numbers}")
-    return completed
+        getLogger().info(f"imputation {method} of {name}: {numbers}")

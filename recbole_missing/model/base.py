@@ -5,7 +5,8 @@ A model adds :meth:`MultimodalRecommender.encode` and :meth:`MultimodalRecommend
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_missing.config import constraints as settings
+from recbole_missing.config import constraints
 from recbole_missing.graph.sparse import SparseMatrix, bipartite
 from recbole_missing.nn.layers import rows
 
@@ -51,13 +52,14 @@ class MultimodalRecommender(GeneralRecommender):
             raise ValueError(
                 f"{name}: the data set must have modalities, got none; list them in `modalities`."
             )
-        settings.check(name, config, self.hyperparameters)
+        constraints.check(name, config, self.hyperparameters)
         for key in self.hyperparameters:
             setattr(self, key, config[key])
         self.modalities = dataset.modalities
         self.register_buffer("observed", dataset.modalities.observed)
-        self.register_buffer("new_items", dataset.new_items)
+        self.register_buffer("new_items", dataset.new_items.clone())  # the data set keeps its own
         self.last_terms: dict[str, Tensor] = {}
+        self._scoring = False
         self._embeddings: tuple[Tensor, Tensor] | None = None
 
     # ------------------------------------------------------------------ what a model implements
@@ -149,23 +151,21 @@ class MultimodalRecommender(GeneralRecommender):
 
     @torch.no_grad()
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Result of :meth:`encode`, computed once an evaluation.
-
-        In evaluation mode it is kept until :meth:`train`, :meth:`eval` or :meth:`load_state_dict`
-        is called; every evaluation of the trainer begins with one of them.
-        """
-        if self.training:
+        """Users ``(n_users, d)`` and items ``(n_items, d)`` of :meth:`encode`, without gradient."""
+        if not self._scoring:
             return self.encode()
         if self._embeddings is None:
             self._embeddings = self.encode()
         return self._embeddings
 
-    def train(self, mode: bool = True) -> MultimodalRecommender:
-        """Switch the mode and forget the kept embeddings."""
-        self._embeddings = None
-        return super().train(mode)
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Call :meth:`encode` only once for all scores inside a ``with`` block.
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load and forget the kept embeddings."""
-        self._embeddings = None
-        return super().load_state_dict(*args, **kwargs)
+        Parameters must not change in between. Outside a block every score is computed anew.
+        """
+        self._scoring = True
+        try:
+            yield
+        finally:
+            self._scoring, self._embeddings = False, None

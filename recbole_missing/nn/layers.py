@@ -28,6 +28,38 @@ def node_tables(n_users: int, n_items: int, size: int) -> tuple[Tensor, Tensor]:
     return F.pad(users, (0, 0, 1, 0)), F.pad(items, (0, 0, 1, 0))
 
 
+class FrozenFeatures(nn.Module):
+    """Features that training leaves as they are: name -> buffer ``(n_items, dim)``.
+
+    It reads like an ``nn.ParameterDict``, the form in which models hold features that they train
+    (:func:`trained_features`), so that ``self.features[name]`` is the same in every model.
+    """
+
+    def __init__(self, modalities: Modalities) -> None:
+        """Copy the features; the data set's own tensors are left alone."""
+        super().__init__()
+        self._names = list(modalities)
+        for name, modality in modalities.items():
+            self.register_buffer(name, modality.features.clone())
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Features of the modality ``name``."""
+        return self.get_buffer(name)
+
+    def items(self) -> Iterable[tuple[str, Tensor]]:
+        """Names and features, in the order of the config."""
+        return [(name, self[name]) for name in self._names]
+
+    def values(self) -> list[Tensor]:
+        """Features, in the order of the config."""
+        return [self[name] for name in self._names]
+
+
+def trained_features(modalities: Modalities) -> nn.ParameterDict:
+    """Trainable copies of the features: name -> ``(n_items, dim)``."""
+    return nn.ParameterDict({name: feature_table(m) for name, m in modalities.items()})
+
+
 def feature_table(modality: Modality) -> nn.Parameter:
     """Trainable copy of the features, shape ``(n_items, dim)``."""
     return nn.Parameter(modality.features.clone())
