@@ -9,7 +9,7 @@ import shutil
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +19,7 @@ import torch
 from recbole.config import Config
 
 from recbole_missing import checkpoint, environment, plugin
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
 from recbole_missing.benchmark.names import model_of, source_of
 from recbole_missing.data.dataset import check_interaction_files, fingerprint
@@ -28,8 +29,6 @@ from recbole_missing.quick_start import Run, prepare
 
 KEEP = ("users", "lists", "checkpoint")
 """What a run can leave beside its line: metrics of single users, their lists, the model."""
-
-Line = dict[str, Any]
 
 # Settings that decide no result: they are no part of a run's identity.
 ELSEWHERE = frozenset({
@@ -167,11 +166,11 @@ class Identified:
             "versions": environment.versions(),
             "cost": dict(cost),
         }
-        return {key: _finite(value) for key, value in line.items()}
+        return Line.parse({key: _finite(value) for key, value in line.items()})
 
-    def adopted(self, line: Mapping[str, Any]) -> Line:
+    def adopted(self, line: Line) -> Line:
         """A line of this very run, wherever it stood in whichever grid, at this job's place."""
-        return {**line, **self._place()}
+        return replace(line, **self._place())
 
     def owns(self, line: Mapping[str, Any]) -> bool:
         """Whether a line stands at this job's place."""

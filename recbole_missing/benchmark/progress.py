@@ -1,20 +1,25 @@
-"""Lines that say how far a benchmark is, and about how long it will go on."""
+"""Messages about how far a benchmark is, and about how long it will go on."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
+from recbole_missing.benchmark.line import Line
+
 
 class Progress:
-    """Says what is left of a grid; the estimate takes runs of the same model and data set.
+    """Says how many runs are left, and estimates how long they take.
+
+    The estimate of a run is the mean over finished runs of the same model and data set. Without
+    one, it is the mean over the same model, and then over all runs.
 
     Args:
-        job: one of the benchmark's.
-        workers: ``count`` of them share the work.
-        say: takes each line.
+        job: any job of the benchmark.
+        workers: where the runs take place; ``workers.count`` runs take place side by side.
+        say: called with each message.
     """
 
     def __init__(self, job: Any, workers: Any, say: Callable[[str], None]) -> None:
@@ -30,34 +35,34 @@ class Progress:
         lines = list(board.lines.values())
         for line in lines:
             self._note(line)
-        failed = sum(line["status"] == "failed" for line in lines)
+        failed = sum(not line.done for line in lines)
         text = f"{self._name}: {len(board.jobs)} runs, {len(lines) - failed} done"
         text += f", {failed} failed before (repeat them with --retry-failed)" if failed else ""
         self._say(f"{text}, {len(board.left)} to do{self._estimate(board)}")
 
-    def ended(self, line: Mapping[str, Any], board: Any) -> None:
+    def ended(self, line: Line, board: Any) -> None:
         """Say how a run ended."""
         self._note(line)
         board.refresh()
-        where = " ".join(f"{key}={value}" for key, value in line["point"].items())
-        if line["status"] == "failed":
-            outcome = f"FAILED: {line['error']}"
+        where = " ".join(f"{key}={value}" for key, value in line.point.items())
+        if not line.done:
+            outcome = f"FAILED: {line.error}"
         else:
-            values = line["test"] or line["valid"]
+            values = line.test or line.valid or {}
             known = [(key, value) for key, value in values.items() if value is not None]
             outcome = ", ".join(f"{key} {value:.4f}" for key, value in known[:6])
         number = f"{len(board.lines)}/{len(board.jobs)}"
-        seconds = line["cost"]["seconds"] or 0.0
+        seconds = line.cost["seconds"] or 0.0
         self._say(f"[{number}] {where}: {outcome} ({_span(seconds)}){self._estimate(board)}")
 
-    def _note(self, line: Mapping[str, Any]) -> None:
-        if line["status"] == "done":
-            point, seconds = line["point"], line["cost"]["seconds"]
+    def _note(self, line: Line) -> None:
+        if line.done:
+            point, seconds = line.point, line.cost["seconds"]
             for kind in ((point["model"], point["dataset"]), point["model"], None):
                 self._seconds[kind].append(seconds)
 
     def _estimate(self, board: Any) -> str:
-        """Text with the time that is left, empty before anything has ended."""
+        """Text with the time that is left; empty until a first run is done."""
         if not self._seconds[None] or not board.left:
             return ""
         total = 0.0

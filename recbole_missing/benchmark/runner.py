@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.benchmark import search
-from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job, Line
+from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.names import dataset_folder
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.benchmark.settle import Board, settle

@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.config.constraints import Int, Optional, check
 
@@ -32,8 +33,8 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     Raises:
         ValueError: for a search that is not like this.
     """
-    search = {"method": "grid", "space": {}, "space_of": {}, "trials": None, "seed": 0}
-    search.update(plan.search)
+    search: dict[str, Any] = {"method": "grid", "space": {}, "space_of": {}, "trials": None}
+    search |= {"seed": 0, **plan.search}
     _check(plan, search)
     found = []
     firsts = {cell(point): {**point, **plan.first} for point in points}
@@ -87,36 +88,42 @@ def _drawn(values: Any, generator: random.Random) -> Any:
     return round(value / limits[2]) * limits[2] if kind == "quniform" else value
 
 
-def choose(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Cell -> ``settings`` of its best trial by validation, and ``found``, what was chosen from.
+def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
+    """Choose the best trial of each cell by its validation metric.
 
-    Ties go to the earlier trial; failed trials never win.
+    Of equally good trials the earliest wins. Failed trials never win.
+
+    Returns:
+        Cell -> ``settings`` of the best trial, and ``found``, which describes the choice: what the
+        field ``search`` of a line holds.
 
     Raises:
         ValueError: if every trial of a cell failed.
     """
-    by_cell: dict[str, list[Any]] = {}
+    by_cell: dict[str, list[Line]] = {}
     for line in lines:
-        by_cell.setdefault(cell(line["point"]), []).append(line)
+        by_cell.setdefault(cell(line.point), []).append(line)
     chosen = {}
     for key, rivals in by_cell.items():
-        done = [line for line in rivals if line["status"] == "done"]
+        done = [line for line in rivals if line.done]
         if not done:
             raise ValueError(
                 f"search: a trial must succeed for {key}, got {len(rivals)} failures, the "
-                f"first: {rivals[0]['error']}"
+                f"first: {rivals[0].error}"
             )
         best = max(done, key=_score)
-        settings = best["trial"]
+        settings = best.trial
         found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
-        chosen[key] = {"settings": settings, "found": {**found, "valid": best["valid"]}}
+        chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
     return chosen
 
 
-def _score(line: Mapping[str, Any]) -> float:
-    metric = line["config"]["valid_metric"].lower()
-    value: float = line["valid"][metric]
-    return value if line["config"]["valid_metric_bigger"] else -value
+def _score(line: Line) -> float:
+    """Validation metric of a trial, with the sign that makes more better."""
+    value = (line.valid or {})[line.config["valid_metric"].lower()]
+    if value is None:
+        return -math.inf
+    return value if line.config["valid_metric_bigger"] else -value
 
 
 def _check(plan: Plan, search: Mapping[str, Any]) -> None:

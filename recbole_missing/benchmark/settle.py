@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
-from recbole_missing.benchmark.job import Identified, Line
+from recbole_missing.benchmark.job import Identified
+from recbole_missing.benchmark.line import Line, better
 from recbole_missing.benchmark.progress import Progress
 from recbole_missing.benchmark.store import Store
 
@@ -104,9 +106,9 @@ class Board:
             own = [line for line in answers if job.owns(line)]
             failed = [line for line in lines if self._is_final(line, job)]
             if own:
-                self.lines[job.run] = own[-1]
+                self.lines[job.run] = reduce(better, own)
             elif answers:
-                elsewhere[job.run] = answers[-1]
+                elsewhere[job.run] = reduce(better, answers)
             elif failed and lines[-1]["status"] == "failed":
                 self.lines[job.run] = failed[-1]
         return elsewhere

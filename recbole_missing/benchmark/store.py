@@ -1,28 +1,34 @@
-"""An append-only file of results, one JSON line a run, that several processes may share."""
+"""A file of results, one JSON line a run, that several processes read and extend together."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-Line = dict[str, Any]
+from recbole_missing.benchmark import line
+from recbole_missing.benchmark.line import Line
 
+_POLL = 0.005  # seconds between two tries to take the lock
 _BEGINNING = b'{"run": "'
-_NEEDED = {"run", "benchmark", "stage", "point", "status", "config", "cost"}
 
 
 class Store:
-    """Lines of ``path``, and the claims of the processes that work on it.
+    """The lines of a file, and the claims of the processes that work on it.
 
-    Writers hold ``<path>.lock`` while they append. A run that is under way is claimed by a lock
-    of its own in the folder ``<path>.claims``, which the operating system releases with the
-    process, however it ends.
+    Two hidden neighbours of ``mine.jsonl`` keep the processes apart:
+
+    - ``.mine.jsonl.lock`` is held while a line is written, and while a claim is made or ended. The
+      file is empty and stays.
+    - ``.mine.jsonl.claims`` is a folder with one locked file for each run that is under way. The
+      operating system unlocks a file when its process ends, however it ends. The folder is removed
+      together with the last claim.
 
     Args:
         path: file to read and append to; it need not exist yet.
@@ -31,62 +37,53 @@ class Store:
     def __init__(self, path: Path | str) -> None:
         """Store the path; nothing is created yet."""
         self.path = Path(path)
-        self._claims = self.path.with_name(f"{self.path.name}.claims")
+        self._claims = self.path.with_name(f".{self.path.name}.claims")
 
     def lines(self) -> list[Line]:
-        """Every whole line, in order; half a line at the end of the file is left out.
+        """Every line, in order. The beginning of a line at the end of the file is left out.
 
         Raises:
-            ValueError: if the file is no store, or naming the first line that is no run.
+            ValueError: if the path is a folder, or naming the first line that is no run.
         """
         if self.path.exists() and not self.path.is_file():
             raise ValueError(f"{self.path}: must be a file, got a folder; name another store.")
         if not self.path.is_file():
             return []
         *whole, rest = self.path.read_bytes().split(b"\n")
-        if self._is_half(rest):
-            getLogger().warning(f"{self.path}: ends in half a line (a writer was killed); ignored.")
+        if _is_half(rest):
+            getLogger().warning(
+                f"{self.path}: the last line is incomplete (its writer was killed) and is ignored."
+            )
         elif rest:
             whole.append(rest)
         return [self._parsed(number, text) for number, text in enumerate(whole, 1)]
 
     def _parsed(self, number: int, text: bytes) -> Line:
-        line = _parse(text)
-        if line is None:
+        try:
+            return Line.parse(json.loads(text))
+        except ValueError as error:
+            reason = f" ({error})" if _is_json(text) else ""
             raise ValueError(
                 f"{self.path}, line {number}: must be a run as `recbole-missing benchmark` writes "
-                f"it, got {text[:60].decode(errors='replace')!r}; name another store, or, if a run "
-                "of this one was damaged, delete the line to run it again."
-            )
-        return line
-
-    def _is_half(self, rest: bytes) -> bool:
-        """Whether the end of the file is what a killed writer left."""
-        begun = rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)
-        return bool(rest) and begun and _parse(rest) is None
+                f"it, got {text[:60].decode(errors='replace')!r}{reason}; name another store, or, "
+                "if a run of this one was damaged, delete the line to run it again."
+            ) from error
 
     def latest(self) -> list[Line]:
-        """One line for every run of every benchmark: its last one that is done, or else its last.
+        """The line that counts for every run of every benchmark (:func:`.line.latest`)."""
+        return line.latest(self.lines())
 
-        In the order of the first lines.
-        """
-        found: dict[tuple[str, str], Line] = {}
-        for line in self.lines():
-            key = (line["benchmark"], line["run"])
-            if line["status"] == "done" or found.get(key, line)["status"] != "done":
-                found[key] = line
-        return list(found.values())
+    def append(self, content: Mapping[str, Any]) -> None:
+        """Write one line to the disk.
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line to the disk; half a line that a killed writer left is cut off before.
+        If a killed writer left an incomplete line at the end, it is removed first.
 
         Raises:
             OSError: if the disk refuses; the file is as it was then.
-            ValueError: for numbers that JSON lacks.
+            ValueError: if the content is no line, or for numbers that JSON lacks.
         """
-        data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"), self.path.open("ab+") as file:
+        data = Line.parse(content).as_json().encode() + b"\n"
+        with self._lock(), self.path.open("ab+") as file:
             end = self._end(file)
             file.truncate(end)
             try:
@@ -98,25 +95,34 @@ class Store:
                 raise
 
     def claim(self, run: str) -> FileLock | None:
-        """Reserve a run for this process; None if another one has it."""
-        self._claims.mkdir(parents=True, exist_ok=True)
+        """Reserve a run for this process; None if a process has reserved it already."""
         lock = FileLock(self._claims / run)
-        try:
-            return lock.acquire(blocking=False).lock
-        except Timeout:
-            return None
+        with self._lock():
+            self._claims.mkdir(exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                return None
+        return lock
 
     def release(self, lock: FileLock) -> None:
-        """End a claim; the folder of claims goes with the last one."""
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-        try:
-            self._claims.rmdir()
-        except OSError:  # others are at work
-            return
+        """End a claim of this process, and remove the claims that killed processes left."""
+        with self._lock():
+            lock.release()
+            for path in self._claims.iterdir():
+                with suppress(Timeout), FileLock(path).acquire(blocking=False):
+                    path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder holds claims of other processes
+                self._claims.rmdir()
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        """Wait until no other process changes the file or the claims, and keep them out."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        return lock.acquire(poll_interval=_POLL)
 
     def _end(self, file: Any) -> int:
-        """Where the next line begins; a whole line without its end of line gets it."""
+        """Position of the next line. A whole line that lacks its line break gets one."""
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         start = size
@@ -129,21 +135,22 @@ class Store:
         rest = tail.rpartition(b"\n")[2]
         if not rest:
             return size
-        if self._is_half(rest):
-            getLogger().warning(f"{self.path}: half a line at its end was cut off.")
+        if _is_half(rest):
+            getLogger().warning(f"{self.path}: the incomplete line at its end was removed.")
             return size - len(rest)
         file.write(b"\n")
         return size + 1
 
 
-def _parse(text: bytes) -> Line | None:
+def _is_json(text: bytes) -> bool:
     try:
-        line = json.loads(text)
+        json.loads(text)
     except ValueError:
-        return None
-    return line if isinstance(line, dict) and line.keys() >= _NEEDED else None
+        return False
+    return True
 
 
-def settled(line: Mapping[str, Any]) -> Line:
-    """A line without what two executions of one run differ in: its cost, and the versions used."""
-    return {key: value for key, value in line.items() if key not in ("cost", "versions")}
+def _is_half(rest: bytes) -> bool:
+    """Tell whether the end of a file is what a killed writer left: the beginning of a line."""
+    begun = rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)
+    return bool(rest) and begun and not _is_json(rest)

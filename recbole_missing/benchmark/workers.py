@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from recbole_missing import environment
-from recbole_missing.benchmark.job import Identified, Line
+from recbole_missing.benchmark.job import Identified
+from recbole_missing.benchmark.line import Line
 
 Jobs = Iterator[Identified]
 Done = Iterator[tuple[Identified, Line]]

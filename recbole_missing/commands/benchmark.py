@@ -66,9 +66,11 @@ def execute(known: Namespace) -> None:
     try:
         lines = runner.run(chosen, store, _workers(known), options)
     except KeyboardInterrupt:
-        print(f"Interrupted; what is done is in {store.path}, the same command goes on from there.")
+        print(
+            f"Interrupted. {store.path} holds the finished runs; the same command runs the others."
+        )
         raise SystemExit(130) from None
-    failed = sum(line["status"] == "failed" for line in lines)
+    failed = sum(not line.done for line in lines)
     print(f"{len(lines) - failed} of {len(lines)} runs are done, in {store.path}")
     own = "" if known.file in defaults.names("benchmark") else f" --benchmark {known.file}"
     print(f"Next: recbole-missing report {store.path}{own}")

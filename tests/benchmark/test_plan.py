@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from lines import line
 
 from recbole_missing.benchmark import hyper_file, plan, search
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import cell
 from recbole_missing.config import defaults
 
@@ -252,17 +254,18 @@ def test_a_wrong_search_is_refused(changes: dict, message: str) -> None:
         search.trials(mine, mine.points())
 
 
-def trial(value: float, status: str = "done", bigger: bool = True, **settings: Any) -> dict:
+def trial(value: float | None, status: str = "done", bigger: bool = True, **settings: Any) -> Line:
     """The line of a trial, with a test result that must not matter."""
-    return {
-        "point": {"dataset": "a", "model": "BPR", "seed": 1},
-        "status": status,
-        "error": "no luck",
-        "trial": settings,
-        "config": {"valid_metric": "Recall@20", "valid_metric_bigger": bigger},
-        "valid": {"recall@20": value},
-        "test": {"recall@20": 1 - value},
-    }
+    return line(
+        stage="search",
+        point={"dataset": "a", "model": "BPR", "seed": 1},
+        status=status,
+        error="no luck",
+        trial=settings,
+        config={"valid_metric": "Recall@20", "valid_metric_bigger": bigger},
+        valid={"recall@20": value},
+        test={"recall@20": 1 - (value or 0)},
+    )
 
 
 def test_the_best_on_validation_wins_and_failures_never_do() -> None:
@@ -271,7 +274,9 @@ def test_the_best_on_validation_wins_and_failures_never_do() -> None:
     assert found["settings"] == {"x": 3}
     assert (found["found"]["trials"], found["found"]["failed"]) == (3, 1)
     lower = [trial(0.1, bigger=False, x=1), trial(0.3, bigger=False, x=2)]
-    assert search.choose(lower)[cell(lower[0]["point"])]["settings"] == {"x": 1}
+    assert search.choose(lower)[cell(lower[0].point)]["settings"] == {"x": 1}
+    diverged = [trial(None, x=1), trial(0.1, x=2)]
+    assert search.choose(diverged)[cell(lower[0].point)]["settings"] == {"x": 2}
     with pytest.raises(ValueError, match="a trial must succeed .* no luck"):
         search.choose([trial(0.9, "failed")])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import signal
 import subprocess
@@ -22,8 +21,9 @@ from recbole.quick_start import run_recbole
 from recbole_missing import plugin
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
+from recbole_missing.benchmark.line import settled
 from recbole_missing.benchmark.names import model_of
-from recbole_missing.benchmark.store import Store, settled
+from recbole_missing.benchmark.store import Store
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
 from recbole_missing.evaluation import users
@@ -310,7 +310,7 @@ def test_killed_in_the_middle_and_restarted_it_ends_as_undisturbed(folder: Path)
     before = store.lines()
     assert 2 <= len(before) < 6
     with store.path.open("ab") as file:  # it died while it wrote
-        file.write(json.dumps(undisturbed[len(before)]).encode()[:1000])
+        file.write(undisturbed[len(before)].as_json().encode()[:1000])
     second = command(folder, "mine.yaml", "--store", "killed.jsonl")
     output, _ = second.communicate()
     assert second.returncode == 0, output
