@@ -22,7 +22,7 @@ MODEL_FILES = [
 ]
 
 FLOORS = [
-    "version atomic modality parallel environment config",
+    "version atomic modality parallel environment config tables",
     "identity graph",
     "nn imputation",
     "data model",

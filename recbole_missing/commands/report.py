@@ -45,19 +45,20 @@ def execute(known: Namespace) -> None:
         ValueError: for a file that is absent, options that do not go together, and whatever the
             results are refused for.
     """
+    from recbole_missing import tables
     from recbole_missing.atomic import REPORT, check_target, new_folder
-    from recbole_missing.report import report, tables
+    from recbole_missing.report import document
 
     _check(known)
     first = known.stores[0]
     target = check_target(known.output or first.with_name(f"{first.stem}_report"), known.force)
-    options = report.Options(
+    options = document.Options(
         known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
     )
     lines = read(known.stores)
     about = {"stores": sorted(store.name for store in known.stores), "runs": len(lines)}
     with new_folder(target, about) as folder:
-        files, main = report.write(lines, known.stores, folder, options)
+        files, main = document.write(lines, known.stores, folder, options)
     for table in main:
         print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
     if main:

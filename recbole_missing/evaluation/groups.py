@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
-from tabulate import tabulate
 from torch import Tensor
+
+from recbole_missing import tables
 
 
 class GroupCollector(Collector):
@@ -85,16 +86,19 @@ def _contained(ranked: Tensor, pairs: Tensor, n_items: int) -> Tensor:
 def results_table(
     overall: Mapping[str, float], groups: Mapping[str, Mapping[str, float]], title: str
 ) -> str:
-    """Text table: one row for all items, one a group; the metrics as columns.
+    """Write a table for the terminal: a row for all items and one for each group.
+
+    Its columns are the metrics that every group has.
 
     Args:
         overall: metric -> value.
         groups: what :meth:`GroupCollector.results_by_group` returned.
         title: protocol line above the table.
     """
-    columns = [name for name in overall if all(name in values for values in groups.values())]
-    rows = [["all", "", *(overall[name] for name in columns)]]
+    metrics = [name for name in overall if all(name in values for values in groups.values())]
+    rows = [["all", "", *(f"{overall[name]:.4f}" for name in metrics)]]
     for group, values in groups.items():
-        rows.append([group, values["users"], *(values[name] for name in columns)])
-    table = tabulate(rows, headers=["test items", "users", *columns], floatfmt=".4f")
-    return f"{title}\n{table}"
+        scores = [f"{values[name]:.4f}" for name in metrics]
+        rows.append([group, f"{values['users']}", *scores])
+    table = tables.Table.of_rows(["test items", "users", *metrics], rows)
+    return f"{title}\n{tables.plain(table)}"

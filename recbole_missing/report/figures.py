@@ -35,8 +35,10 @@ def against_ratio(part: Part, metric: str, paths: Sequence[Path]) -> None:
     _lines(part, means, stds, metric, f"{_place(part)}: {metric}", paths)
 
 
-def drop(part: Part, metric: str, paths: Sequence[Path]) -> None:
-    """Draw the relative drop of a metric against its value at the smallest ratio.
+def loss(part: Part, metric: str, paths: Sequence[Path]) -> None:
+    """Draw the relative loss of a metric against its value at the smallest ratio.
+
+    A loss is a drop, or a rise of a metric of which less is better.
 
     Args:
         part, metric, paths: as of :func:`against_ratio`.
@@ -45,16 +47,18 @@ def drop(part: Part, metric: str, paths: Sequence[Path]) -> None:
         ValueError: if matplotlib is absent.
     """
     means = results.ratio_scores(part, metric).xs("mean", axis=1, level=1)
-    percents = 100 * results.drops(means)
+    smaller = part.smaller_is_better(metric)
+    percents = 100 * results.losses(means, smaller)
     stds = percents * np.nan
-    words = f"drop against missing ratio {means.columns[0]} (%)"
-    _lines(part, percents, stds, words, f"{_place(part)}: relative drop of {metric}", paths)
+    word = "rise" if smaller else "drop"
+    words = f"{word} against missing ratio {means.columns[0]} (%)"
+    _lines(part, percents, stds, words, f"{_place(part)}: relative {word} of {metric}", paths)
 
 
 def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Path]) -> None:
     """Draw a metric by group of test items: one panel a group, one bar a row.
 
-    The row with the best mean over the groups is on top; of many rows the best are drawn.
+    The row with the best mean over the groups is on top. Of many rows only the best are drawn.
 
     Args:
         part: one table's runs.
@@ -67,7 +71,8 @@ def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Pat
     """
     frame = results.group_scores(part, groups, metric)
     means, stds = (frame.xs(stat, axis=1, level=1) for stat in ("mean", "std"))
-    ordered = means.mean(axis=1).dropna().sort_values(ascending=True, kind="stable").index
+    upwards = not part.smaller_is_better(metric)  # the last bar is drawn on top
+    ordered = means.mean(axis=1).dropna().sort_values(ascending=upwards, kind="stable").index
     drawn = ordered[-_MOST_ROWS:]
     labels = [part.labels[i] for i in drawn]
     width = 1.2 + 0.075 * max(len(label) for label in labels) + 2.4 * len(groups)
@@ -129,7 +134,7 @@ def _lines(
 
 def _place(part: Part) -> str:
     """Benchmark and data set, and the model where every row has the same."""
-    models = {run["point"]["model"] for run in part.lines}
+    models = {run.point["model"] for run in part.lines}
     same = f", {models.pop()}" if len(models) == 1 else ""
     return f"{part.benchmark}, {part.heading}{same}"
 

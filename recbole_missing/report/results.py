@@ -1,35 +1,39 @@
-"""Store lines -> rows and columns of a report: which settings vary, mean and deviation of a cell.
+"""From the lines of a store to the content of tables.
 
-A store line is described in ``docs/benchmarks.md``.
+:func:`parts` decides which runs stand in which row of which table, :func:`summary` takes mean and
+deviation over the runs of a row, and :func:`protocol` says in words what the runs have in common.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import REPETITIONS
+from recbole_missing.evaluation.metrics import smaller_ones
 
-Line = Mapping[str, Any]
 Order = Mapping[str, Sequence[Any]]  # axis -> its values in the order to show
 
 RATIO = "missing_ratio"
-_ROW_AXES = 2  # that many settings name the rows of one table; the rest get a table a value
+_ROW_AXES = 2  # so many settings name the rows of a table; each value of the others has a table
 _FIRST = ("model", "imputation")
-_PLAIN = (*_FIRST, "dataset")  # values that speak for themselves
-_LOWER_IS_BETTER = ("averagepopularity", "giniindex", "logloss", "mae", "rmse")
+_PLAIN = (*_FIRST, "dataset")  # their values are written without the name of the setting
 
 
 @dataclass(frozen=True)
 class Part:
-    """The runs of one table: one benchmark, one data set, one value of each context axis.
+    """The runs of one table.
 
-    ``axes`` name a row; ``context`` is axis -> value of the whole table; ``rows`` is values of
-    ``axes`` -> runs that ended well (none where all failed).
+    Args:
+        benchmark, dataset: of all its runs.
+        axes: the settings whose values name a row.
+        context: setting -> value, for the other settings that vary; one value a table.
+        rows: values of ``axes`` -> the runs that are done (none where all failed).
     """
 
     benchmark: str
@@ -45,13 +49,32 @@ class Part:
 
     @property
     def lines(self) -> list[Line]:
-        """Every run that ended well."""
+        """Every run that is done."""
         return [line for lines in self.rows.values() for line in lines]
 
     @property
     def heading(self) -> str:
         """Data set and context."""
         return label({"dataset": self.dataset, **self.context})
+
+    def smaller_is_better(self, metric: str) -> bool:
+        """Tell whether less of a test metric is better.
+
+        What the runs recorded decides. Runs that recorded nothing know it of the metric that they
+        were validated by; of other metrics RecBole's register tells.
+        """
+        for line in self.lines:
+            if line.smaller is not None and metric in (line.test or {}):
+                return metric in line.smaller
+        for line in self.lines:
+            validated = str(line.config.get("valid_metric")).lower()
+            if validated == metric and "valid_metric_bigger" in line.config:
+                return not line.config["valid_metric_bigger"]
+        return bool(smaller_ones([metric]))
+
+    def best(self, metric: str) -> str:
+        """``highest`` or ``lowest``: which value of a test metric is the best."""
+        return "lowest" if self.smaller_is_better(metric) else "highest"
 
 
 def text(value: Any) -> str:
@@ -68,13 +91,13 @@ def text(value: Any) -> str:
 
 
 def label(values: Mapping[str, str]) -> str:
-    """Join axis -> value to one text; only values that need it get their axis' name."""
+    """Join setting -> value to one text; a value that says little has the name of its setting."""
     words = [v if axis in _PLAIN else f"{axis} {v}" for axis, v in values.items()]
     return ", ".join(words)
 
 
 def by_size(value: str) -> tuple[bool, float, str, str]:
-    """Sort key of texts: numbers by size, then words by letter."""
+    """Sort key of texts: numbers by size, then words in alphabetical order."""
     try:
         return (False, float(value), "", value)
     except ValueError:
@@ -82,42 +105,39 @@ def by_size(value: str) -> tuple[bool, float, str, str]:
 
 
 def tested(lines: Iterable[Line]) -> list[Line]:
-    """Runs that had to give test results, in an order that does not depend on the store's."""
+    """Runs of the stage ``test``, in an order that does not depend on the order in the store."""
 
     def place(line: Line) -> tuple[str, str, str]:
-        return (line["benchmark"], json.dumps(line["point"], sort_keys=True), str(line["run"]))
+        return (line.benchmark, json.dumps(line.point, sort_keys=True), str(line.run))
 
-    return sorted((line for line in lines if line["stage"] == "test"), key=place)
+    return sorted((line for line in lines if line.stage == "test"), key=place)
 
 
 def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
-    """Of the runs of each point the one that began last, and how many others there are.
+    """Keep of each point the run that began last; count the others.
 
-    A point has several when its benchmark was run again with other settings; they are no
-    repetitions.
+    A point has several runs if its benchmark was run again with other settings. They are no
+    repetitions of each other.
     """
     found: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        point = (line["benchmark"], json.dumps(line["point"], sort_keys=True))
+        point = (line.benchmark, json.dumps(line.point, sort_keys=True))
         found.setdefault(point, []).append(line)
-    kept = [max(runs, key=lambda r: (r["cost"]["started"], r["run"])) for runs in found.values()]
+    kept = [max(runs, key=lambda run: (run.cost["started"], run.run)) for runs in found.values()]
     return kept, sum(map(len, found.values())) - len(kept)
 
 
 def metrics_of(lines: Iterable[Line]) -> list[str]:
     """Test metrics that at least one run has, each once."""
-    return list(dict.fromkeys(m for line in lines if line["test"] for m in line["test"]))
-
-
-def higher_is_better(metric: str) -> bool:
-    """Tell whether a RecBole metric is a gain, not a loss."""
-    return metric.split("@")[0].lower() not in _LOWER_IS_BETTER
+    return list(dict.fromkeys(m for line in lines if line.test for m in line.test))
 
 
 def parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
-    """One part a table; at most two axes name its rows, the other varying axes are its context.
+    """Divide the runs of each benchmark and data set into tables.
 
-    The missing ratio is context unless nothing else varies: rows of two ratios do not compete.
+    The first two settings that vary name the rows of a table. Each value of the others has a table
+    of its own. The missing ratio names rows only if nothing else varies, because results at two
+    ratios do not compete.
 
     Args:
         lines: what :func:`tested` returned.
@@ -135,7 +155,7 @@ def parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
 
 
 def robustness_parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
-    """One part a benchmark and data set whose missing ratio varies; a row holds every ratio."""
+    """One part a benchmark and data set whose missing ratio varies; a row holds all its ratios."""
     found = []
     for benchmark, dataset, members in _sections(lines, orders):
         axes = [axis for axis in _varying(members) if axis != RATIO]
@@ -165,27 +185,29 @@ def summary(rows: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
 
 def scores(part: Part, metrics: Sequence[str]) -> pd.DataFrame:
     """:func:`summary` of test metrics."""
-    return summary(
-        [[{m: run["test"].get(m) for m in metrics} for run in runs] for runs in part.rows.values()]
-    )
+
+    def values(run: Line) -> dict[str, Any]:
+        return {metric: (run.test or {}).get(metric) for metric in metrics}
+
+    return summary([[values(run) for run in runs] for runs in part.rows.values()])
 
 
 def group_scores(part: Part, groups: Sequence[str], metric: str) -> pd.DataFrame:
     """:func:`summary` of one metric, a column a group of test items."""
 
     def values(run: Line) -> dict[str, Any]:
-        found = run["groups"] or {}
+        found = run.groups or {}
         return {group: found.get(group, {}).get(metric) for group in groups}
 
     return summary([[values(run) for run in runs] for runs in part.rows.values()])
 
 
 def groups_of(part: Part, metric: str) -> tuple[list[str], list[str]]:
-    """Groups of test items that some run has a metric of: by missing modalities; warm and new."""
+    """Groups of test items that a metric is known of: by missing modalities, and warm and new."""
     found = {
         group
         for run in part.lines
-        for group, values in (run["groups"] or {}).items()
+        for group, values in (run.groups or {}).items()
         if metric in values
     }
     counts = sorted((g for g in found if g.endswith(" missing")), key=lambda g: int(g.split()[0]))
@@ -194,10 +216,10 @@ def groups_of(part: Part, metric: str) -> tuple[list[str], list[str]]:
 
 def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
     """:func:`summary` of one metric, a column a missing ratio, in rising order."""
-    ratios = sorted({text(run["point"][RATIO]) for run in part.lines}, key=by_size)
+    ratios = sorted({text(run.point[RATIO]) for run in part.lines}, key=by_size)
     rows = [
         [
-            {**dict.fromkeys(ratios), text(run["point"][RATIO]): run["test"].get(metric)}
+            {**dict.fromkeys(ratios), text(run.point[RATIO]): (run.test or {}).get(metric)}
             for run in runs
         ]
         for runs in part.rows.values()
@@ -205,31 +227,36 @@ def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
     return summary(rows)
 
 
-def drops(means: pd.DataFrame) -> pd.DataFrame:
-    """Relative drop against the first column: (first - value) / first; one column a ratio."""
+def losses(means: pd.DataFrame, smaller: bool) -> pd.DataFrame:
+    """Relative loss against the first column, one column a ratio.
+
+    A loss is a drop, (first - value) / first, or a rise, (value - first) / first, if a ``smaller``
+    value is better. Undefined (NaN) where the first value is 0.
+    """
     first = means.iloc[:, 0]
-    return means.rsub(first, axis=0).div(first.where(first != 0), axis=0)
+    drops = means.rsub(first, axis=0).div(first.where(first != 0), axis=0)
+    return -drops if smaller else drops
 
 
 def _done(rows: Mapping[tuple[str, ...], list[Line]]) -> dict[tuple[str, ...], list[Line]]:
-    return {row: [run for run in runs if run["status"] == "done"] for row, runs in rows.items()}
+    return {row: [run for run in runs if run.done] for row, runs in rows.items()}
 
 
 def _sections(
     lines: Sequence[Line], orders: Mapping[str, Order]
 ) -> Iterable[tuple[str, str, list[Line]]]:
-    for benchmark in sorted({line["benchmark"] for line in lines}):
-        members = [line for line in lines if line["benchmark"] == benchmark]
+    for benchmark in sorted({line.benchmark for line in lines}):
+        members = [line for line in lines if line.benchmark == benchmark]
         order = orders.get(benchmark, {})
         for (dataset,), group in _split(members, ["dataset"], order).items():
             yield benchmark, dataset, group
 
 
 def _varying(lines: Sequence[Line]) -> list[str]:
-    """Axes with several values: model, imputation, the others by letter, the missing ratio."""
+    """Axes with several values: model, imputation, others in alphabetical order, missing ratio."""
     values: dict[str, set[str]] = {}
     for line in lines:
-        for axis, value in line["point"].items():
+        for axis, value in line.point.items():
             values.setdefault(axis, set()).add(text(value))
     found = {axis for axis, seen in values.items() if len(seen) > 1}
     found -= {"dataset", RATIO, *REPETITIONS}
@@ -249,10 +276,10 @@ def _layout(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
 def _split(
     lines: Sequence[Line], axes: Sequence[str], order: Order
 ) -> dict[tuple[str, ...], list[Line]]:
-    """Group by the values of some axes: known values first and in order, then by size."""
+    """Group by the values of some axes: first in the given order, then the others by size."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        groups.setdefault(tuple(text(line["point"].get(a)) for a in axes), []).append(line)
+        groups.setdefault(tuple(text(line.point.get(a)) for a in axes), []).append(line)
     known = [[text(value) for value in order.get(axis, ())] for axis in axes]
 
     def place(values: tuple[str, ...]) -> list[Any]:
@@ -262,3 +289,138 @@ def _split(
         ]
 
     return {values: groups[values] for values in sorted(groups, key=place)}
+
+
+def protocol(part: Part) -> str:
+    """Write one sentence on how the numbers of a table came about, for its caption.
+
+    It names data, split, what is missing, candidates of the test, choice of the epoch and seeds.
+    Where the runs of a table differ, it names every value that occurs.
+    """
+    lines = part.lines
+    if not lines:
+        return f"Data set {part.dataset}; no run succeeded."
+    pieces = [
+        f"Data set {part.dataset}",
+        *(f"{axis} {value}" for axis, value in part.context.items()),
+        _all(lines, _splitting),
+        "missing: " + _all(lines, _missing),
+        _hidden(lines),
+        "new items: " + _all(lines, _new_items),
+        _test_mask(part),
+        _choice(lines),
+        _search(lines),
+        *(_constant(part, axis) for axis in ("model", "imputation")),
+        _seeds(lines),
+    ]
+    return "; ".join(piece for piece in pieces if piece) + "."
+
+
+def _all(lines: Iterable[Line], say: Callable[[Line], str]) -> str:
+    return " or ".join(sorted({say(line) for line in lines}, key=by_size))
+
+
+def _setting(key: str) -> Callable[[Line], str]:
+    return lambda line: text(line.config.get(key))
+
+
+def _splitting(line: Line) -> str:
+    config = line.config
+    if config.get("benchmark_filename"):
+        return f"published split ({', '.join(map(str, config['benchmark_filename']))})"
+    given = config.get("eval_args") or {}
+    shown = [f"{key} {text(given[key])}" for key in ("order", "group_by") if key in given]
+    sizes = [f"{kind} {text(size)}" for kind, size in (given.get("split") or {}).items()]
+    return f"split {', '.join([*sizes, *shown])}" if sizes or shown else "split not stated"
+
+
+def _missing(line: Line) -> str:
+    config = line.config
+    word = text(config.get("missing_protocol", "none"))
+    if word == "none":
+        return "nothing hidden"
+    if word == "file":
+        return f"file {text(config.get('missing_file'))}"
+    only = config.get("missing_modalities")
+    return f"{word}, ratio {text(config.get('missing_ratio'))}" + (
+        f" of {text(only)}" if only else ""
+    )
+
+
+def _hidden(lines: list[Line]) -> str:
+    """Number of items without each modality, over the masks of the table."""
+    masks = [line.mask["missing"] for line in lines if line.mask]
+    words = []
+    for name in dict.fromkeys(name for mask in masks for name in mask):
+        counts = [mask[name] for mask in masks if name in mask]
+        words.append(f"{name} {_range(counts)}")
+    return "items without " + ", ".join(words) if words else ""
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _new_items(line: Line) -> str:
+    word = text(line.config.get("new_items", "none"))
+    count = (line.mask or {}).get("new_items")
+    return f"{word} ({count:,})" if count else word
+
+
+def _test_mask(part: Part) -> str:
+    users: dict[str, list[str]] = {}
+    for row, runs in zip(part.labels, part.rows.values()):
+        for mask in sorted({_setting("test_mask")(run) for run in runs}):
+            users.setdefault(mask, []).append(row)
+    if len(users) == 1:
+        return f"test_mask {next(iter(users))}"
+    which = [f"{mask} ({', '.join(users[mask])})" for mask in sorted(users)]
+    return f"test_mask differs, so rows do not compare: {', '.join(which)}"
+
+
+def _choice(lines: list[Line]) -> str:
+    metric, patience, step, epochs = (
+        _all(lines, _setting(key))
+        for key in ("valid_metric", "stopping_step", "eval_step", "epochs")
+    )
+    return (
+        f"epoch chosen by {metric} on validation, stopping_step {patience}, eval_step {step}, "
+        f"at most {epochs} epochs"
+    )
+
+
+def _search(lines: list[Line]) -> str:
+    """Number of trials that hyper-parameters were chosen from; empty without a search."""
+    found = [line.search["trials"] for line in lines if line.search]
+    if not found:
+        return ""
+    rest = "" if len(found) == len(lines) else " (not of every row)"
+    return f"hyper-parameters{rest} chosen on validation among {_range(found)} trials"
+
+
+def _constant(part: Part, axis: str) -> str:
+    """Value of an axis that all rows share and that no column shows."""
+    values = {text(line.point.get(axis, line.config.get(axis))) for line in part.lines}
+    hidden = axis in part.axes or axis in part.context or len(values) != 1 or values == {"~"}
+    return "" if hidden else f"{axis} {values.pop()}"
+
+
+def _seeds(lines: list[Line]) -> str:
+    words = [f"seeds {_listed(line['point'].get('seed') for line in lines)}"]
+    masks = {line.point.get("missing_seed") for line in lines} - {None}
+    drawn = {line.config.get("missing_seed") for line in lines if _draws(line)} - {None}
+    if masks or drawn:
+        words.append(f"mask seeds {_listed(masks or drawn)}")
+    return "; ".join(words)
+
+
+def _draws(line: Line) -> bool:
+    """Tell whether a random draw decided who lacks what, or which items are new."""
+    config = line.config
+    drawn = config.get("missing_protocol") not in (None, "none", "file")
+    return drawn or config.get("new_items") == "stratified"
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(sorted({text(value) for value in values}, key=by_size))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.report import results, significance
-from recbole_missing.report.protocol import protocol
 from recbole_missing.report.published import Published
-from recbole_missing.report.results import Line, Part
-from recbole_missing.report.tables import Column, Table, number
+from recbole_missing.report.results import Part, protocol
+from recbole_missing.tables import Column, Table, number
 
 _SOURCES = {"model": "model", "nearest_neighbour": "nearest neighbour"}
 _ALL = "all"
@@ -37,7 +37,7 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
     frame = results.scores(part, metrics)
     columns = []
     for metric in metrics:
-        column = _column(frame, metric, ranked=results.higher_is_better(metric))
+        column = _column(frame, metric, best=part.best(metric))
         columns.append(column)
         theirs = [_published(runs, printed, metric) for runs in part.rows.values()]
         if any(value is not None for value in theirs):
@@ -46,11 +46,10 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
             columns.append(Column(f"{metric} published", theirs))
             columns.append(Column(f"{metric} difference", gaps, form="difference"))
     columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
-    caption = ""
+    caption = _direction(part, metrics)
     if any(column.name.endswith(" published") for column in columns) and printed:
-        caption = f"Published: {printed.source}."
-    title = f"{part.heading}: test metrics"
-    return Table(stem(part, "scores"), title, caption, _labels(part), columns, protocol(part))
+        caption = f"{caption} Published: {printed.source}.".lstrip()
+    return _table(part, "scores", f"{part.heading}: test metrics", caption, columns)
 
 
 def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Table | None:
@@ -58,56 +57,54 @@ def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Ta
     if not groups:
         return None
     frame = results.group_scores(part, groups, metric)
-    ranked = results.higher_is_better(metric)
     columns = []
     for group in groups:
-        counts = [
-            run["groups"][group]["users"] for run in part.lines if group in (run["groups"] or {})
-        ]
+        found = [(run.groups or {}).get(group) for run in part.lines]
+        counts = [values["users"] for values in found if values]
         users = f"{min(counts):,}" + (f" to {max(counts):,}" if min(counts) < max(counts) else "")
-        columns.append(_column(frame, group, ranked=ranked, title=f"{group} ({users} users)"))
+        title = f"{group} ({users} users)"
+        columns.append(_column(frame, group, best=part.best(metric), title=title))
     caption = (
         f"{metric} over the test items of a group and the users who have one: columns differ in "
-        f"items and users, so compare within a column."
-    )
+        f"items and users, so compare within a column. {_direction(part, [metric])}"
+    ).rstrip()
     words = {"missing": "by number of missing modalities", "new": "warm and new items"}
-    title = f"{part.heading}: {words[kind]}"
-    return Table(stem(part, f"by_{kind}"), title, caption, _labels(part), columns, protocol(part))
+    return _table(part, f"by_{kind}", f"{part.heading}: {words[kind]}", caption, columns)
 
 
-def drop_table(part: Part, metric: str) -> Table | None:
-    """Relative drop of a metric against the smallest missing ratio."""
+def loss_table(part: Part, metric: str) -> Table | None:
+    """Relative loss of a metric against the smallest missing ratio; None for a single ratio."""
     means = _means(results.ratio_scores(part, metric))
     if means.shape[1] < 2:
         return None
     first = means.columns[0]
-    drops = results.drops(means)
+    smaller = part.smaller_is_better(metric)
+    losses = results.losses(means, smaller)
     columns = [
-        Column(f"{results.RATIO} {ratio}", [number(v) for v in drops[ratio]], form="percent")
+        Column(f"{results.RATIO} {ratio}", [number(v) for v in losses[ratio]], form="percent")
         for ratio in means.columns[1:]
     ]
     base = Column(f"{metric} at {first}", [number(value) for value in means[first]])
     against = "nothing missing (ratio 0)" if float(first) == 0 else f"the smallest ratio, {first}"
+    word, formula = ("rise", "(here - there)") if smaller else ("drop", "(there - here)")
     caption = (
-        f"Relative drop of the mean {metric} against {against}: (there - here) / there; negative "
+        f"Relative {word} of the mean {metric} against {against}: {formula} / there; negative "
         f"is a gain."
     )
-    title = f"{part.heading}: relative drop of {metric}"
-    return Table(
-        stem(part, "drop"), title, caption, _labels(part), [base, *columns], protocol(part)
-    )
+    title = f"{part.heading}: relative {word} of {metric}"
+    return _table(part, word, title, caption, [base, *columns])
 
 
 def ratio_table(part: Part, metric: str) -> Table:
     """One metric, a column a missing ratio."""
     frame = results.ratio_scores(part, metric)
-    ranked = results.higher_is_better(metric)
+    best = part.best(metric)
     ratios = list(dict.fromkeys(ratio for ratio, _ in frame.columns))
     columns = [
-        _column(frame, ratio, ranked=ranked, title=f"{results.RATIO} {ratio}") for ratio in ratios
+        _column(frame, ratio, best=best, title=f"{results.RATIO} {ratio}") for ratio in ratios
     ]
     title = f"{part.heading}: {metric} against the missing ratio"
-    return Table(stem(part, "ratio"), title, "", _labels(part), columns, protocol(part))
+    return _table(part, "ratio", title, _direction(part, [metric]), columns)
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
@@ -133,7 +130,7 @@ def retrieval_table(part: Part, printed: Published | None) -> Table | None:
     if len(columns) > len(names) and printed:
         caption += f" Published (beside `all`; it names no modality): {printed.source}."
     title = f"{part.heading}: cross-modal retrieval"
-    return Table(stem(part, "retrieval"), title, caption, labels, columns, protocol(part))
+    return _table(part, "retrieval", title, caption, columns, labels)
 
 
 def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
@@ -141,7 +138,7 @@ def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
     rows: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for row, runs in part.rows.items():
         for run in runs:
-            for source, by_modality in (run["retrieval"] or {}).items():
+            for source, by_modality in (run.retrieval or {}).items():
                 counts = dict.fromkeys(count for groups in by_modality.values() for count in groups)
                 for count in counts:
                     found = {name: groups.get(count) for name, groups in by_modality.items()}
@@ -164,7 +161,7 @@ def cost_table(part: Part) -> Table:
     """Time and memory: of the machine as much as of the method."""
 
     def measured(run: Line) -> dict[str, Any]:
-        cost = {**run["cost"], "epochs": len(run["epochs"] or [])}
+        cost = {**run.cost, "epochs": len(run.epochs or [])}
         return {name: cost[key] for key, name in _COST.items() if cost.get(key) is not None}
 
     frame = results.summary([[measured(run) for run in runs] for runs in part.rows.values()])
@@ -176,7 +173,7 @@ def cost_table(part: Part) -> Table:
     }
     caption = f"Device: {' or '.join(sorted(where))}. An epoch is counted without its validation."
     title = f"{part.benchmark}, {part.heading}: time and memory"
-    return Table(stem(part, "cost"), title, caption, _labels(part), columns, protocol(part))
+    return _table(part, "cost", title, caption, columns)
 
 
 def best_row(part: Part, metric: str) -> str | None:
@@ -185,7 +182,7 @@ def best_row(part: Part, metric: str) -> str | None:
     values = means[metric].dropna() if metric in means else pd.Series(dtype=float)
     if values.empty:
         return None
-    best = values.idxmax() if results.higher_is_better(metric) else values.idxmin()
+    best = values.idxmin() if part.smaller_is_better(metric) else values.idxmax()
     return part.labels[best]
 
 
@@ -200,15 +197,14 @@ def significance_tables(
     chosen = method or best_row(part, metric)
     if chosen not in known or len(known) < 2:
         return []
-    means = dict(zip(part.labels, _means(results.scores(part, [metric]))[metric]))
-    sign = -1 if results.higher_is_better(metric) else 1
-    ordered = sorted(known, key=lambda label: sign * means[label])
+    means = _means(results.scores(part, [metric]))[metric].set_axis(part.labels)[known]
+    ordered = means.sort_values(ascending=part.smaller_is_better(metric), kind="stable").index
     runs = dict(zip(part.labels, part.rows.values()))
     rows = {label: runs[label] for label in ordered}
     why = "" if method else ", chosen for its mean on the same test results"
     opening = f"{metric} of {chosen}{why}, minus that of the row; best row first."
     tables = []
-    if any((run["kept"] or {}).get("users") for run in part.lines):
+    if any((run.kept or {}).get("users") for run in part.lines):
         comparisons = significance.over_users(rows, chosen, metric, folders)
         tables.append(_tests(part, "users", comparisons, opening))
     comparisons = significance.over_seeds(rows, chosen, metric)
@@ -242,7 +238,26 @@ def _tests(
     )
     title = f"{part.heading}: tests over {over}"
     labels = {"against": [c.other for c in comparisons]}
-    return Table(stem(part, f"tests_{over}"), title, caption, labels, columns, protocol(part))
+    return _table(part, f"tests_{over}", title, caption, columns, labels)
+
+
+def _table(
+    part: Part,
+    kind: str,
+    title: str,
+    caption: str,
+    columns: Sequence[Column],
+    labels: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """Table of a part; its rows are those of the part unless ``labels`` name others."""
+    rows = _labels(part) if labels is None else labels
+    return Table(rows, columns, stem(part, kind), title, caption, protocol(part))
+
+
+def _direction(part: Part, metrics: Sequence[str]) -> str:
+    """Sentence on the metrics of which less is better; empty if there are none."""
+    smaller = [metric for metric in metrics if part.smaller_is_better(metric)]
+    return f"Lower is better: {', '.join(smaller)}." if smaller else ""
 
 
 def _labels(part: Part) -> dict[str, list[str]]:
@@ -250,7 +265,7 @@ def _labels(part: Part) -> dict[str, list[str]]:
 
 
 def _column(
-    frame: pd.DataFrame, name: str, form: str = "score", ranked: bool = False, title: str = ""
+    frame: pd.DataFrame, name: str, form: str = "score", best: str = "", title: str = ""
 ) -> Column:
     """Column of a summary; empty where no run has the value."""
     mean, std, count = (
@@ -259,7 +274,7 @@ def _column(
         else [None] * len(frame)
         for stat in ("mean", "std", "count")
     )
-    return Column(title or name, mean, std, [int(n or 0) for n in count], form, ranked)
+    return Column(title or name, mean, std, [int(n or 0) for n in count], form, best)
 
 
 def _means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +284,7 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
 def _published(runs: Sequence[Line], printed: Published | None, metric: str) -> float | None:
     if printed is None:
         return None
-    found = {printed.at({**run["config"], **run["point"]}, metric) for run in runs}
+    found = {printed.at({**run.config, **run.point}, metric) for run in runs}
     return found.pop() if len(found) == 1 else None
 
 

@@ -18,9 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import REPETITIONS
 from recbole_missing.evaluation.users import read_metrics
-from recbole_missing.report.results import Line, text
+from recbole_missing.report.results import text
 
 _FEWEST_FOR_RANKS = 6  # below, Wilcoxon's smallest two-sided p-value is over 0.05
 _MOST_FOR_EXACT = 50  # above, the normal approximation is close
@@ -119,9 +120,9 @@ def over_seeds(rows: Mapping[str, Sequence[Line]], method: str, metric: str) -> 
     """Compare a row with every other over the repetitions that both have."""
     values = {
         label: {
-            _repetition(run): run["test"][metric]
+            _repetition(run): run.test[metric]
             for run in runs
-            if run["test"].get(metric) is not None
+            if run.test and run.test.get(metric) is not None
         }
         for label, runs in rows.items()
     }
@@ -162,7 +163,7 @@ def _mean(series: Sequence[pd.Series]) -> pd.Series:
 
 def _users(run: Line, metric: str, folders: Sequence[Path]) -> pd.Series:
     """User token -> value, from the file that a run kept."""
-    kept = (run["kept"] or {}).get("users")
+    kept = (run.kept or {}).get("users")
     if not kept:
         raise FileNotFoundError("no file of users kept")
     path = next((folder / kept for folder in folders if (folder / kept).is_file()), None)
@@ -175,7 +176,7 @@ def _users(run: Line, metric: str, folders: Sequence[Path]) -> pd.Series:
 
 
 def _repetition(run: Line) -> Repetition:
-    return tuple(text(run["point"].get(axis)) for axis in REPETITIONS)
+    return tuple(text(run.point.get(axis)) for axis in REPETITIONS)
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

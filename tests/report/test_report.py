@@ -6,20 +6,24 @@ import csv
 import json
 import random
 from argparse import ArgumentParser
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from lines import COST, line
 from scipy import stats
 
+from recbole_missing import tables
+from recbole_missing.benchmark.line import Line
 from recbole_missing.commands import report as command
 from recbole_missing.evaluation.users import write_rows
-from recbole_missing.report import figures, report, results, sections, significance, tables
-from recbole_missing.report.protocol import protocol
+from recbole_missing.report import document, figures, results, sections, significance
+from recbole_missing.report.document import Options
 from recbole_missing.report.published import published
-from recbole_missing.report.report import Options
-from recbole_missing.report.tables import Column, Table
+from recbole_missing.report.results import protocol
+from recbole_missing.tables import Column, Table
 
 CONFIG = {
     "test_mask": "train",
@@ -42,48 +46,34 @@ PUBLISHED = {
 }
 
 
-def made(model: str, seed: int, recall: float, **changes: Any) -> dict[str, Any]:
-    """One store line; ``point`` and ``config`` among ``changes`` are added to."""
+def made(model: str, seed: int, recall: float, **changes: Any) -> Line:
+    """A line of a store; ``point`` and ``config`` among ``changes`` are added to."""
     point = {"dataset": "tiktok", "model": model, "seed": seed, **changes.pop("point", {})}
-    line = {
-        "run": f"{model}-{'-'.join(str(value) for value in point.values())}",
-        "benchmark": "mine",
-        "title": "My title",
-        "stage": "test",
-        "point": point,
-        "status": "done",
-        "error": None,
-        "search": None,
-        "config": {**CONFIG, **changes.pop("config", {})},
+    config = {**CONFIG, **changes.pop("config", {})}
+    groups = {
+        group: {"users": 1200 + seed, "recall@20": recall * share}
+        for group, share in GROUPS.items()
+    }
+    measured = {
         "mask": {"id": "m", "missing": {"image": 2700, "audio": 2698}, "new_items": 0},
         "epochs": [{}] * 7,
         "test": {"recall@20": recall, "ndcg@20": recall / 2},
-        "groups": {
-            group: {"users": 1200 + seed, "recall@20": recall * share}
-            for group, share in GROUPS.items()
-        },
-        "retrieval": None,
+        "groups": groups,
         "kept": {},
         "versions": {"torch": "2.13.0"},
-        "cost": {
-            "started": "2026-01-01",
-            "seconds": 100.0 + seed,
-            "epoch_seconds": 9.5,
-            "peak_memory_mib": 1100.0,
-            "peak_gpu_mib": None,
-            "device": "cpu",
-            "threads": 1,
-        },
+        "cost": {**COST, "seconds": 100.0 + seed, "epoch_seconds": 9.5, "peak_memory_mib": 1100.0},
     }
-    return {**line, **changes}
+    run = f"{model}-{'-'.join(str(value) for value in point.values())}"
+    changes = {"run": run, "title": "My title", "point": point, "config": config, **changes}
+    return line(**{**measured, **changes})
 
 
-def failed(model: str, seed: int, error: str) -> dict[str, Any]:
+def failed(model: str, seed: int, error: str) -> Line:
     gone = dict.fromkeys(("test", "groups", "mask", "epochs", "kept"))
     return made(model, seed, 0.0, status="failed", error=error, **gone)
 
 
-def one_part(lines: list[dict[str, Any]]) -> results.Part:
+def one_part(lines: list[Line]) -> results.Part:
     (part,) = results.parts(results.tested(lines), {})
     return part
 
@@ -97,7 +87,7 @@ VALUES = {"A": [0.21, 0.22, 0.26], "B": [0.20, 0.25, 0.18], "C": [0.1]}
 
 
 @pytest.fixture
-def lines() -> list[dict[str, Any]]:
+def lines() -> list[Line]:
     runs = [made(m, seed, v) for m, values in VALUES.items() for seed, v in enumerate(values)]
     runs.append(made("A", 0, 0.9, run="trial", stage="search", test=None))
     runs.append(failed("C", 1, "ValueError: 5% of x_y & z\nTraceback"))
@@ -105,7 +95,7 @@ def lines() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def ratio_lines() -> list[dict[str, Any]]:
+def ratio_lines() -> list[Line]:
     return [
         made(model, 1, start * (1 - loss * ratio) + 0.01 * seed, point=point, config=point)
         for model, start, loss in (("A", 0.2, 0.5), ("B", 0.1, 0.1))
@@ -125,10 +115,10 @@ def test_one_run_a_row_has_no_tests_over_seeds() -> None:
 
 def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Path) -> None:
     old, new = made("A", 1, 0.1), made("A", 1, 0.3, run="other")
-    new["cost"] = {**new["cost"], "started": "2026-02-01"}
+    new = replace(new, cost={**new.cost, "started": "2026-02-01"})
     for lines in ([old, new], [new, old]):
         kept, replaced = results.current(lines)
-        assert ([line["run"] for line in kept], replaced) == (["other"], 1)
+        assert ([line.run for line in kept], replaced) == (["other"], 1)
     text = written([old, new], tmp_path / "report")["report.md"].decode()
     assert "1 earlier runs of the same points with other settings are left out" in text
     assert "0.3000" in text
@@ -138,7 +128,7 @@ def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Pa
 def written(lines: Any, folder: Path, **options: Any) -> dict[str, bytes]:
     folder.mkdir(parents=True)
     options.setdefault("figures", False)
-    files, _ = report.write(lines, [folder.parent / "store.jsonl"], folder, Options(**options))
+    files, _ = document.write(lines, [folder.parent / "store.jsonl"], folder, Options(**options))
     assert sorted(files) == sorted(folder.iterdir())
     return {path.name: path.read_bytes() for path in files}
 
@@ -168,7 +158,7 @@ def test_a_row_without_a_run_stays(lines):
 
 def test_layout_of_the_axes(ratio_lines):
     more = [
-        {**line, "point": {**line["point"], "imputation": word, "imputation_layers": layers}}
+        replace(line, point={**line.point, "imputation": word, "imputation_layers": layers})
         for line in ratio_lines
         for word in ("zeros", "mean")
         for layers in (10, 9)
@@ -186,14 +176,14 @@ def test_layout_of_the_axes(ratio_lines):
 
 
 def test_the_missing_ratio_alone_names_rows(ratio_lines):
-    part = one_part([line for line in ratio_lines if line["point"]["model"] == "A"])
+    part = one_part([line for line in ratio_lines if line.point["model"] == "A"])
     assert part.labels == ["missing_ratio 0", "missing_ratio 0.4", "missing_ratio 0.8"]
     assert [len(runs) for runs in part.rows.values()] == [2, 2, 2]
 
 
 def test_each_benchmark_and_data_set_has_its_own_table(lines):
-    other = [{**line, "benchmark": "yours"} for line in lines]
-    moved = [{**line, "point": {**line["point"], "dataset": "baby"}} for line in lines]
+    other = [replace(line, benchmark="yours") for line in lines]
+    moved = [replace(line, point={**line.point, "dataset": "baby"}) for line in lines]
     parts = results.parts(results.tested([*lines, *other, *moved]), {})
     places = [(part.benchmark, part.dataset) for part in parts]
     assert places == [("mine", "baby"), ("mine", "tiktok"), ("yours", "tiktok")]
@@ -201,7 +191,7 @@ def test_each_benchmark_and_data_set_has_its_own_table(lines):
 
 def test_relative_drop(ratio_lines):
     (part,) = results.robustness_parts(results.tested(ratio_lines), {})
-    table = sections.drop_table(part, "recall@20")
+    table = sections.loss_table(part, "recall@20")
     base, at_4, at_8 = table.columns
     start = [0.2 + 0.015, 0.1 + 0.015]
     assert base.values == pytest.approx(start)
@@ -209,8 +199,8 @@ def test_relative_drop(ratio_lines):
     assert at_8.values == pytest.approx([0.2 * 0.5 * 0.8 / start[0], 0.1 * 0.1 * 0.8 / start[1]])
     assert at_8.cells() == ["37.2%", "7.0%"]
     assert "nothing missing (ratio 0)" in table.caption
-    (late,) = results.robustness_parts([r for r in ratio_lines if r["config"]["missing_ratio"]], {})
-    assert "the smallest ratio, 0.4" in sections.drop_table(late, "recall@20").caption
+    (late,) = results.robustness_parts([r for r in ratio_lines if r.config["missing_ratio"]], {})
+    assert "the smallest ratio, 0.4" in sections.loss_table(late, "recall@20").caption
     by_ratio = sections.ratio_table(part, "recall@20")
     assert by_ratio.columns[2].values == pytest.approx([0.2 * 0.6 + 0.015, 0.1 * 0.92 + 0.015])
     assert by_ratio.columns[2].std == pytest.approx([0.01 / 2**0.5] * 2)
@@ -276,7 +266,7 @@ def test_published_numbers_and_differences(lines):
 
 def test_published_numbers_by_a_setting_outside_the_grid(lines):
     block = {**PUBLISHED, "axes": ["imputation"], "values": {"mean": [0.5]}}
-    assert published(block).at(lines[0]["config"], "recall@20") == 0.5
+    assert published(block).at(lines[0].config, "recall@20") == 0.5
     assert published(block).at({"imputation": "zeros"}, "recall@20") is None
     assert published(None) is None
 
@@ -309,7 +299,8 @@ def test_a_published_block_without_source():
 
 def shown(*values: float | None) -> Table:
     labels = {"model": [f"m_{i}" for i in range(len(values))]}
-    return Table("name", "T & t", "50 %", labels, [Column("r@20", values, ranked=True)])
+    columns = [Column("r@20", values, best="highest")]
+    return Table(labels, columns, "name", "T & t", "50 %")
 
 
 def test_marks_of_best_and_second():
@@ -505,11 +496,10 @@ def test_which_row_is_tested(lines):
 
 
 def test_a_report_is_the_same_whatever_the_order(lines, ratio_lines, tmp_path):
-    everything = [*lines, *({**line, "benchmark": "ratios"} for line in ratio_lines)]
+    everything = [*lines, *(replace(line, benchmark="ratios") for line in ratio_lines)]
     first = written(everything, tmp_path / "a")
     for seed in range(3):
         shuffled = random.Random(seed).sample(everything, len(everything))
-        shuffled = [dict(reversed(line.items())) for line in shuffled]
         assert written(shuffled, tmp_path / str(seed)) == first
     assert str(tmp_path).encode() not in b"".join(first.values())
 
@@ -563,7 +553,7 @@ def test_unknown_words(lines, tmp_path, options, message):
 
 def test_nothing_to_report(lines, tmp_path):
     with pytest.raises(ValueError, match="at least one test run"):
-        written([line for line in lines if line["stage"] == "search"], tmp_path / "out")
+        written([line for line in lines if line.stage == "search"], tmp_path / "out")
 
 
 def test_numbers_and_order_of_a_benchmark_file(lines, tmp_path):
@@ -573,7 +563,7 @@ def test_numbers_and_order_of_a_benchmark_file(lines, tmp_path):
     text = written(lines, tmp_path / "out", benchmark=file)["report.md"].decode()
     assert text.index("| C | 0.1") < text.index("| A | **0.2") < text.index("| B | <ins>0.2")
     assert "| 0.2500 | -0.0200 |" in text
-    quick = [{**line, "benchmark": "mine:quick"} for line in lines]
+    quick = [replace(line, benchmark="mine:quick") for line in lines]
     files = written(quick, tmp_path / "quick", benchmark=file)
     text = files["report.md"].decode()
     assert text.index("| B | <ins>0.2") < text.index("| A | **0.2")
@@ -584,9 +574,9 @@ def test_numbers_and_order_of_a_benchmark_file(lines, tmp_path):
 def test_the_command(lines, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, some in (("a.jsonl", lines[:4]), ("b.jsonl", lines[3:])):
-        Path(name).write_text("".join(f"{json.dumps(line)}\n" for line in some))
-    again = {**made("C", 1, 0.4), "cost": {**lines[0]["cost"], "started": "2025"}}
-    Path("c.jsonl").write_text(json.dumps(again) + "\n")
+        Path(name).write_text("".join(f"{line.as_json()}\n" for line in some))
+    again = made("C", 1, 0.4, cost={**COST, "started": "2025"})
+    Path("c.jsonl").write_text(again.as_json() + "\n")
 
     def run(*words: str) -> str:
         parser = ArgumentParser()
@@ -617,7 +607,7 @@ def test_the_command(lines, tmp_path, monkeypatch, capsys):
 
 def test_every_kind_of_figure(lines, ratio_lines, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
-    lines = [*lines, *({**line, "benchmark": "ratios"} for line in ratio_lines)]
+    lines = [*lines, *(replace(line, benchmark="ratios") for line in ratio_lines)]
     files = written(lines, tmp_path / "out", figures=True, pdf=True)
     kinds = ["mine_tiktok_by_missing", "mine_tiktok_by_new", "ratios_tiktok_ratio"]
     for kind in [*kinds, "ratios_tiktok_drop"]:
@@ -630,10 +620,10 @@ def test_what_a_line_shows(ratio_lines, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
     kept: list[Any] = []
     monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
-    lost = {**failed("C", 1, "boom"), "point": {**ratio_lines[0]["point"], "model": "C"}}
+    lost = replace(failed("C", 1, "boom"), point={**ratio_lines[0].point, "model": "C"})
     (part,) = results.robustness_parts(results.tested([*ratio_lines, lost]), {})
     figures.against_ratio(part, "recall@20", [])
-    figures.drop(part, "recall@20", [])
+    figures.loss(part, "recall@20", [])
     metric, drop = (figure.axes[0] for figure in kept)
     assert metric.lines[0].get_xdata().tolist() == [0.0, 0.4, 0.8]
     assert metric.lines[0].get_ydata() == pytest.approx([0.215, 0.175, 0.135])

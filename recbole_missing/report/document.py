@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recbole_missing import tables
+from recbole_missing.benchmark.line import Line
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
-from recbole_missing.report import figures, results, sections, tables
+from recbole_missing.report import figures, results, sections
 from recbole_missing.report.published import Published, published
-from recbole_missing.report.results import Line, Part
-from recbole_missing.report.tables import Column, Table
+from recbole_missing.report.results import Part
+from recbole_missing.tables import Column, Table
 
 METRICS = ("recall@20", "ndcg@20")
 _QUICK = ":quick"
@@ -105,7 +107,7 @@ def write(
     tested, replaced = results.current(results.tested(lines))
     if not tested:
         raise ValueError("report: must get at least one test run, got none; run a benchmark first.")
-    files = {name: _definition(name, options) for name in {run["benchmark"] for run in tested}}
+    files = {name: _definition(name, options) for name in {run.benchmark for run in tested}}
     printed = {name: published(content.get("published")) for name, content in files.items()}
     metrics = _metrics(tested, printed.values(), options)
     orders = {name: content.get("grid") or {} for name, content in files.items()}
@@ -116,7 +118,7 @@ def write(
     main = []
     for name in sorted(files):
         own = [part for part in parts if part.benchmark == name]
-        titles = sorted({run["title"] for run in tested if run["benchmark"] == name})
+        titles = sorted({run.title for run in tested if run.benchmark == name})
         title = f"{'; '.join(titles)} ({name})"
         report.say(f"## {tables.markdown_text(title)}")
         main += [_part(report, part, metrics, printed[name], stores) for part in own]
@@ -158,8 +160,8 @@ def _check_method(parts: Sequence[Part], options: Options) -> None:
 
 
 def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replaced: int) -> None:
-    titles = sorted({run["title"] for run in tested})
-    failed = sum(run["status"] != "done" for run in tested)
+    titles = sorted({run.title for run in tested})
+    failed = sum(not run.done for run in tested)
     sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in stores}))
     tally = f"{len(tested) - failed} runs succeeded, {failed} failed"
     if replaced:
@@ -192,7 +194,7 @@ def _part(
 
 
 def _robustness(report: Report, part: Part, metric: str) -> None:
-    table = sections.drop_table(part, metric)
+    table = sections.loss_table(part, metric)
     if table is None:
         return
     heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
@@ -200,7 +202,8 @@ def _robustness(report: Report, part: Part, metric: str) -> None:
     report.show(sections.ratio_table(part, metric))
     report.draw(part, "ratio", figures.against_ratio, metric)
     report.show(table)
-    report.draw(part, "drop", figures.drop, metric)
+    kind = "rise" if part.smaller_is_better(metric) else "drop"
+    report.draw(part, kind, figures.loss, metric)
 
 
 def _end(report: Report, parts: Sequence[Part], tested: Sequence[Line]) -> None:
@@ -208,7 +211,7 @@ def _end(report: Report, parts: Sequence[Part], tested: Sequence[Line]) -> None:
     for part in parts:
         if part.lines:
             report.show(sections.cost_table(part))
-    failed = [run for run in tested if run["status"] != "done"]
+    failed = [run for run in tested if not run.done]
     report.say("## Failed runs", "" if failed else "None.")
     if failed:
         report.show(_failed(failed))
@@ -216,17 +219,17 @@ def _end(report: Report, parts: Sequence[Part], tested: Sequence[Line]) -> None:
 
 
 def _failed(runs: Sequence[Line]) -> Table:
-    points = [", ".join(f"{k} {results.text(v)}" for k, v in run["point"].items()) for run in runs]
-    errors = [next(iter(str(run["error"] or "").strip().splitlines()), "") for run in runs]
-    labels = {"benchmark": [run["benchmark"] for run in runs], "run": [run["run"] for run in runs]}
+    points = [", ".join(f"{k} {results.text(v)}" for k, v in run.point.items()) for run in runs]
+    errors = [next(iter(str(run.error or "").strip().splitlines()), "") for run in runs]
+    labels = {"benchmark": [run.benchmark for run in runs], "run": [run.run for run in runs]}
     columns = [Column("settings", points, form="text"), Column("error", errors, form="text")]
-    return Table("failed_runs", "Failed runs", "First line of each error.", labels, columns)
+    return Table(labels, columns, "failed_runs", "Failed runs", "First line of each error.")
 
 
 def _versions(tested: Sequence[Line]) -> str:
     found: dict[str, set[str]] = {}
     for run in tested:
-        for package, version in (run["versions"] or {}).items():
+        for package, version in (run.versions or {}).items():
             found.setdefault(package, set()).add(str(version))
     listed = [f"{package} {' or '.join(sorted(found[package]))}" for package in sorted(found)]
     return tables.markdown_text(", ".join(listed)) + "."

@@ -1,4 +1,4 @@
-"""A table and how it is written: Markdown, LaTeX, CSV, plain text."""
+"""A table, and how it is written: as Markdown, LaTeX, CSV, or text for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _FORMS: dict[str, Callable[[Any], str]] = {
     "amount": lambda value: f"{value:,.2f}" if value < 10 else f"{value:,.0f}",
     "p": lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}",
     "text": str,
+    "cell": str,
 }
+_LEFT = ("text",)  # forms that are aligned to the left
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -35,9 +37,17 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: a value a row (None where there is none), perhaps its deviation and count.
+    """One column of a table.
 
-    ``form`` says how a value is printed; in a ``ranked`` column the highest is marked as best.
+    Args:
+        name: what stands over it.
+        values: one value a row; None where there is none.
+        std: standard deviation of each value, where there is one.
+        n: number of runs behind each value; for CSV.
+        form: how a value is printed. ``text`` is aligned to the left; ``cell`` is text that is
+            aligned to the right, such as a number that is printed already.
+        best: ``highest`` or ``lowest``: which value is marked as the best, and the next one as the
+            second best. Empty: no value is marked.
     """
 
     name: str
@@ -45,7 +55,7 @@ class Column:
     std: Sequence[float | None] = ()
     n: Sequence[int | None] = ()
     form: str = "score"
-    ranked: bool = False
+    best: str = ""
 
     def cells(self) -> list[str]:
         """Texts of the rows, without marks."""
@@ -58,30 +68,46 @@ class Column:
         return cells
 
     def places(self) -> list[int | None]:
-        """1 for the best rows and 2 for the second best, None elsewhere; equal as printed ties."""
-        if not self.ranked:
+        """1 for the best rows and 2 for the second best, None elsewhere.
+
+        Values that are printed alike share a place. A single value has none.
+        """
+        if not self.best:
             return [None] * len(self.values)
         shown = [None if v is None else float(_FORMS["score"](v)) for v in self.values]
-        levels = sorted({value for value in shown if value is not None}, reverse=True)
-        if len([value for value in shown if value is not None]) < 2:
-            return [None] * len(shown)
+        known = [value for value in shown if value is not None]
+        if len(known) < 2:
+            return [None] * len(self.values)
+        levels = sorted(set(known), reverse=self.best == "highest")
         places = {value: place for place, value in enumerate(levels[:2], start=1)}
         return [None if value is None else places.get(value) for value in shown]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows named by ``labels`` (axis -> text of each row), and columns.
+    """Rows and columns.
 
-    ``name`` is the stem of its files, ``protocol`` says how the numbers came about.
+    Args:
+        labels: heading -> text of each row; the first columns, which name the rows.
+        columns: the columns beside them.
+        name: stem of the names of its files.
+        title, caption: what stands over it.
+        protocol: how the numbers came about; part of the caption in LaTeX.
     """
 
-    name: str
-    title: str
-    caption: str
     labels: Mapping[str, Sequence[str]]
     columns: Sequence[Column]
+    name: str = ""
+    title: str = ""
+    caption: str = ""
     protocol: str = ""
+
+    @classmethod
+    def of_rows(cls, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+        """Make a table of printed cells, row by row; the first cell names its row."""
+        named, *others = [list(column) for column in zip(*rows)] or [[] for _ in heads]
+        columns = [Column(head, cells, form="cell") for head, cells in zip(heads[1:], others)]
+        return cls({heads[0]: named}, columns)
 
     @property
     def heads(self) -> list[str]:
@@ -99,12 +125,12 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """Write for GitHub: the best is bold, the second best underlined (``<ins>``)."""
+    """Write for GitHub: the best is bold, the second best is underlined (``<ins>``)."""
     rows = table.rows(
         lambda cell, place: f"**{cell}**" if place == 1 else f"<ins>{cell}</ins>", markdown_text
     )
     sides = ["---"] * len(table.labels)
-    sides += ["---" if column.form == "text" else "---:" for column in table.columns]
+    sides += ["---" if column.form in _LEFT else "---:" for column in table.columns]
     lines = [[markdown_text(head) for head in table.heads], sides, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -122,7 +148,7 @@ def latex(table: Table) -> str:
         latex_text,
     )
     sides = "l" * len(table.labels)
-    sides += "".join("l" if column.form == "text" else "r" for column in table.columns)
+    sides += "".join("l" if column.form in _LEFT else "r" for column in table.columns)
     body = [f"    {' & '.join(row)} \\\\" for row in rows]
     lines = [
         r"% \usepackage{booktabs}",
@@ -148,7 +174,7 @@ def latex_text(text: str) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """Write one line a cell, numbers in full: row labels, column, value, std, n."""
+    """Write one line a cell, with all digits: labels of the row, column, value, std, n."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*table.labels, "column", "value", "std", "n"])
@@ -160,13 +186,13 @@ def csv_text(table: Table) -> str:
 
 
 def plain(table: Table) -> str:
-    """Write for a terminal; ``*`` follows the best, ``+`` the second best."""
+    """Write for a terminal: ``*`` follows the best, ``+`` the second best."""
     rows = table.rows(lambda cell, place: cell + "*+"[place - 1], lambda cell: cell)
     sides = ["left"] * len(table.labels)
-    sides += ["left" if column.form == "text" else "right" for column in table.columns]
+    sides += ["left" if column.form in _LEFT else "right" for column in table.columns]
     return tabulate(rows, headers=table.heads, colalign=sides, disable_numparse=True)
 
 
 def number(value: Any) -> float | None:
-    """Turn what pandas holds into a float; None for no number."""
+    """Turn a number of pandas into a float, and what is not a number into None."""
     return None if value is None or math.isnan(value) else float(value)
