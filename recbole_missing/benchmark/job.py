@@ -24,6 +24,7 @@ from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_pea
 from recbole_missing.benchmark.names import model_of, source_of
 from recbole_missing.data.dataset import check_interaction_files, fingerprint
 from recbole_missing.evaluation import retrieval
+from recbole_missing.evaluation.metrics import smaller_metrics
 from recbole_missing.evaluation.users import UserResults, write_rows
 from recbole_missing.quick_start import Run, prepare
 
@@ -151,9 +152,8 @@ class Identified:
         self, status: str, error: str | None, found: Mapping[str, Any], cost: Mapping[str, Any]
     ) -> Line:
         """Put a line together."""
-        empty = dict.fromkeys(
-            ("mask", "epochs", "best_epoch", "valid", "test", "groups", "retrieval", "kept")
-        )
+        measured = ("mask", "epochs", "best_epoch", "valid", "test", "smaller", "groups")
+        empty = dict.fromkeys((*measured, "retrieval", "kept"))
         line = {
             "run": self.run,
             **self._place(),
@@ -223,7 +223,8 @@ class Identified:
         users = UserResults()
         listening = {"users", "lists"} & set(job.keep)
         trainer.eval_collector.on_ranking = users if listening else None
-        found = {"test": dict(run.test()), "groups": trainer.group_results}
+        test = dict(run.test())
+        found = {"test": test, "smaller": smaller_metrics(test), "groups": trainer.group_results}
         if "retrieval" in job.measures:
             asked = hasattr(trainer.model, "completed_features")
             data = run.train_data._dataset

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recbole_missing.benchmark.line import Line
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -47,6 +49,8 @@ def execute(known: Namespace) -> None:
     """
     from recbole_missing import tables
     from recbole_missing.atomic import REPORT, check_target, new_folder
+    from recbole_missing.benchmark.line import latest
+    from recbole_missing.benchmark.store import Store
     from recbole_missing.report import document
 
     _check(known)
@@ -55,7 +59,7 @@ def execute(known: Namespace) -> None:
     options = document.Options(
         known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
     )
-    lines = read(known.stores)
+    lines = latest(line for store in known.stores for line in Store(store).lines())
     about = {"stores": sorted(store.name for store in known.stores), "runs": len(lines)}
     with new_folder(target, about) as folder:
         files, main = document.write(lines, known.stores, folder, options)
@@ -65,23 +69,14 @@ def execute(known: Namespace) -> None:
         print("* best, + second best mean of a column")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
+    for sentence in document.sources_note(lines, current_source_of):
+        print(sentence)
     print(f"Wrote {target}: report.md, {counted}, {REPORT}")
 
 
-def read(stores: Sequence[Path]) -> list[dict[str, Any]]:
-    """The latest line of each run of some stores; one that is done wins over one that failed."""
-    from recbole_missing.benchmark.store import Store
-
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for line in (line for store in stores for line in Store(store).latest()):
-        key = (line["benchmark"], line["run"])
-        if key not in found or _rank(line) > _rank(found[key]):
-            found[key] = line
-    return list(found.values())
-
-
-def _rank(line: dict[str, Any]) -> tuple[bool, str]:
-    return line["status"] == "done", line["cost"]["started"]
+def current_source_of(line: Line) -> str | None:
+    """Identity of the code that would make this run now; None if this package cannot tell it."""
+    return None
 
 
 def _check(known: Namespace) -> None:

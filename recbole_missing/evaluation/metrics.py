@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-def smaller_ones(metrics: Iterable[str]) -> list[str]:
+def smaller_metrics(metrics: Iterable[str]) -> list[str]:
     """Choose the metrics of which a smaller value is better, as RecBole's register tells.
 
     A metric says so by its class attribute ``smaller``. A metric that the register does not know

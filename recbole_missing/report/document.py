@@ -1,11 +1,13 @@
 """A report: ``report.md`` with every table and figure, and one ``.tex`` and ``.csv`` a table.
 
-Equal results give equal bytes: no date, no path of this machine, no order that is by chance.
+Equal lines give equal bytes: a report holds no date and no path of a machine, and its order does
+not depend on the order of the lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,10 @@ class Options:
 
 @dataclass
 class Report:
-    """Text of ``report.md`` as it grows, and the tables in it; figures are drawn at once."""
+    """The text of ``report.md`` so far, with its tables and figures.
+
+    Tables are written at the end, figures are drawn at once.
+    """
 
     folder: Path
     options: Options
@@ -93,7 +98,7 @@ def write(
     """Write a report.
 
     Args:
-        lines: the latest line of each run.
+        lines: the line that counts for every run.
         stores: files that they are from; kept files lie beside them.
         folder: where to write; it exists.
         options: what to show.
@@ -129,8 +134,47 @@ def write(
     return _files(report), main
 
 
+def sources_note(
+    lines: Iterable[Line], current_source_of: Callable[[Line], str | None]
+) -> list[str]:
+    """Say which runs of a report were made by other code than the present one.
+
+    This is said on the terminal alone. It is no part of the report, which depends on its stores
+    and not on the code that reads them.
+
+    Args:
+        lines: the line that counts for every run.
+        current_source_of: gives the ``source`` that the run of a line would have if it was made
+            now, or None if that cannot be told (a model that is not importable here).
+
+    Returns:
+        Sentences for people, none if all runs were made by the present code.
+    """
+    unrecorded, others = [], []
+    for line in results.current(results.tested(lines))[0]:
+        current = current_source_of(line)
+        if line.source is None:
+            unrecorded.append(line)
+        elif current is not None and current != line.source:
+            others.append(line)
+    return [
+        *_made_by(unrecorded, "code that was not recorded"),
+        *_made_by(others, "other code than the present one"),
+    ]
+
+
+def _made_by(lines: Sequence[Line], code: str) -> list[str]:
+    """Sentence on some runs, with the number of each model; none for no runs."""
+    if not lines:
+        return []
+    counts = Counter(results.text(line.point.get("model")) for line in lines)
+    models = ", ".join(f"{model} {counts[model]}" for model in sorted(counts))
+    were = "run was" if len(lines) == 1 else "runs were"
+    return [f"{len(lines)} {were} made by {code} ({models})."]
+
+
 def _definition(name: str, options: Options) -> dict[str, Any]:
-    """Content of a benchmark's file; a quick variant has its own grid and nothing published."""
+    """Content of a benchmark's file. A quick variant has its own grid and no published numbers."""
     plain = name[: -len(_QUICK)] if name.endswith(_QUICK) else name
     content = (
         defaults.load(options.benchmark) if options.benchmark else defaults.read("benchmark", plain)
@@ -178,7 +222,7 @@ def _part(
     printed: Published | None,
     stores: Sequence[Path],
 ) -> Table:
-    """The main table of a part, returned too, and what goes with it."""
+    """Show the tables and figures of a part, and return its main table."""
     main = sections.main_table(part, metrics, printed)
     report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)

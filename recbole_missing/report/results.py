@@ -15,7 +15,7 @@ import pandas as pd
 
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import REPETITIONS
-from recbole_missing.evaluation.metrics import smaller_ones
+from recbole_missing.evaluation.metrics import smaller_metrics
 
 Order = Mapping[str, Sequence[Any]]  # axis -> its values in the order to show
 
@@ -70,7 +70,7 @@ class Part:
             validated = str(line.config.get("valid_metric")).lower()
             if validated == metric and "valid_metric_bigger" in line.config:
                 return not line.config["valid_metric_bigger"]
-        return bool(smaller_ones([metric]))
+        return bool(smaller_metrics([metric]))
 
     def best(self, metric: str) -> str:
         """``highest`` or ``lowest``: which value of a test metric is the best."""

@@ -251,6 +251,83 @@ def test_retrieval():
     assert sections.retrieval_table(one_part([made("A", 1, 0.1)]), None) is None
 
 
+# ---------------------------------------------------------------------------- which way is better
+
+
+GINI = {"A": 0.9, "B": 0.5, "C": 0.7}  # less is better: B wins, C is second
+
+
+def lower_is_better(**changes: Any) -> list[Line]:
+    """Lines of metrics of which less is better; ``oddity`` is not one of RecBole's."""
+    values = {"smaller": ["giniindex@20", "oddity@20"], **changes}
+    lines = []
+    for model, gini in GINI.items():
+        for seed in (1, 2):
+            test = {name: gini + 0.01 * seed for name in ("giniindex@20", "oddity@20")}
+            groups = {name: {"users": 9, **test} for name in ("warm", "new")}
+            lines.append(made(model, seed, 0.1, test=test, groups=groups, **values))
+    return lines
+
+
+@pytest.mark.parametrize("metric", ["giniindex@20", "oddity@20"])
+def test_the_lowest_value_is_the_best_where_less_is_better(metric, tmp_path):
+    part = one_part(lower_is_better())
+    main = sections.main_table(part, [metric], None)
+    assert column(main, metric).places() == [None, 1, 2]
+    assert main.caption == f"Lower is better: {metric}."
+    groups = sections.group_table(part, ["warm"], metric, "new")
+    assert groups.columns[0].places() == [None, 1, 2]
+    assert groups.caption.endswith(f"within a column. Lower is better: {metric}.")
+    assert sections.best_row(part, metric) == "B"
+    (tests,) = sections.significance_tables(part, metric, None, [])
+    assert list(tests.labels["against"]) == ["C", "A"]
+    assert column(tests, "difference").values == pytest.approx([-0.2, -0.4])
+    text = written(lower_is_better(), tmp_path / "out", metrics=[metric])["report.md"].decode()
+    assert "| B | **0.5150 ± 0.0071** | 2 |" in text
+    assert "| C | <ins>0.7150 ± 0.0071</ins> | 2 |" in text
+
+
+def test_what_a_run_recorded_decides_then_its_validation_then_recboles_register():
+    def smaller(metric: str, **changes: Any) -> bool:
+        return one_part(lower_is_better(**changes)).smaller_is_better(metric)
+
+    assert not smaller("giniindex@20", smaller=[])
+    assert smaller("giniindex@20", smaller=None), "RecBole's register"
+    assert not smaller("oddity@20", smaller=None), "nobody knows"
+    bigger = {"valid_metric": "Oddity@20", "valid_metric_bigger": False}
+    assert smaller("oddity@20", smaller=None, config=bigger)
+    assert not smaller("recall@20", smaller=None)
+
+
+def test_a_rise_is_the_loss_where_less_is_better():
+    lines = [
+        made("A", seed, 0.1, test={"rmse": value}, smaller=["rmse"], point=point, config=point)
+        for seed, by_ratio in ((1, (0.4, 0.5, 0.3)), (2, (0.6, 0.7, 0.5)))
+        for ratio, value in zip((0.0, 0.4, 0.8), by_ratio)
+        for point in [{"missing_ratio": ratio}]
+    ]
+    (part,) = results.robustness_parts(results.tested(lines), {})
+    table = sections.loss_table(part, "rmse")
+    assert [one.cells() for one in table.columns] == [["0.5000"], ["20.0%"], ["-20.0%"]]
+    assert table.title == "tiktok: relative rise of rmse"
+    assert "(here - there) / there; negative is a gain." in table.caption
+    ratios = sections.ratio_table(one_part_of_two_models(lines), "rmse")
+    assert ratios.columns[0].places() == [2, 1]
+
+
+def one_part_of_two_models(lines: list[Line]) -> results.Part:
+    """The part of some lines of model A, and of a model B whose values are smaller by 0.2."""
+    less = [
+        replace(
+            line, run=f"B{line.run}", point={**line.point, "model": "B"},
+            test={name: value - 0.2 for name, value in (line.test or {}).items()},
+        )
+        for line in lines
+    ]  # fmt: skip
+    (part,) = results.robustness_parts(results.tested([*lines, *less]), {})
+    return part
+
+
 # ---------------------------------------------------------------------------------- published
 
 
@@ -295,43 +372,6 @@ def test_a_published_block_without_source():
 
 
 # --------------------------------------------------------------------------------------- text
-
-
-def shown(*values: float | None) -> Table:
-    labels = {"model": [f"m_{i}" for i in range(len(values))]}
-    columns = [Column("r@20", values, best="highest")]
-    return Table(labels, columns, "name", "T & t", "50 %")
-
-
-def test_marks_of_best_and_second():
-    assert shown(0.1, 0.3, 0.2).columns[0].places() == [None, 1, 2]
-    assert shown(0.3, 0.3, 0.2, 0.1).columns[0].places() == [1, 1, 2, None]
-    assert shown(0.3, 0.2, 0.2, 0.1).columns[0].places() == [1, 2, 2, None]
-    assert shown(0.30001, 0.30004, 0.2).columns[0].places() == [1, 1, 2]  # equal as printed
-    assert shown(0.3, None).columns[0].places() == [None, None]
-    assert Column("loss", [0.1, 0.2]).places() == [None, None]
-
-
-def test_markdown():
-    assert tables.markdown(shown(0.1, 0.3, None, 0.2)).splitlines() == [
-        "| model | r@20 |",
-        "| --- | ---: |",
-        r"| m\_0 | 0.1000 |",
-        r"| m\_1 | **0.3000** |",
-        r"| m\_2 | - |",
-        r"| m\_3 | <ins>0.2000</ins> |",
-    ]
-    assert tables.markdown_text("a|b\n<c>") == r"a\|b &lt;c&gt;"
-
-
-def test_latex():
-    text = tables.latex(shown(0.1, 0.3))
-    assert "    m\\_0 & \\underline{0.1000} \\\\\n    m\\_1 & \\textbf{0.3000} \\\\\n" in text
-    assert r"\caption{T \& t. 50 \%}" in text
-    for rule in ("toprule", "midrule", "bottomrule"):
-        assert text.count(f"\\{rule}") == 1
-    escaped = r"\textbackslash{}\_\{\}\$\#\textasciitilde{}\textasciicircum{} $\pm$ $<$"
-    assert tables.latex_text("\\_{}$#~^ ± <") == escaped
 
 
 def test_csv_has_the_numbers_in_full(lines):
@@ -532,6 +572,27 @@ def test_a_report_of_failures_alone(tmp_path):
     assert "boom" in text
 
 
+def test_runs_of_other_code_are_said_on_the_terminal_alone(lines, tmp_path, monkeypatch, capsys):
+    sources = {"A": "old", "B": "new", "C": None}
+    marked = [replace(line, source=sources[line.point["model"]]) for line in lines]
+    now = {"A": "new", "B": "new", "C": "new"}
+    assert document.sources_note(marked, lambda line: now[line.point["model"]]) == [
+        "2 runs were made by code that was not recorded (C 2).",
+        "3 runs were made by other code than the present one (A 3).",
+    ]
+    assert document.sources_note(marked[:3], lambda line: None) == [], "nobody can tell"
+    assert document.sources_note(marked[:3], lambda line: "old") == []
+    (one,) = document.sources_note(marked[:1], lambda line: "new")
+    assert one.startswith("1 run was made by")
+    assert written(marked, tmp_path / "a") == written(lines, tmp_path / "b")
+    Path(tmp_path / "mine.jsonl").write_text("".join(f"{line.as_json()}\n" for line in marked))
+    monkeypatch.setattr(command, "current_source_of", lambda line: "new")
+    parser = ArgumentParser()
+    command.arguments(parser)
+    command.execute(parser.parse_args([str(tmp_path / "mine.jsonl"), "--no-figures"]))
+    assert "3 runs were made by other code than the present one (A 3)." in capsys.readouterr().out
+
+
 def test_metrics_are_chosen(lines, tmp_path):
     text = written(lines, tmp_path / "out", metrics=["ndcg@20"])["report.md"].decode()
     assert "| model | ndcg@20 | runs |" in text
@@ -643,3 +704,6 @@ def test_what_bars_show(lines, tmp_path, monkeypatch):
     assert [tick.get_text() for tick in warm.get_yticklabels()] == ["C", "B", "A"]  # best on top
     assert warm.get_xlim()[0] == new.get_xlim()[0] == 0
     assert [bar.get_width() for bar in new.patches] == pytest.approx([0.01, 0.021, 0.023])
+    figures.by_group(one_part(lower_is_better()), ["warm"], "giniindex@20", [])
+    labels = [tick.get_text() for tick in kept[1].axes[0].get_yticklabels()]
+    assert labels == ["A", "C", "B"], "the lowest is the best and stands on top"
