@@ -11,9 +11,9 @@ _KINDS = ("choice", "uniform", "loguniform", "quniform")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a space as :func:`.search.draw` takes it.
+    """Read a search space for :func:`.search.draw`.
 
-    ``loguniform low,high`` gives the limits of the natural logarithm, as in RecBole (hyperopt).
+    In ``loguniform low,high`` the limits are natural logarithms of values, as in RecBole.
 
     Raises:
         ValueError: naming the file and the line.

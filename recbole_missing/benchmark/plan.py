@@ -18,10 +18,10 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
 
 REPETITIONS = ("seed", "missing_seed")
-"""Axes that repeat an experiment; results are averaged over them."""
+"""Axes whose values repeat an experiment. Reports average over them."""
 
 MEASURES = ("retrieval",)
-"""What a run can measure beside RecBole's metrics."""
+"""What a run can measure in addition to RecBole's metrics."""
 
 SEARCH = ("method", "space", "space_of", "trials", "seed")
 """Keys of a search."""
@@ -42,14 +42,15 @@ class Plan:
         name: of the file, with ``:quick`` for its quick variant.
         title: what heads the report.
         grid: axis -> values; an axis is any setting of RecBole or of this package.
-        settings: of every run.
-        cases: mappings of axes (a value, or a list of values) and ``settings``, which hold for the
-            points that match; the later ones win.
-        exclude: mappings of axes; points that match one are not run.
+        settings: settings of every run.
+        cases: mappings of axis -> value (or list of values), with a key ``settings``. These
+            settings hold for the points that match; later cases win over earlier ones.
+        exclude: mappings of axis -> value (or list of values); points that match one are not run.
         measures: names of :data:`MEASURES`.
         search: ``method``, ``space`` and more (:func:`.search.trials`), or empty.
         overrides: settings that win over those of the file.
-        first: first value of each repetition, whichever of them are run: a search takes these.
+        first: axis -> first value in the file, for each repetition. A search runs its trials with
+            these values, even if only others are tested.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Plan:
         return [point for point in points if not any(_matches(e, point) for e in self.exclude)]
 
     def settings_of(self, point: Point) -> dict[str, Any]:
-        """Settings of one point, its axes included (``model`` and ``dataset`` apart)."""
+        """Settings of one point, with its axes but without ``model`` and ``dataset``."""
         found = dict(self.settings)
         for case in self.cases:
             if _matches({key: case[key] for key in case if key != "settings"}, point):
@@ -82,7 +83,7 @@ class Plan:
         """Return the plan with fewer values on some axes.
 
         Raises:
-            ValueError: for an axis that is not there, or a value that is not on it.
+            ValueError: for an axis or a value that the grid does not have.
         """
         grid = dict(self.grid)
         for axis, values in wanted.items():
@@ -96,7 +97,7 @@ class Plan:
         return replace(self, grid=grid)
 
     def override(self, settings: Mapping[str, Any]) -> Plan:
-        """Return the plan with settings over its own; one that is an axis replaces its values."""
+        """Return the plan with other settings; a setting that is an axis gets other values."""
         axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items() if k in self.grid}
         others = {key: value for key, value in settings.items() if key not in axes}
         grid = {**self.grid, **axes}
@@ -105,7 +106,7 @@ class Plan:
 
 
 def cell(point: Mapping[str, Any]) -> str:
-    """Where a point stands when its repetitions are put together; equal texts, equal places."""
+    """The point without its repetitions, as text: equal for points that repeat each other."""
     return json.dumps({key: value for key, value in point.items() if key not in REPETITIONS})
 
 
@@ -114,10 +115,10 @@ def _first(grid: Mapping[str, Sequence[Any]]) -> Point:
 
 
 def find(name: str | Path) -> Path:
-    """Path of a benchmark file: a path, or a name of ``properties/benchmark``.
+    """Find a benchmark file by its path, or by its name in ``properties/benchmark``.
 
     Raises:
-        ValueError: if there is none, or one of a shipped name that is not that one.
+        ValueError: if there is no such file, or if another file has the name of a shipped one.
     """
     path = Path(name)
     shipped = defaults.root() / "benchmark" / f"{path.stem}.yaml"
@@ -126,8 +127,8 @@ def find(name: str | Path) -> Path:
             raise ValueError(f"{path}: must be a benchmark file, got no such file.")
         if shipped.is_file() and not shipped.samefile(path):
             raise ValueError(
-                f"{path}: must not have the name of a shipped benchmark, whose numbers it would be "
-                "taken for; rename it."
+                f"{path}: must not have the name of a shipped benchmark, because its results would "
+                "be taken for results of that benchmark; rename it."
             )
         return path
     if not shipped.is_file():
@@ -140,7 +141,7 @@ def read(name: str | Path, quick: bool = False) -> Plan:
 
     Args:
         name: a path that ends in ``.yaml``, or a name of ``properties/benchmark``.
-        quick: replace keys by those under ``quick``.
+        quick: replace keys of the file by those under its key ``quick``.
 
     Raises:
         ValueError: naming the file and the key that is wrong.
@@ -160,7 +161,7 @@ def read(name: str | Path, quick: bool = False) -> Plan:
             raise ValueError(f"{path}: must have a key `quick` for --quick, got none.")
         content.update(variant)
     _check(path, content)
-    content.pop("published", None)  # the report's
+    content.pop("published", None)  # only the report reads it
     title = content.pop("title", path.stem)
     name = f"{path.stem}:quick" if quick else path.stem
     return Plan(name, title, first=_first(content["grid"]), **content)

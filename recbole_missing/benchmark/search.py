@@ -1,8 +1,8 @@
 """Choose hyper-parameters on validation: which trials to run, and which of them won.
 
-A trial is a run whose test split is never looked at. There is one search for every cell of the
-grid (a point without its repetitions), run with the first value of every repetition in the file;
-what wins is then tested with all of them.
+A trial is a run that never looks at the test split. Every cell of the grid (a point without its
+repetitions) has a search of its own. Its trials run with the first value of every repetition in the
+file. The best trial's settings are then tested with all repetitions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     """Point and settings of every trial, in order.
 
     Args:
-        plan: with a ``search``: ``method`` grid or random, ``space`` (setting -> list of values,
-            or a distribution, see :func:`draw`), ``space_of`` (model -> more of the same), and for
-            random ``trials`` (a number for each cell) and ``seed``.
+        plan: a plan with a ``search``. Its keys are ``method`` (grid or random), ``space`` (setting
+            -> list of values, or a distribution, see :func:`draw`) and ``space_of`` (model -> a
+            further space); for random also ``trials`` (their number for each cell) and ``seed``.
         points: what is to be tested.
 
     Raises:
-        ValueError: for a search that is not like this.
+        ValueError: for a search that has other keys or values.
     """
     search: dict[str, Any] = {"method": "grid", "space": {}, "space_of": {}, "trials": None}
     search |= {"seed": 0, **plan.search}
@@ -57,7 +57,7 @@ def grid(space: Space) -> list[dict[str, Any]]:
     """Every combination of a space of lists.
 
     Raises:
-        ValueError: for a distribution, which has no end of values.
+        ValueError: for a distribution, which has infinitely many values.
     """
     for key, values in space.items():
         if not isinstance(values, list):
@@ -66,11 +66,12 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 
 def draw(space: Space, count: int, generator: random.Random) -> list[dict[str, Any]]:
-    """Draw distinct combinations; all of them if there are no more than ``count``.
+    """Draw ``count`` combinations.
 
-    A list is drawn from uniformly. ``{uniform: [low, high]}`` is uniform, ``{loguniform: [low,
-    high]}`` uniform in the logarithm of the value, ``{quniform: [low, high, step]}`` uniform and
-    then rounded to a multiple of the step.
+    Values of a list are drawn with equal probability. ``{uniform: [low, high]}`` is uniform,
+    ``{loguniform: [low, high]}`` is uniform in the logarithm of the value, and
+    ``{quniform: [low, high, step]}`` is uniform and then rounded to a multiple of the step. If all
+    values are in lists, no combination comes twice, and there are at most as many as exist.
     """
     if all(isinstance(values, list) for values in space.values()):
         every = grid(space)

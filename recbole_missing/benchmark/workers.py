@@ -1,7 +1,8 @@
 """Where runs take place: in this process, in processes of their own, or on a Ray cluster.
 
-Each of them takes jobs when it has room for one and yields every job with its line; equal jobs give
-equal lines wherever they run.
+Each class has a method ``run``. It takes the next job whenever it has room for one, and yields
+every job with its line when the job has ended. A job gives the same line wherever it runs, but for
+its cost.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Here:
     """One run after the other in this process.
 
     Args:
-        threads: of torch's; default: as many as it has.
+        threads: number of torch's threads; by default it is left as it is.
     """
 
     count = 1
@@ -50,20 +51,21 @@ class Here:
 class Processes:
     """Up to ``count`` runs side by side, each in a fresh process of this machine.
 
-    A process that dies (for want of memory, say) fails its run alone. All end with this process.
-    On a machine with several GPUs every process has one of its own, as far as they go, unless the
-    benchmark sets ``gpu_id``.
+    If a process dies, for example because memory ran out, only its run fails. All processes end
+    when this process ends. On a machine with several GPUs, the processes are spread over the GPUs,
+    unless the benchmark sets ``gpu_id``.
 
     Args:
-        count: most processes at a time.
-        threads: of each; default: this machine's cores shared out, at least one.
+        count: largest number of processes at a time.
+        threads: number of threads of each process; by default the cores of this machine divided by
+            ``count``, at least one.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
         """Store the numbers; nothing starts yet."""
         self.count = count
         self.threads = threads or max(1, (os.cpu_count() or 1) // count)
-        self.n_gpus = torch.cuda.device_count()  # before a config hides some from this process
+        self.n_gpus = torch.cuda.device_count()  # a config may hide some of them later
 
     def run(self, jobs: Jobs) -> Done:
         """Yield every job with its line, in the order in which they end."""
@@ -92,7 +94,7 @@ class Processes:
                 yield job, _received(receiver, process, job)
 
     def placed(self, job: Identified, place: int) -> Identified:
-        """Give the job the GPU of its place."""
+        """Set the GPU of a job that runs at a place (0 to ``count`` - 1)."""
         if self.n_gpus < 2 or "gpu_id" in job.job.settings:
             return job
         settings = {**job.job.settings, "gpu_id": str(place % self.n_gpus)}
@@ -103,20 +105,22 @@ class Processes:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
             target=_in_process, args=(job, self.threads, sender), name=job.run
-        )  # no daemon: dataloaders may have workers
+        )  # a daemon could not start workers of a data loader
         with environment.of_workers(self.threads):
             process.start()
-        sender.close()  # so that the end of the process is the end of the pipe
+        sender.close()  # the pipe then ends when the process ends
         return receiver, process
 
 
 class Ray:
-    """Runs on the machines of a Ray cluster, which see this folder and have this package.
+    """Runs on the machines of a Ray cluster.
+
+    Every machine must have this package, and must see the current folder under the same path.
 
     Args:
-        address: of the cluster; ``auto`` is the one that this machine belongs to, ``local`` one of
-            this machine alone, which ends with the benchmark.
-        threads: CPUs of Ray's that a run takes, and its threads.
+        address: address of the cluster. ``auto``: the cluster that this machine belongs to.
+            ``local``: a new one on this machine alone, which ends with the benchmark.
+        threads: number of threads of a run, and of the CPUs that Ray reserves for it.
     """
 
     def __init__(self, address: str, threads: int | None = None) -> None:
@@ -145,7 +149,7 @@ class Ray:
             )
         self.count = max(1, int(ray.cluster_resources()["CPU"]) // self.threads)
         gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self.count)
-        # A worker takes one run and ends: its peak of memory is its own.
+        # A worker ends after one run, so that the peak of its memory belongs to that run.
         remote = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=0, max_calls=1)(
             _on_cluster
         )
@@ -189,7 +193,10 @@ def _in_process(job: Identified, threads: int, sender: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot take a line any more, and its run may begin elsewhere."""
+    """End this process with its parent.
+
+    Nobody would take the line of this run any more, and another process may begin the run anew.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,7 +1,7 @@
-"""Results by group of items, in the same pass and with the same metrics as RecBole's result.
+"""Results by group of items, from the same ranking and by the same metrics as RecBole's result.
 
-A group keeps the ranking over all items and counts only the test items inside it; users without
-such an item leave its average.
+The ranking is that over all items. Only test items of the group count as relevant. The average is
+over the users who have such an item.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ class GroupCollector(Collector):
     Only metrics that RecBole computes from the top-k list are reported by group.
 
     Attributes:
-        on_ranking: called with every batch of a full ranking: user ids ``(users,)``, their top
-            items and the scores of these, ``(users, k)``, whether each is a hit, ``(users, k)``,
-            and how many hits were possible, ``(users,)``. None: nobody listens.
+        on_ranking: called with every batch of a full ranking, unless it is None. Its arguments are
+            user ids ``(users,)``, their top items ``(users, k)``, the scores of these items
+            ``(users, k)``, whether each is a hit ``(users, k)``, and the number of test items of
+            each user ``(users,)``.
     """
 
     def __init__(self, config: Any) -> None:
@@ -93,7 +94,7 @@ def results_table(
     Args:
         overall: metric -> value.
         groups: what :meth:`GroupCollector.results_by_group` returned.
-        title: protocol line above the table.
+        title: line above the table, which says how the results came about.
     """
     metrics = [name for name in overall if all(name in values for values in groups.values())]
     rows = [["all", "", *(f"{overall[name]:.4f}" for name in metrics)]]

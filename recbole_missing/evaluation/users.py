@@ -1,4 +1,4 @@
-"""What single users got: their metrics and their recommendation lists, by token."""
+"""Metrics and recommendation lists of single users, by token."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Rows = Iterator[Sequence[str]]
 class UserResults:
     """Collects the rankings of a test: the ``on_ranking`` of a :class:`.groups.GroupCollector`.
 
-    Attributes, one row a tested user, once :meth:`gather` was called:
-        users: ids, ``(n_users,)``.
-        items, scores: the top-k list, ``(n_users, k)``; score -inf where there is no candidate.
-        hits: bool ``(n_users, k)``.
+    Attributes, with one row for each tested user; they are empty before :meth:`gather`:
+        users: user ids, ``(n_users,)``.
+        items, scores: the top-k list, ``(n_users, k)``; the score is -inf if no candidate is left.
+        hits: bool ``(n_users, k)``, whether an item of the list is a test item.
         possible: number of test items, ``(n_users,)``.
     """
 
@@ -41,7 +41,7 @@ class UserResults:
         """Put the batches together.
 
         Raises:
-            ValueError: if none came, because candidates were sampled and not all items ranked.
+            ValueError: without a batch. There is none if candidates are sampled.
         """
         if not self._batches:
             raise ValueError(
@@ -54,10 +54,10 @@ class UserResults:
         return self
 
     def metrics(self, evaluator: Any) -> dict[str, NDArray[np.float64]]:
-        """Metric -> value of every user, ``(n_users,)``: what RecBole's metrics are means of.
+        """Metric -> value of every user, ``(n_users,)``; RecBole's metric is their mean.
 
         Args:
-            evaluator: RecBole's; metrics that do not come from the top-k list are left out.
+            evaluator: RecBole's evaluator. Metrics that need more than the top-k list are left out.
         """
         given = {"pos_index": self.hits.numpy(), "pos_len": self.possible.numpy()}
         values = {}
@@ -69,7 +69,7 @@ class UserResults:
         return values
 
     def metric_rows(self, evaluator: Any, user_tokens: Sequence[str]) -> Rows:
-        """Header and one row a user, of text."""
+        """Rows of text: a header, then one row a user."""
         values = self.metrics(evaluator)
         yield ["user_id", *values]
         columns = np.stack(list(values.values()), axis=1)
@@ -77,7 +77,7 @@ class UserResults:
             yield [str(user_tokens[user]), *(f"{value:.6g}" for value in row)]
 
     def list_rows(self, user_tokens: Sequence[str], item_tokens: Sequence[str]) -> Rows:
-        """Header and one row a recommended item, of text: user, item, rank from 1, score."""
+        """Rows of text: a header, then user, item, rank from 1 and score of each recommendation."""
         yield ["user_id", "item_id", "rank", "score"]
         scored = zip(self.users.tolist(), self.items.tolist(), self.scores.tolist())
         for user, items, scores in scored:
@@ -87,7 +87,7 @@ class UserResults:
 
 
 def write_rows(path: Path, rows: Rows) -> None:
-    """Write tab separated text, compressed; equal rows give equal bytes."""
+    """Write tab-separated text, compressed by gzip; equal rows give equal bytes."""
     text = "".join("\t".join(row) + "\n" for row in rows)
     with whole_file(path) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -13,9 +13,9 @@ from recbole_missing.report import results
 from recbole_missing.report.results import Part
 from recbole_missing.report.style import COLOURS, line_styles, new_figure, plain_axes
 
-_MOST_BANDS = 4  # bands of more lines would hide one another; those get bars
-_MOST_ROWS = 40  # of bars; beyond, a page is too short
-_LEAST_RANGE = 0.25  # of the largest value: what an axis spans at least
+_MOST_BANDS = 4  # with more lines, bands would hide one another, so error bars are drawn
+_MOST_ROWS = 40  # more bars do not fit on a page
+_LEAST_RANGE = 0.25  # an axis spans at least this share of the largest value
 _ERROR = {"ecolor": "0.25", "elinewidth": 1.0, "capsize": 2}
 
 
@@ -23,9 +23,9 @@ def against_ratio(part: Part, metric: str, paths: Sequence[Path]) -> None:
     """Draw a metric against the missing ratio, one line a row, with the deviation over runs.
 
     Args:
-        part: what :func:`.results.robustness_parts` gave; its rows hold every ratio.
+        part: one of :func:`.results.robustness_parts`; its rows hold all ratios.
         metric: test metric.
-        paths: files to write; the ending of each decides its format.
+        paths: files to write; the ending of a file decides its format.
 
     Raises:
         ValueError: if matplotlib is absent.
@@ -105,7 +105,7 @@ def _lines(
     title: str,
     paths: Sequence[Path],
 ) -> None:
-    """One line a row of ``means``; its columns are ratios. The legend is in order of the ends."""
+    """Draw one line for each row of ``means``, whose columns are ratios."""
     ratios = np.array([float(ratio) for ratio in means.columns])
     labels = part.labels
     styles = line_styles(labels)
@@ -125,7 +125,7 @@ def _lines(
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     low, high = axes.get_ylim()
     room = _LEAST_RANGE * np.nanmax(np.abs(means.to_numpy(float))) - (high - low)
-    if room > 0:  # else a thousandth would look like a cliff
+    if room > 0:  # without it, tiny differences would look large
         axes.set_ylim(low - room / 2, high + room / 2)
     plain_axes(axes, "y")
     _legend(figure, axes, means)
@@ -133,14 +133,14 @@ def _lines(
 
 
 def _place(part: Part) -> str:
-    """Benchmark and data set, and the model where every row has the same."""
+    """Benchmark and data set, and the model if all rows have the same."""
     models = {run.point["model"] for run in part.lines}
     same = f", {models.pop()}" if len(models) == 1 else ""
     return f"{part.benchmark}, {part.heading}{same}"
 
 
 def _spread(axes: Any, ratios: Any, line: Any, spread: Any, colour: str, n_lines: int) -> None:
-    """Standard deviation: a band around few lines, bars on many."""
+    """Draw the standard deviation: as bands if there are few lines, as error bars otherwise."""
     if n_lines <= _MOST_BANDS:
         axes.fill_between(ratios, line - spread, line + spread, color=colour, alpha=0.18, lw=0)
     else:
@@ -148,7 +148,7 @@ def _spread(axes: Any, ratios: Any, line: Any, spread: Any, colour: str, n_lines
 
 
 def _legend(figure: Any, axes: Any, means: pd.DataFrame) -> None:
-    """Legend beside the axes, from the line that ends highest to the lowest."""
+    """Draw the legend beside the axes, in the order in which the lines end, from top to bottom."""
     handles, labels = axes.get_legend_handles_labels()
     ends = means.ffill(axis=1).iloc[:, -1].fillna(-np.inf).to_numpy()
     order = np.argsort(-ends, kind="stable")

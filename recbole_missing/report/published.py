@@ -1,4 +1,4 @@
-"""Published numbers that a benchmark's file states, looked up by the settings of a run."""
+"""Published numbers, which a benchmark's file states, by the settings of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ _KEYS = ("source", "axes", "metrics", "values")
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers of one printed table: values by axes, one list of metrics at the end."""
+    """Numbers of one printed table.
+
+    Args:
+        source: where they were printed.
+        axes: settings whose values find a row.
+        metrics: names of the columns.
+        numbers: values of ``axes`` -> metric -> number; None where the table has none.
+    """
 
     source: str
     axes: tuple[str, ...]
@@ -21,13 +28,13 @@ class Published:
     numbers: Mapping[tuple[str, ...], Mapping[str, float | None]]
 
     def at(self, settings: Mapping[str, Any], metric: str) -> float | None:
-        """Value printed for a run with these settings; None if the table has none."""
+        """Number that was printed for a run with these settings; None if there is none."""
         place = tuple(text(settings.get(axis)) for axis in self.axes)
         return self.numbers.get(place, {}).get(metric)
 
 
 def published(block: Mapping[str, Any] | None) -> Published | None:
-    """Read the ``published`` block of a benchmark's file; None for none.
+    """Read the block ``published`` of a benchmark's file; None if there is no block.
 
     Raises:
         ValueError: if a key is absent, or the values do not have the form of axes and metrics.

@@ -108,7 +108,7 @@ def ratio_table(part: Part, metric: str) -> Table:
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
-    """Cross-modal retrieval by model and by nearest neighbour; None where nobody measured it."""
+    """Cross-modal retrieval by model and by nearest neighbour; None if no run measured it."""
     rows = _retrieved(part)
     if not rows:
         return None
@@ -158,7 +158,7 @@ def _pooled(groups: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
 
 
 def cost_table(part: Part) -> Table:
-    """Time and memory: of the machine as much as of the method."""
+    """Time and memory of the runs."""
 
     def measured(run: Line) -> dict[str, Any]:
         cost = {**run.cost, "epochs": len(run.epochs or [])}
@@ -191,7 +191,8 @@ def significance_tables(
 ) -> list[Table]:
     """Tests of one row against the others, over users and over seeds, best other row first.
 
-    A kind of test that no row has numbers for has no table.
+    There is no table over users if no run kept their metrics, and none over seeds if no other row
+    shares several seeds with the chosen one.
     """
     known = [label for label, runs in zip(part.labels, part.rows.values()) if runs]
     chosen = method or best_row(part, metric)
@@ -267,7 +268,7 @@ def _labels(part: Part) -> dict[str, list[str]]:
 def _column(
     frame: pd.DataFrame, name: str, form: str = "score", best: str = "", title: str = ""
 ) -> Column:
-    """Column of a summary; empty where no run has the value."""
+    """Column of a summary; None where no run has the value."""
     mean, std, count = (
         [number(value) for value in frame[name, stat]]
         if (name, stat) in frame
@@ -293,7 +294,7 @@ def _published_hit(
 ) -> float | None:
     """Value printed for a row of the retrieval table, by the axis ``row`` (``DGMRec, 1 missing``).
 
-    The row of a model may leave out the part's other axes, such as the imputation.
+    The printed row names the model alone, not other axes of the part such as the imputation.
     """
     *values, source, count, modality = row
     if printed is None or modality != _ALL:

@@ -1,7 +1,8 @@
-"""Whether a difference between two rows of a table is more than chance: paired tests.
+"""Paired tests of the difference between two rows of a table.
 
-Over users (the per-user metrics that runs kept) or over repetitions (seeds). Holm's correction
-(Scandinavian Journal of Statistics 1979) holds for all comparisons of one table together.
+Pairs are users (from the per-user metrics that runs kept) or repetitions (seeds). P-values are
+corrected by Holm's method (Scandinavian Journal of Statistics 1979) for all comparisons of one
+table together.
 """
 
 from __future__ import annotations
@@ -32,10 +33,17 @@ Repetition = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The chosen row against another: mean difference (chosen - other), its 95 % interval, tests.
+    """The chosen row against another one.
 
-    ``n`` counts the pairs, ``runs`` the repetitions that both rows have; ``note`` says why a value
-    is None. The p-values are two-sided; ``*_holm`` are corrected.
+    Args:
+        other: label of the other row.
+        runs: number of repetitions that both rows have.
+        n: number of pairs.
+        difference: mean of chosen - other.
+        low, high: 95 % interval of the difference, by the t-test.
+        wilcoxon, t_test: two-sided p-values.
+        note: why a value is None.
+        wilcoxon_holm, t_test_holm: p-values corrected by Holm's method.
     """
 
     other: str
@@ -52,7 +60,7 @@ class Comparison:
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values by Holm's step-down method; None stays None and does not count."""
+    """Correct p-values by Holm's step-down method; None stays None and is not counted."""
     given = sorted((p, i) for i, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     highest = 0.0
@@ -83,7 +91,7 @@ def paired(other: str, first: NDArray[Any], second: NDArray[Any], runs: int) -> 
 
 
 def _wilcoxon(difference: NDArray[Any]) -> float:
-    """Two-sided p-value for differences other than 0: exact for few without ties."""
+    """Two-sided p-value of differences other than 0; exact if they are few and without ties."""
     tied = len(np.unique(np.abs(difference))) < len(difference)
     exact = len(difference) <= _MOST_FOR_EXACT and not tied
     with warnings.catch_warnings():
@@ -101,7 +109,7 @@ def over_users(
         rows: label -> its runs.
         method: label of the chosen row.
         metric: name of a column of the files.
-        folders: where the paths in ``kept.users`` begin.
+        folders: folders that the paths in ``kept`` are relative to.
 
     Returns:
         One comparison for each other row, in the order of ``rows``.
@@ -155,14 +163,14 @@ def _by_user(
 
 
 def _mean(series: Sequence[pd.Series]) -> pd.Series:
-    """Mean over repetitions, of the users that all of them have, sorted by token."""
+    """Mean over repetitions, for the users that all repetitions have, sorted by token."""
     users = reduce(lambda known, more: known.intersection(more), [s.index for s in series])
     users = users.sort_values()
     return sum(s[users] for s in series) / len(series)
 
 
 def _users(run: Line, metric: str, folders: Sequence[Path]) -> pd.Series:
-    """User token -> value, from the file that a run kept."""
+    """User token -> value, read from the file that a run kept."""
     kept = (run.kept or {}).get("users")
     if not kept:
         raise FileNotFoundError("no file of users kept")

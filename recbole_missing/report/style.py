@@ -1,7 +1,7 @@
-"""Looks that figures share; matplotlib is wanted only when one is drawn.
+"""How all figures look. Matplotlib is imported only when a figure is drawn.
 
-Colours: Okabe and Ito's palette without its yellow, which colour-blind readers can tell apart;
-from the ninth line on colours return with another dash. Markers differ as well.
+The colours are the palette of Okabe and Ito, without its yellow: colour-blind readers can tell them
+apart. From the ninth line on, the colours are used again with another dash. Markers differ as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LINE = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.7}
 
 
 def new_figure(**options: Any) -> Any:
-    """Make a figure of its own: no pyplot, so no backend is chosen for the user's session.
+    """Make a figure without pyplot, which would choose a backend for the user's whole session.
 
     Raises:
         ValueError: if matplotlib is absent.
@@ -41,7 +41,7 @@ def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def plain_axes(axes: Any, grid: str) -> None:
-    """Leave the left and lower border, and a light grid along ``grid`` (``x`` or ``y``)."""
+    """Hide the right and the upper border; draw a light grid for one axis (``x`` or ``y``)."""
     axes.grid(axis=grid, color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
