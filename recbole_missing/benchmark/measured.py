@@ -17,7 +17,8 @@ import torch
 from recbole.data import create_dataset
 from recbole.utils import ModelType, argument_list, init_seed
 
-from recbole_missing import identity
+from recbole_missing import identity, plugin
+from recbole_missing.benchmark.names import model_of
 from recbole_missing.config import defaults
 from recbole_missing.data.dataset import (
     MultimodalDataset,
@@ -33,7 +34,7 @@ _RECBOLE = Path(recbole.__file__).parent / "properties"
 _OF_A_RUN = (
     "MODEL_INPUT_TYPE", "MODEL_TYPE", "config_files", "data_fingerprint", "data_identity",
     "dataset", "device", "eval_type", "ip", "local_rank", "model", "nproc", "offset", "port",
-    "preset", "single_spec", "test_neg_sample_args", "train_neg_sample_args",
+    "plugin_defaults", "preset", "single_spec", "test_neg_sample_args", "train_neg_sample_args",
     "valid_neg_sample_args", "world_size",
 )  # fmt: skip
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -146,6 +147,20 @@ def source_of(values: Mapping[str, Any], model: type) -> str | None:
     imputers = [IMPUTERS[imputer]] if imputer else []
     rooms = ("recbole_missing.data.sampling", "recbole_missing.trainer")
     return identity.of_source(model, *imputers, MultimodalDataset, *rooms)
+
+
+def current_source(line: Mapping[str, Any]) -> str | None:
+    """The ``source`` that the run of a line would have if it was made now.
+
+    Returns:
+        None if that cannot be told, as for a model that is not to be found here.
+    """
+    try:
+        model = model_of(line["point"]["model"])
+        model = plugin.get_model(model) if isinstance(model, str) else model
+        return source_of(line["config"], model)
+    except ValueError:
+        return None
 
 
 def _own_settings(model: type) -> set[str]:

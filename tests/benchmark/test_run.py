@@ -22,7 +22,7 @@ from recbole.quick_start import run_recbole
 from recbole_missing import imputation, plugin
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
-from recbole_missing.benchmark.measured import DataSets
+from recbole_missing.benchmark.measured import DataSets, current_source
 from recbole_missing.benchmark.names import model_of
 from recbole_missing.benchmark.store import Store, settled
 from recbole_missing.benchmark.workers import Here, Processes, Ray
@@ -254,6 +254,9 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     (folder / "ours.py").write_text(code.format(2))
     kept, said = run(folder, mine)
     assert kept == first
+    assert current_source(kept[0]) != kept[0]["source"]
+    assert current_source(kept[1]) == kept[1]["source"]
+    assert current_source({**kept[0], "point": {"model": "nowhere:Model"}}) is None
     assert said[1] == (
         "mine: 2 runs in the store, of these made 1 by other code than this; --rerun-changed runs "
         "them again"
