@@ -407,6 +407,17 @@ def test_caches_do_not_serve_other_content(settings, content, tmp_path, made, ch
     assert tokens_of(second) == tokens_of(fresh)
 
 
+def test_caches_do_not_serve_another_item_file_that_no_modality_reads(
+    settings, content, tmp_path, made
+):
+    changes = {"modalities": ["image"], **CACHES, **BY_ITEM_FILE}
+    first = prepare("VBPR", settings, **changes)
+    other_catalogue(content).write(tmp_path)
+    second = prepare("VBPR", settings, **changes)
+    assert made == ["__init__", "build"] * 2
+    assert tokens_of(second) == [*tokens_of(first), "i500"]
+
+
 def test_a_served_run_trains_as_the_run_that_saved(settings):
     results = [
         recbole.quick_start.run_recbole(
