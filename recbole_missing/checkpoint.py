@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
@@ -19,7 +20,9 @@ from recbole.config import Config
 from recbole.utils import init_logger, init_seed
 from scipy import sparse
 
+from recbole_missing import identity
 from recbole_missing.atomic import whole_file
+from recbole_missing.data.dataset import imputation_in_force
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 
@@ -160,14 +163,46 @@ def rebuild_config(state: Mapping[str, Any]) -> Config:
 def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
     """Refuse data other than what a model was trained on: its ids and features would not fit.
 
+    Args:
+        path: of the checkpoint.
+        saved: its config.
+        config: of this run, once its data are built.
+
     Raises:
-        ValueError: if the fingerprints differ.
+        ValueError: naming what differs: the catalogue, the split, the features, the masks or the
+            imputation; or if the checkpoint does not say what it was trained on.
     """
-    if saved.get("data_fingerprint") != config["data_fingerprint"]:
+    built = config["data_identity"]
+    if built is None:  # data of RecBole's own kinds, which this package does not build
+        return
+    if "data_identity" not in saved:
         raise ValueError(
-            f"{path}: must meet the data that it was trained on, got other interactions, features, "
-            f"masks or settings of them in {config['data_path']}; restore these, or train again."
+            f"{path}: must say which data it was trained on, got a checkpoint of an older version; "
+            "train again."
         )
+    modalities = identity.reads_modalities(config.model_class)
+    parts = [identity.parts_in_force(one, modalities) for one in (saved["data_identity"], built)]
+    found = [f"another {words}" for words in identity.differing(*parts)]
+    one, other = (_imputation(values, config) for values in (saved, config.final_config_dict))
+    for key in sorted({*one, *other}):
+        if one.get(key) != other.get(key):
+            found.append(f"{key} {other.get(key)!r} instead of {one.get(key)!r}")
+    if found:
+        raise ValueError(
+            f"{path}: must meet the data that it was trained on, got {', '.join(found)} in "
+            f"{config['data_path']}; restore these, or train again."
+        )
+
+
+def _imputation(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    given = defaultdict(lambda: None, values)
+    found: dict[str, Any] = plain(imputation_in_force(given, config.model_class))
+    return found
+
+
+def note_data(config: Any, loader: Any) -> None:
+    """Note in the config what the data of a dataloader are, also where RecBole's cache held it."""
+    config["data_identity"] = getattr(loader._dataset, "identity", None)
 
 
 def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
@@ -192,9 +227,10 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     init_logger(config)
     getLogger().info(config)
     dataset = create_dataset(config)
-    check_data(model_file, state["config"], config)
     getLogger().info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
+    note_data(config, train_data)
+    check_data(model_file, state["config"], config)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     model.load_state_dict(state["state_dict"])

@@ -13,6 +13,7 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_missing import checkpoint
+from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.evaluation.groups import GroupCollector, results_table
 
 _runs = itertools.count(1)  # trainers of this process
@@ -43,9 +44,17 @@ class PluginTrainer(Trainer):
         self._valid_result: Any = None  # of the latest validation
         self._shuffle: torch.Generator | None = None  # decides the order of the batches
         self._shuffle_state: Tensor | None = None
+        self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its config
 
     def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train as RecBole does; a resumed run goes on with the order of the batches."""
+        """Train as RecBole does; a resumed run goes on with the order of the batches.
+
+        Raises:
+            ValueError: if the run was resumed from a checkpoint of other data.
+        """
+        checkpoint.note_data(self.config, train_data)
+        if self._resumed is not None:
+            checkpoint.check_data(*self._resumed, self.config)
         self._shuffle = getattr(train_data, "generator", None)
         if self._shuffle is not None and self._shuffle_state is not None:
             self._shuffle.set_state(self._shuffle_state)
@@ -61,6 +70,7 @@ class PluginTrainer(Trainer):
         """Evaluate as RecBole does; outside validation, by group of items too."""
         if not eval_data:
             return None
+        checkpoint.note_data(self.config, eval_data)
         if load_best_model:
             file = model_file or self.saved_model_file
             state = checkpoint.load(Path(file), self.device)
@@ -91,6 +101,7 @@ class PluginTrainer(Trainer):
                 f"got one of {state['config']['model']}; pass the file of the same model."
             )
         checkpoint.check_data(resume_file, state["config"], self.config)
+        self._resumed = (resume_file, state["config"])
         self.saved_model_file = str(resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
@@ -282,9 +293,11 @@ def protocol(config: Any) -> str:
         mask = config["missing_file"]
     if config["new_items"] not in (None, "none"):
         mask = f"{mask}; new_items: {config['new_items']}"
+    imputed = imputation_in_force(config, config.model_class)
+    imputation = imputed.get("imputation", f"none ({config['model']} reads no modalities)")
     return (
-        f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: "
-        f"{config['imputation']}; test_mask: {config['test_mask']}; seed: {config['seed']}"
+        f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: {imputation}; "
+        f"test_mask: {config['test_mask']}; seed: {config['seed']}"
     )
 
 

@@ -404,6 +404,9 @@ def test_protocol_line_says_what_a_result_must_be_read_with(settings):
     assert protocol(config) == (
         "VBPR on tiny; missing: 40% stratified; imputation: featprop; test_mask: train; seed: 2020"
     )
+    assert "imputation: none (BPR reads no modalities);" in protocol(
+        prepare("BPR", settings).config
+    )
 
 
 # ------------------------------------------------------------------------------- plain values
@@ -450,13 +453,95 @@ def test_scores_follow_the_parameters_in_evaluation_mode_too(settings):
     assert not torch.equal(model.full_sort_predict(users), before)
 
 
-def test_a_checkpoint_is_refused_on_other_data(settings, tmp_path):
+BY_ITEM_FILE = {"load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]}}
+
+
+def other_features(settings, row):
+    """Change the image of one item."""
+    file = Path(settings["data_path"]) / "tiny" / "image.npy"
+    image = np.load(file)
+    image[row] += 1
+    np.save(file, image)
+
+
+def rows_of_images(settings):
+    """Rows of the image file of an item that is observed, and of one that is hidden."""
+    dataset, content = prepare("VBPR", settings).dataset, tiny_content()
+    tokens = dict(zip(dataset.field2id_token["item_id"], dataset.known["image"].observed.tolist()))
+    shown = [tokens[item] for item in content.image_ids]
+    return shown.index(True), shown.index(False)
+
+
+def test_a_checkpoint_is_refused_on_other_data(settings):
     saved = run_recbole_missing("VBPR", config_dict=settings)["checkpoint"]
-    assert load_data_and_model(saved)
-    (feature,) = tmp_path.rglob("*.npy")
-    feature.write_bytes(feature.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(ValueError, match="must meet the data that it was trained on"):
+    shown, hidden = rows_of_images(settings)
+    other_features(settings, hidden)
+    assert load_data_and_model(saved), "what the mask hides decides nothing"
+    other_features(settings, shown)
+    with pytest.raises(ValueError, match="data that it was trained on, got another features in"):
         load_data_and_model(saved)
+
+
+def test_features_do_not_matter_to_a_model_that_reads_none(settings):
+    saved = run_recbole_missing("BPR", config_dict=settings)["checkpoint"]
+    other_features(settings, rows_of_images(settings)[0])
+    assert load_data_and_model(saved)
+
+
+@pytest.mark.parametrize("change", ["reversed", "longer"])
+def test_a_checkpoint_is_refused_on_another_catalogue(settings, tmp_path, change):
+    """Else scores would be on other items, or torch would say "size mismatch"."""
+    settings = {**settings, **BY_ITEM_FILE}
+    file = tmp_path / "tiny" / "tiny.item"
+    header, *lines = file.read_text().splitlines()
+    lines += ["i500\ta title\ta b", "i501\ta title\ta b"]
+    file.write_text("\n".join([header, *lines]) + "\n")
+    _, trainer = fitted("VBPR", settings)
+    saved = trainer.saved_model_file
+    lines = lines[::-1] if change == "reversed" else [*lines, "i502\ta title\ta b"]
+    file.write_text("\n".join([header, *lines]) + "\n")
+    other = prepare("VBPR", settings)
+    for use in (
+        lambda: load_data_and_model(saved),
+        lambda: other.trainer().resume_checkpoint(saved),
+        lambda: other.trainer().evaluate(other.test, model_file=saved),
+    ):
+        with pytest.raises(ValueError, match=r"VBPR.*got another catalogue of users and items"):
+            use()
+
+
+def test_a_setting_that_nobody_reads_refuses_no_checkpoint(settings):
+    mean = {**settings, "imputation": "mean"}
+    _, first = fitted("VBPR", mean, imputation_alpha=0.1)
+    run = prepare("VBPR", mean, imputation_alpha=0.2, missing_seed=42)
+    run.trainer().resume_checkpoint(first.saved_model_file)
+    other = prepare("VBPR", settings, imputation="zeros")
+    with pytest.raises(ValueError, match="imputation 'zeros' instead of 'mean' in"):
+        other.trainer().resume_checkpoint(first.saved_model_file)
+    _, last = fitted("VBPR", settings, imputation="featprop", imputation_layers=1)
+    other = prepare("VBPR", settings, imputation="featprop", imputation_layers=2)
+    with pytest.raises(ValueError, match="imputation_layers 2 instead of 1 in"):
+        other.trainer().resume_checkpoint(last.saved_model_file)
+    _, plain = fitted("BPR", settings, imputation="mean")
+    prepare("BPR", settings, imputation="zeros").trainer().resume_checkpoint(plain.saved_model_file)
+
+
+def test_a_checkpoint_that_does_not_name_its_data_is_refused(settings):
+    run, trainer = fitted("VBPR", settings)
+    state = checkpoint.load(Path(trainer.saved_model_file))
+    del state["config"]["data_identity"]
+    checkpoint.save(state, Path(trainer.saved_model_file))
+    with pytest.raises(ValueError, match="must say which data it was trained on, got .* older"):
+        load_data_and_model(trainer.saved_model_file)
+
+
+def test_data_from_a_cache_of_dataloaders_have_their_identity(settings):
+    kept = {**settings, "save_dataset": True, "save_dataloaders": True}
+    prepare("VBPR", kept)
+    _, trainer = fitted("VBPR", kept)
+    saved = torch.load(trainer.saved_model_file, weights_only=True)["config"]
+    fresh = prepare("VBPR", settings, checkpoint_dir="elsewhere").dataset.identity
+    assert saved["data_identity"] == fresh
 
 
 def test_a_checkpoint_loads_from_another_working_directory(settings, tmp_path, monkeypatch):

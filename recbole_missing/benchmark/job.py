@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -18,11 +17,17 @@ from typing import Any
 import torch
 from recbole.config import Config
 
-from recbole_missing import checkpoint, environment, plugin
+from recbole_missing import checkpoint, environment, identity, plugin
+from recbole_missing.benchmark import measured
 from recbole_missing.benchmark.line import Line
-from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
-from recbole_missing.benchmark.names import model_of, source_of
-from recbole_missing.data.dataset import check_interaction_files, fingerprint
+from recbole_missing.benchmark.measured import (
+    DataSets,
+    mask_of,
+    peak_memory,
+    restart_peak_memory,
+)
+from recbole_missing.benchmark.names import model_of
+from recbole_missing.data.dataset import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
 from recbole_missing.evaluation.users import UserResults, write_rows
@@ -30,14 +35,6 @@ from recbole_missing.quick_start import Run, prepare
 
 KEEP = ("users", "lists", "checkpoint")
 """What a run can leave beside its line: metrics of single users, their lists, the model."""
-
-# Settings that decide no result: they are no part of a run's identity.
-ELSEWHERE = frozenset({
-    "checkpoint_dir", "data_path", "dataloaders_save_path", "dataset_save_path", "device",
-    "eval_batch_size", "eval_users", "gpu_id", "imputation_cache", "ip", "local_rank", "log_wandb",
-    "nproc", "offset", "port", "save_dataset", "show_progress", "single_spec", "state", "use_gpu",
-    "wandb_project", "world_size",
-})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,23 +81,25 @@ class Job:
                 {**quiet, **self.settings},
             )
 
-    def identified(self) -> Identified:
-        """The job with the hash of everything that decides its result.
+    def identified(self, data_sets: DataSets) -> Identified:
+        """The job with what decides its result: its data, the settings in force, its source.
+
+        Args:
+            data_sets: reads the data; what it has read for other jobs is not read again.
 
         Raises:
-            ValueError: for settings that are refused, or a data set that is absent.
+            ValueError: for settings or data that are refused, or a data set that is absent.
         """
         config = self.config()
         self._check(config)
         check_interaction_files(config)
-        config["data_fingerprint"] = fingerprint(config)
-        settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in ELSEWHERE}
-        if not isinstance(model_of(self.point["model"]), str):
-            settings["model_source"] = source_of(self.point["model"])
-        settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
-        whole = json.dumps([settings, self.stage], sort_keys=True)
-        digest = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
-        return Identified(self, digest, settings)
+        parts = data_sets.identity(config)
+        values = json.loads(json.dumps(checkpoint.config_state(config), default=str))
+        settings = measured.settings_in_force(values, config.model_class)
+        run = identity.of_run(config.model_class, parts, settings, self.stage)
+        shown = measured.described_settings(values, config.model_class)
+        source = measured.source_of(values, config.model_class)
+        return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
         """Refuse what could only fail after training."""
@@ -116,11 +115,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Identified:
-    """A job, its ``run`` (hash) and its whole ``config``, plain values by name."""
+    """A job and what decides its result.
+
+    Args:
+        job: the job.
+        run: digest of all that decides its result.
+        config: settings in force, and those that say how the data come about.
+        data: identity of the data, by part.
+        source: digest of the code that makes the result, or None if it lies in no file.
+    """
 
     job: Job
     run: str
     config: Mapping[str, Any] = field(repr=False)
+    data: identity.Parts = field(default_factory=dict, repr=False)
+    source: str | None = None
 
     def execute(self) -> Line:
         """Run, and return the line for the store; whatever goes wrong is in it."""
@@ -161,6 +170,8 @@ class Identified:
             "status": status,
             "error": error,
             "config": dict(self.config),
+            "data": {"id": identity.digest(self.data), **self.data},
+            "source": self.source,
             **empty,
             **found,
             "versions": environment.versions(),
@@ -202,6 +213,7 @@ class Identified:
         config = job.config()
         with plugin.without_tensorboard():
             run = prepare(config)
+        self._check_data(config)
         trainer = run.trainer
         try:
             run.fit()
@@ -217,6 +229,15 @@ class Identified:
         finally:
             Path(trainer.saved_model_file).unlink(missing_ok=True)
         return found
+
+    def _check_data(self, config: Any) -> None:
+        """Refuse data that have changed since the run got its identity."""
+        changed = identity.differing(self.data, config["data_identity"] or self.data)
+        if changed:
+            raise ValueError(
+                f"{self.job.benchmark}: the data must stay as they are while it runs, got another "
+                f"{' and another '.join(changed)}; start it again."
+            )
 
     def _tested(self, run: Run) -> dict[str, Any]:
         job, trainer = self.job, run.trainer
@@ -284,5 +305,11 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _explained(error: Exception) -> str:
+    """Why a run failed: a refusal of this package in one line, anything else with its traceback."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+    line = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+    package = Path(identity.__file__).resolve().parent
+    if isinstance(error, ValueError) and package in Path(last.filename).resolve().parents:
+        return line
+    whole = traceback.format_exception(type(error), error, error.__traceback__)
+    return f"{line}\n{''.join(whole)}"

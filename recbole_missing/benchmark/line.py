@@ -34,7 +34,8 @@ class Line(Mapping[str, Any]):
             Otherwise None.
         trial: of a trial: setting -> value that is tried. Otherwise None.
         config: setting -> value, for the settings in force; RecBole's settings are included.
-        data: identity of the data as built. None: it was not recorded.
+        data: identity of the data as built: ``id``, and part -> digest
+            (:mod:`recbole_missing.identity`). None: it was not recorded.
         source: identity of the code of the methods that ran. None: it was not recorded.
         mask: ``id`` (hash of who lacks what, by item token), ``missing`` (modality -> number of
             items that lack it), ``new_items`` (number). None for data without modalities.
@@ -65,7 +66,7 @@ class Line(Mapping[str, Any]):
     search: Mapping[str, Any] | None
     trial: Mapping[str, Any] | None
     config: Mapping[str, Any]
-    data: str | None
+    data: Mapping[str, str] | None
     source: str | None
     mask: Mapping[str, Any] | None
     epochs: Sequence[Mapping[str, Any]] | None

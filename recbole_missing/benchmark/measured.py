@@ -1,15 +1,193 @@
-"""What a run is told apart by, and what it cost: its mask and its peak memory."""
+"""What tells runs apart (data, settings in force, source code, mask), and peak memory."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import recbole
 import torch
+from recbole.data import create_dataset
+from recbole.utils import ModelType, argument_list, init_seed
 
+from recbole_missing import identity, plugin
+from recbole_missing.benchmark.names import model_of
+from recbole_missing.config import defaults
+from recbole_missing.data.dataset import (
+    MultimodalDataset,
+    data_settings,
+    imputation_in_force,
+    table_identity,
+)
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model.base import MultimodalRecommender
+
+_RECBOLE = Path(recbole.__file__).parent / "properties"
+# What RecBole and this package note in a config beside the settings.
+_OF_A_RUN = (
+    "MODEL_INPUT_TYPE", "MODEL_TYPE", "config_files", "data_fingerprint", "data_identity",
+    "dataset", "device", "eval_type", "ip", "local_rank", "model", "nproc", "offset", "port",
+    "plugin_defaults", "preset", "single_spec", "test_neg_sample_args", "train_neg_sample_args",
+    "valid_neg_sample_args", "world_size",
+)  # fmt: skip
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class DataSets:
+    """Identities of data sets, of which every split and every feature file is read only once.
+
+    What differs between two points of a grid is mostly the model, the imputer or the mask. None of
+    them needs a file again. Ask for the points of one split one after the other: only the latest
+    split is kept in memory.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing read."""
+        self._split: str | None = None
+        self._data: tuple[Any, list[Any]] = (None, [])
+        self._read: dict[str, Any] = {}
+        self._known: dict[str, identity.Parts] = {}
+
+    @staticmethod
+    def split_of(config: Any) -> str:
+        """What decides which split a config asks for: files, RecBole's filters, split and seed."""
+        keys = [*argument_list.dataset_arguments, "dataset", "data_path", "repeatable"]
+        values = {key: config[key] for key in keys if key != "data_fingerprint"}
+        arguments = {key: value for key, value in config["eval_args"].items() if key != "mode"}
+        seed = None if config["benchmark_filename"] else [config["seed"], config["reproducibility"]]
+        return repr([sorted(values.items()), sorted(arguments.items()), seed, _kind(config)])
+
+    def identity(self, config: Any) -> identity.Parts:
+        """Identity of the data that a run with this config builds.
+
+        Raises:
+            ValueError: for whatever the data are refused for.
+        """
+        with _quiet():
+            split = self.split_of(config)
+            if split != self._split:
+                self._split, self._read, self._known = split, {}, {}
+                init_seed(config["seed"], config["reproducibility"])
+                dataset = create_dataset(config)
+                ours = isinstance(dataset, MultimodalDataset)
+                self._data = dataset, dataset.split() if ours else dataset.build()
+            settings = repr(sorted(data_settings(config.final_config_dict).items()))
+            if settings not in self._known:
+                self._known[settings] = self._described(config)
+            return self._known[settings]
+
+    def _described(self, config: Any) -> identity.Parts:
+        dataset, splits = self._data
+        if isinstance(dataset, MultimodalDataset):
+            return dataset.identity_under(config, splits, self._read)
+        return table_identity(dataset, splits)
+
+
+def _kind(config: Any) -> str:
+    """Models that rank items for users share one kind of data set; others have their own."""
+    shared = config["MODEL_TYPE"] in (ModelType.GENERAL, ModelType.TRADITIONAL)
+    return "" if shared else str(config["model"])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what reading data logs and warns of: the runs will tell all of it."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
+def settings_in_force(values: Mapping[str, Any], model: type) -> dict[str, Any]:
+    """Settings that decide a result beside the data: those that its model and protocol read.
+
+    A model of this package, or one that derives from its base class, reads its
+    ``hyperparameters``. RecBole's own models and outside ones also read the keys of their YAML or
+    ``properties``, and whatever else was set that belongs to nobody.
+
+    Args:
+        values: every setting of the run, as plain values.
+        model: class of the model.
+
+    Raises:
+        ValueError: for an unknown imputer.
+    """
+    keys = {*identity.TRAINING, *identity.EVALUATION, *getattr(model, "hyperparameters", {})}
+    if issubclass(model, MultimodalRecommender):
+        keys.add("learning_rate_scheduler")  # of our trainer
+    if not model.__module__.startswith("recbole_missing."):
+        keys |= _own_settings(model) | (values.keys() - _known_settings(values, model))
+    found = {key: values[key] for key in sorted(keys) if key in values}
+    return {**found, **imputation_in_force(defaultdict(lambda: None, values), model)}
+
+
+def described_settings(values: Mapping[str, Any], model: type) -> dict[str, Any]:
+    """The ``config`` of a line: settings in force, and those that say how the data came about."""
+    names = {key: values[key] for key in ("dataset", "model") if key in values}
+    settings = {**data_settings(values), **settings_in_force(values, model)}
+    return {**names, **dict(sorted(settings.items()))}
+
+
+def source_of(values: Mapping[str, Any], model: type) -> str | None:
+    """Digest of the code that makes the result of a run: model, imputer, data, trainer.
+
+    Returns:
+        None if the code of the model or the imputer lies in no file.
+    """
+    imputer = imputation_in_force(defaultdict(lambda: None, values), model).get("imputation")
+    imputers = [IMPUTERS[imputer]] if imputer else []
+    rooms = ("recbole_missing.data.sampling", "recbole_missing.trainer")
+    return identity.of_source(model, *imputers, MultimodalDataset, *rooms)
+
+
+def current_source(line: Mapping[str, Any]) -> str | None:
+    """The ``source`` that the run of a line would have if it was made now.
+
+    Returns:
+        None if that cannot be told, as for a model that is not to be found here.
+    """
+    try:
+        model = model_of(line["point"]["model"])
+        model = plugin.get_model(model) if isinstance(model, str) else model
+        return source_of(line["config"], model)
+    except ValueError:
+        return None
+
+
+def _own_settings(model: type) -> set[str]:
+    """Keys of the YAML, or the ``properties``, of a model that is not of this package."""
+    own = getattr(model, "properties", _RECBOLE / "model" / f"{model.__name__}.yaml")
+    if not isinstance(own, Mapping):
+        own = defaults.load(Path(own)) if Path(own).is_file() else {}
+    return {*own} - {"presets"}
+
+
+def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:
+    """Keys that belong to RecBole, to this package, to the data or to other models."""
+    known = {*_package_settings(), *data_settings(values)}
+    known |= {key for key in values if key.startswith("imputation_")}
+    if not identity.reads_modalities(model):  # RecBole's own: what our models read is not for them
+        known |= {key for name in defaults.names("model") for key in defaults.read("model", name)}
+    return known
+
+
+@cache
+def _package_settings() -> frozenset[str]:
+    files = (_RECBOLE / "overall.yaml", _RECBOLE / "dataset" / "sample.yaml")
+    paths = [*files, defaults.root() / "overall.yaml"]
+    lists = (
+        getattr(argument_list, name) for name in dir(argument_list) if name.endswith("_arguments")
+    )
+    return frozenset(_OF_A_RUN).union(*map(defaults.load, paths), *lists)
 
 
 def mask_of(dataset: Any) -> dict[str, Any] | None:

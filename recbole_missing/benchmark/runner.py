@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.benchmark import search
-from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job
+from recbole_missing.benchmark.job import Identified, Job
 from recbole_missing.benchmark.line import Line
+from recbole_missing.benchmark.measured import DataSets
 from recbole_missing.benchmark.names import dataset_folder
 from recbole_missing.benchmark.plan import Plan, Point, cell
-from recbole_missing.benchmark.settle import Board, settle
+from recbole_missing.benchmark.settle import Board, distinct, settle
 from recbole_missing.benchmark.store import Store
 
 
@@ -23,12 +24,14 @@ class Options:
     Args:
         keep: names of :data:`.job.KEEP`.
         retry_failed: run failed runs again.
+        rerun_changed: run again what other code than the present one has made.
         data_path: folder of the data set folders.
         say: takes each line of progress.
     """
 
     keep: Sequence[str] = ()
     retry_failed: bool = False
+    rerun_changed: bool = False
     data_path: Path = Path("dataset")
     say: Callable[[str], None] = print
 
@@ -49,12 +52,14 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
         ValueError: before anything runs, for settings that are refused, or if no data set is there.
     """
     points = _present(plan, options)
+    again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
     chosen: Mapping[str, Any] = {}
     if plan.search:
         jobs = _trials(plan, store, points, options)
-        chosen = search.choose(settle(jobs, store, workers, options.say, options.retry_failed))
-    jobs = [_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points]
-    return settle(jobs, store, workers, options.say, options.retry_failed)
+        chosen = search.choose(settle(jobs, store, workers, options.say, **again))
+    jobs = _identified([_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points])
+    jobs = distinct(jobs, options.say)
+    return settle(jobs, store, workers, options.say, **again)
 
 
 def preview(plan: Plan, store: Store, options: Options) -> list[str]:
@@ -66,19 +71,20 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
         ValueError: as :func:`run`.
     """
     points = _present(plan, options)
-    trials = _trials(plan, store, points, options) if plan.search else []
-    tests = [_job(plan, store, options, point) for point in points]
+    jobs = [_job(plan, store, options, point) for point in points]
+    if plan.search:
+        planned = _trials(plan, store, points, options)
+        after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
+    else:
+        planned, after = distinct(_identified(jobs), options.say), []
+    board = Board(planned, store, [])
+    board.look()
     lines = []
-    for jobs in (trials, [] if trials else tests):
-        board = Board(jobs, store, [])
-        board.look()
-        for job in jobs:
-            state = board.lines.get(job.run, {"status": "to do"})["status"]
-            tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
-            lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
-    if trials:
-        lines += [" ".join([*_words(job.job.point), "(after the search)"]) for job in tests]
-    return lines
+    for job in planned:
+        state = board.lines.get(job.run, {"status": "to do"})["status"]
+        tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
+        lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
+    return [*lines, *after, *board.remarks()]
 
 
 def _words(point: Mapping[str, Any]) -> list[str]:
@@ -86,17 +92,16 @@ def _words(point: Mapping[str, Any]) -> list[str]:
 
 
 def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Identified]:
-    jobs = [
-        _job(plan, store, options, point, settings, stage="search")
-        for point, settings in search.trials(plan, points)
-    ]
+    jobs = _identified(
+        [
+            _job(plan, store, options, point, settings, stage="search")
+            for point, settings in search.trials(plan, points)
+        ]
+    )
     return list({job.run: job for job in jobs}.values())  # a draw may come twice
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
-    for axis in plan.grid:
-        if axis in ELSEWHERE:
-            raise ValueError(f"{plan.name}: {axis} must not be an axis, it decides no result.")
     points = plan.points()
     absent = {p["dataset"] for p in points if not _there(p["dataset"], options)}
     left = [point for point in points if point["dataset"] not in absent]
@@ -128,11 +133,11 @@ def _job(
     settings: Mapping[str, Any] | None = None,
     found: Mapping[str, Any] | None = None,
     stage: str = "test",
-) -> Identified:
+) -> Job:
     """Job of a point; ``settings`` are tried (stage search), or were ``found`` by a search."""
     own = options.data_path / point["dataset"] / f"{point['dataset']}.yaml"
     path = {} if point["dataset"] == "ml-100k" else {"data_path": str(options.data_path)}
-    job = Job(
+    return Job(
         benchmark=plan.name,
         title=plan.title,
         point=point,
@@ -145,8 +150,23 @@ def _job(
         search=found,
         trial=settings if stage == "search" else None,
     )
+
+
+def _identified(jobs: list[Job]) -> list[Identified]:
+    """Find out what decides the result of each job; jobs on the same split come together."""
+    data_sets = DataSets()
+    splits = [_refusable(job, lambda job=job: DataSets.split_of(job.config())) for job in jobs]
+    found: dict[int, Identified] = {}
+    for place in sorted(range(len(jobs)), key=lambda place: splits.index(splits[place])):
+        job = jobs[place]
+        found[place] = _refusable(job, lambda job=job: job.identified(data_sets))
+    return [found[place] for place in range(len(jobs))]
+
+
+def _refusable(job: Job, work: Callable[[], Any]) -> Any:
+    """Do some work on a job; a refusal names its place in the grid."""
     try:
-        return job.identified()
+        return work()
     except ValueError as error:
-        where = ", ".join(f"{key} {value}" for key, value in point.items())
-        raise ValueError(f"{plan.name} ({where}): {error}") from error
+        where = ", ".join(f"{key} {value}" for key, value in job.point.items())
+        raise ValueError(f"{job.benchmark} ({where}): {error}") from error

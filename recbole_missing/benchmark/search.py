@@ -110,7 +110,7 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
         if not done:
             raise ValueError(
                 f"search: a trial must succeed for {key}, got {len(rivals)} failures, the "
-                f"first: {rivals[0].error}"
+                f"first: {str(rivals[0].error).splitlines()[0]}"
             )
         best = max(done, key=_score)
         settings = best.trial

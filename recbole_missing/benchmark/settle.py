@@ -21,6 +21,7 @@ def settle(
     workers: Any,
     say: Callable[[str], None],
     retry_failed: bool = False,
+    rerun_changed: bool = False,
 ) -> list[Line]:
     """Bring every job to a line, by running it, or by waiting for who runs it.
 
@@ -30,18 +31,23 @@ def settle(
         workers: one of :mod:`.workers`.
         say: takes each line of progress.
         retry_failed: run failed runs again.
+        rerun_changed: run again what other code than the present one has made.
 
     Returns:
         The lines of the jobs, in their order.
-
-    Raises:
-        ValueError: if two jobs are the same run.
     """
-    _check_distinct(jobs)
-    ignored = [line for line in store.lines() if line["status"] == "failed"]
-    board = Board(jobs, store, ignored if retry_failed else [])
+    sources = {job.run: job.source for job in jobs}
+    ignored = [
+        line
+        for line in store.lines()
+        if (retry_failed and line["status"] == "failed")
+        or (rerun_changed and line.get("source") != sources.get(line["run"]))
+    ]
+    board = Board(jobs, store, ignored)
     progress = Progress(jobs[0].job, workers, say)
     progress.begin(board)
+    for remark in board.remarks():
+        say(remark)
     waiting = False
     while board.refresh():
         claims = _Claims(board)
@@ -60,15 +66,33 @@ def settle(
     return [board.lines[job.run] for job in jobs]
 
 
-def _check_distinct(jobs: list[Identified]) -> None:
-    known: dict[str, Identified] = {}
+def distinct(jobs: list[Identified], say: Callable[[str], None]) -> list[Identified]:
+    """Leave out jobs that are the same run as an earlier one, and say so.
+
+    So it is where a setting has no effect: the imputer for a model that reads no modalities, the
+    seed of a mask that hides nothing.
+
+    Raises:
+        ValueError: for an axis that decides no result of any run.
+    """
+    first: dict[str, Identified] = {}
     for job in jobs:
-        twin = known.setdefault(job.run, job)
-        if twin is not job:
-            both = " and ".join(str(dict(one.job.point)) for one in (twin, job))
-            raise ValueError(
-                f"{job.job.benchmark}: two points must not be one run, got {both}; exclude one."
-            )
+        first.setdefault(job.run, job)
+    if len(first) == len(jobs):
+        return jobs
+    name, points = jobs[0].job.benchmark, [job.job.point for job in jobs]
+    for axis in points[0]:
+        others = {str([v for key, v in point.items() if key != axis]) for point in points}
+        unread = all(axis not in job.config for job in jobs)
+        if unread and len(others) == len(first) and len({str(p[axis]) for p in points}) > 1:
+            raise ValueError(f"{name}: {axis} must not be an axis, it decides no result; drop it.")
+    left_out = [job for job in jobs if first[job.run] is not job]
+    words = [" ".join(f"{k}={v}" for k, v in job.job.point.items()) for job in left_out[:3]]
+    say(
+        f"{name}: {len(left_out)} of {len(jobs)} points are the same run as an earlier one, and "
+        f"are left out: {', '.join(words)}{', ...' if len(left_out) > 3 else ''}"
+    )
+    return list(first.values())
 
 
 class Board:
@@ -77,7 +101,7 @@ class Board:
     Args:
         jobs: all of them.
         store: where their lines are.
-        ignored: failures that are to be repeated.
+        ignored: lines of runs that are to be repeated.
 
     Attributes:
         lines: run -> line of every job that is settled.
@@ -101,7 +125,7 @@ class Board:
             found.setdefault(line["run"], []).append(line)
         elsewhere = {}
         for job in self.left:
-            lines = found.get(job.run, [])
+            lines = [line for line in found.get(job.run, ()) if line not in self._ignored]
             answers = [line for line in lines if job.is_answered_by(line)]
             own = [line for line in answers if job.owns(line)]
             failed = [line for line in lines if self._is_final(line, job)]
@@ -130,9 +154,23 @@ class Board:
             self.store.release(lock)
         return bool(self.left)
 
+    def remarks(self) -> list[str]:
+        """Say which settled runs were made by other code than the present one."""
+        lines = [(self.lines[job.run], job) for job in self.jobs if job.run in self.lines]
+        sources = [(line.get("source"), job.source) for line, job in lines]
+        other = sum(made is not None and made != now for made, now in sources)
+        unknown = sum(made is None for made, _ in sources)
+        if not other + unknown:
+            return []
+        words = [f"{other} by other code than this"] if other else []
+        words += [f"{unknown} by code that was not recorded"] if unknown else []
+        return [
+            f"{self.jobs[0].job.benchmark}: {len(lines)} runs in the store, of these made "
+            f"{' and '.join(words)}; --rerun-changed runs them again"
+        ]
+
     def _is_final(self, line: Line, job: Identified) -> bool:
-        failed = line["status"] == "failed" and line["benchmark"] == job.job.benchmark
-        return failed and line not in self._ignored
+        return line["status"] == "failed" and line["benchmark"] == job.job.benchmark
 
 
 class _Claims(Iterator[Identified]):

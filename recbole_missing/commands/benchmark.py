@@ -30,6 +30,9 @@ def arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--data-path", type=Path, default=Path("dataset"), help="of the data sets")
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again")
+    parser.add_argument(
+        "--rerun-changed", action="store_true", help="run again what other code has made"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs, and run nothing")
     where = parser.add_argument_group("where it runs (default: in this process)")
     where.add_argument("--workers", type=int, help="so many processes of this machine")
@@ -59,7 +62,9 @@ def execute(known: Namespace) -> None:
     chosen = chosen.override({key: value(text) for key, text in _pairs("--set", known.set)})
     chosen = chosen.only({axis: text.split(",") for axis, text in _pairs("--only", known.only)})
     store = Store(known.store or Path(f"{chosen.name.replace(':', '_')}.jsonl"))
-    options = runner.Options(known.keep, known.retry_failed, known.data_path, _say)
+    options = runner.Options(
+        known.keep, known.retry_failed, known.rerun_changed, known.data_path, _say
+    )
     if known.dry_run:
         print("\n".join(runner.preview(chosen, store, options)))
         return

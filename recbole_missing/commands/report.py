@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recbole_missing.benchmark.line import Line
+    pass
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def execute(known: Namespace) -> None:
     """
     from recbole_missing import tables
     from recbole_missing.atomic import REPORT, check_target, new_folder
+    from recbole_missing.benchmark import measured
     from recbole_missing.benchmark.line import latest
     from recbole_missing.benchmark.store import Store
     from recbole_missing.report import document
@@ -69,14 +70,9 @@ def execute(known: Namespace) -> None:
         print("* best, + second best mean of a column")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
-    for sentence in document.sources_note(lines, current_source_of):
+    for sentence in document.sources_note(lines, measured.current_source):
         print(sentence)
     print(f"Wrote {target}: report.md, {counted}, {REPORT}")
-
-
-def current_source_of(line: Line) -> str | None:
-    """Identity of the code that would make this run now; None if this package cannot tell it."""
-    return None
 
 
 def _check(known: Namespace) -> None:

@@ -162,6 +162,10 @@ class Source(ABC):
         return features
 
     @abstractmethod
+    def pieces(self) -> Iterator[bytes]:
+        """What the features of each item that has it are made from, in the order of the items."""
+
+    @abstractmethod
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Encode ``items``, then ``others``, having learnt from ``items`` alone.
 
@@ -198,6 +202,11 @@ class Matrix(Source):
         present[self._holes(np.flatnonzero(present), tokens)] = False
         super().__init__(name, present)
         self._warn_if_imputed(np.flatnonzero(present))
+
+    def pieces(self) -> Iterator[bytes]:
+        """The numbers of each item that has the modality."""
+        for _, values in self._blocks(np.flatnonzero(self.present)):
+            yield from (row.tobytes() for row in values)
 
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
         return self._numbers(np.concatenate([items, others]))
@@ -279,6 +288,10 @@ class Cells(Source):
         present = rows >= 0
         present[present] = [any(cell.strip() for cell in cells[row]) for row in rows[present]]
         super().__init__(name, present)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The words of each item that has the modality."""
+        yield from (repr(tuple(self._cells[row])).encode() for row in self._rows[self.present])
 
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
         cells, shown = ([self._cells[row] for row in self._rows[ids]] for ids in (items, others))

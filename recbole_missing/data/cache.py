@@ -1,14 +1,13 @@
-"""Completed rows kept in files that are named by the content they were made from.
+"""Completed rows kept in files that are named by what they were made from.
 
-The name of a file is a hash of everything that decides the result: the method and its settings,
-features and masks of every modality, training interactions, donors, edges and the version of this
-package. So another run, or another model, on the same data reads it, and a changed mask, feature or
-split never meets it.
+The name of a file is a digest of everything that decides the rows: the class of the imputer, its
+settings and its source code, features and masks of every modality, training interactions, donors
+and edges. So another run, or another model, on the same data reads it, and a changed imputer,
+mask, feature or split never meets it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -17,16 +16,15 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor
 
+from recbole_missing import identity
 from recbole_missing.imputation.base import Imputer
 from recbole_missing.modality import Modalities
-from recbole_missing.version import __version__
 
 
 def transform(
@@ -44,11 +42,13 @@ def transform(
         modalities, interactions, donors, edges: see :meth:`Imputer.fit` and ``transform``.
         folder: where files lie; made if absent.
     """
-    path = folder / f"{key(imputer, modalities, interactions, donors, edges)}.safetensors"
-    rows = _read(path, imputer, modalities)
+    name = key(imputer, modalities, interactions, donors, edges)
+    path = folder / f"{name}.safetensors"
+    rows = _read(path, imputer, modalities) if name else None
     if rows is None:
         completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
-        _write(path, completed, imputer.report_)
+        if name:
+            _write(path, completed, imputer.report_)
         return completed
     filled = []
     for name, modality in modalities.items():
@@ -64,35 +64,19 @@ def key(
     interactions: sparse.spmatrix,
     donors: Tensor | None,
     edges: sparse.spmatrix | None,
-) -> str:
-    """Hexadecimal hash of everything that decides the completed rows."""
-    digest = hashlib.blake2b(digest_size=16)
-    settings = sorted(imputer.get_params().items())
-    digest.update(repr((__version__, type(imputer).__name__, settings)).encode())
-    for part in _parts(modalities, interactions, donors, edges):
-        array = np.ascontiguousarray(part)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    digest.update(repr(list(modalities)).encode())
-    return digest.hexdigest()
+) -> str | None:
+    """Digest of everything that decides the completed rows.
 
-
-def _parts(
-    modalities: Modalities,
-    interactions: sparse.spmatrix,
-    donors: Tensor | None,
-    edges: sparse.spmatrix | None,
-) -> Iterable[Any]:
-    for modality in modalities.values():
-        yield modality.features.numpy()
-        yield modality.observed.numpy()
-    for matrix in (interactions, edges):
-        if matrix is not None:
-            csr = sparse.csr_matrix(matrix, copy=True)
-            csr.sum_duplicates()
-            yield from (csr.indptr.astype(np.int64), csr.indices.astype(np.int64), csr.data)
-    if donors is not None:
-        yield donors.numpy()
+    Returns:
+        None if the source of the imputer is in no file, so that nobody can tell its versions apart.
+    """
+    method = type(imputer)
+    source = identity.of_source(method)
+    tables = [[name, m.features, m.observed] for name, m in modalities.items()]
+    content = [tables, sparse.csr_matrix(interactions), donors, edges]
+    name = f"{method.__module__}:{method.__qualname__}"
+    settings = imputer.get_params(deep=False)
+    return None if source is None else identity.digest([name, settings, source, content])
 
 
 def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tensor] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from recbole.data.interaction import cat_interactions
 from scipy import sparse
 from torch import Tensor
 
+from recbole_missing import identity
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
-from recbole_missing.data.aligned import Source
+from recbole_missing.data.aligned import Cells, Source
 from recbole_missing.data.edges import read_edges
-from recbole_missing.imputation import IMPUTERS, log_report, make_imputer
+from recbole_missing.identity import Parts
+from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -42,6 +44,8 @@ class MultimodalDataset(Dataset):
             reads no modality pays for none.
         new_items: bool ``(item_num,)``, items whose training interactions were moved to the test
             split (the new-item setting).
+        identity: what was built, as digests (:data:`recbole_missing.identity.Parts`); it is also
+            noted in the config, as ``data_identity``, so that checkpoints hold it.
 
     Hidden rows are zeroed (and never shown to an encoder) before imputation, and imputation sees
     training interactions only, so nothing leaks by construction.
@@ -49,6 +53,7 @@ class MultimodalDataset(Dataset):
 
     known: Modalities | None = None
     new_items: Tensor
+    identity: Parts
     _imputation: Imputation | None = None
 
     @property
@@ -63,19 +68,25 @@ class MultimodalDataset(Dataset):
             ValueError: for an empty split, a top-k beyond the catalogue, a modality that nobody
                 has, and whatever the files are refused for.
         """
-        splits = super().build()
-        names = list(self.config["modalities"] or ())
-        hidden, new = self._draw(splits[0], names)
-        if new.any():
-            splits = self._move_new_items(splits, torch.from_numpy(new))
+        splits, hidden, new = self._masked(self.split())
         self._check_splits(splits)
+        contents: dict[str, Content] = {}
+        known = edges = None
+        if self.config["modalities"]:
+            known, contents = self._read(hidden)
+            edges = self._edges()
+        parts = table_identity(self, splits)
+        parts.update(self._modality_identity(contents, hidden, new, edges))
+        self.config["data_identity"] = parts
+        imputation = None if known is None else Imputation(known, splits[0], edges)
         for split in (self, *splits):
-            split.new_items = torch.from_numpy(new)
-        if names:
-            known = self._read(names, hidden)
-            imputation = Imputation(known, splits[0], self._edges())
-            for split in (self, *splits):
-                split.known, split._imputation = known, imputation
+            split.new_items, split.identity = torch.from_numpy(new), parts
+            split.known, split._imputation = known, imputation
+        return splits
+
+    def split(self) -> list[Any]:
+        """Training, validation and test split as RecBole makes them, before any mask."""
+        splits: list[Any] = super().build()
         return splits
 
     def interaction_matrix(self) -> sparse.csr_matrix:
@@ -124,10 +135,65 @@ class MultimodalDataset(Dataset):
             found.append(Modality(source.name, features, torch.from_numpy(source.present)))
         return Modalities(found)
 
-    def _draw(self, train: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.bincount(train.inter_feat[self.iid_field].numpy(), minlength=self.item_num)
+    def identity_under(self, config: Any, splits: list[Any], read: dict[str, Any]) -> Parts:
+        """What :meth:`build` would give as ``identity`` under other settings of the modalities.
+
+        Args:
+            config: its settings of split and filters are those of this data set.
+            splits: what :meth:`split` returned.
+            read: what former calls have read; this one adds to it. So a new mask is drawn without
+                reading a file again.
+        """
+        other = copy.copy(self)
+        other.config = config
+        masked, hidden, new = other._masked(splits)
+        other._check_splits(masked)
+        names = list(config["modalities"] or ())
+        keys = {name: repr(modality_values(config, [name])) for name in names}
+        for source in other._sources(name for name in names if keys[name] not in read):
+            read[keys[source.name]] = Content.of(source, config)
+        graph = f"edges {config['imputation_edges_file']}"
+        if graph not in read:
+            read[graph] = other._edges() if names else None
+        if "tables" not in read:
+            read["tables"] = table_identity(self, splits)
+        tables = table_identity(self, masked) if new.any() else read["tables"]
+        contents = {name: read[keys[name]] for name in names}
+        return {**tables, **other._modality_identity(contents, hidden, new, read[graph])}
+
+    def _modality_identity(
+        self,
+        contents: Mapping[str, Content],
+        hidden: np.ndarray,
+        new: np.ndarray,
+        edges: sparse.csr_matrix | None,
+    ) -> Parts:
+        items = identity.of_tokens(self.field2id_token[self.iid_field])
+        masks, features, parts = [], [], {}
+        for column, (name, content) in enumerate(contents.items()):
+            shown = content.present & ~hidden[:, column]
+            rows = content.rows[shown[content.present]]
+            masks.append([name, identity.of_items(items, shown)])
+            features.append([name, content.encoder, identity.of_items(items, shown, rows)])
+        if contents:
+            parts = {"masks": identity.digest(masks), "features": identity.digest(features)}
+        if new.any():
+            parts["new_items"] = identity.of_items(items, new)
+        if edges is not None:
+            parts["edges"] = identity.digest(edges)
+        return parts
+
+    def _masked(self, splits: list[Any]) -> tuple[list[Any], np.ndarray, np.ndarray]:
+        """Splits after the moves of new items, who lacks what, and which items are new."""
+        names = list(self.config["modalities"] or ())
+        train = splits[0].inter_feat[self.iid_field].numpy()
+        counts = np.bincount(train, minlength=self.item_num)
         tokens = self.field2id_token[self.iid_field]
-        return missing.draw(self.config, tokens, names, counts, Path(self.dataset_path))
+        folder = Path(self.dataset_path)
+        hidden, new = missing.draw(self.config, tokens, names, counts, folder)
+        if new.any():
+            splits = self._move_new_items(splits, torch.from_numpy(new))
+        return splits, hidden, new
 
     def _move_new_items(self, splits: list[Any], new: Tensor) -> list[Any]:
         """Training interactions of new items become test interactions (DGMRec's second setting).
@@ -163,9 +229,9 @@ class MultimodalDataset(Dataset):
                 f"got {largest}; lower it."
             )
 
-    def _read(self, names: list[str], hidden: np.ndarray) -> Modalities:
-        found = []
-        for column, source in enumerate(self._sources(names)):
+    def _read(self, hidden: np.ndarray) -> tuple[Modalities, dict[str, Content]]:
+        found, contents = [], {}
+        for column, source in enumerate(self._sources(self.config["modalities"])):
             observed = source.present & ~hidden[:, column]
             if not observed.any():
                 raise ValueError(
@@ -174,10 +240,11 @@ class MultimodalDataset(Dataset):
                 )
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
+            contents[source.name] = Content.of(source, self.config)
             self._report(source.present, observed, found[-1])
-        return Modalities(found)
+        return Modalities(found), contents
 
-    def _sources(self, names: list[str]) -> Iterator[Source]:
+    def _sources(self, names: Iterable[str]) -> Iterator[Source]:
         """Open the modalities one by one."""
         catalogue = sources.Catalogue(
             self.dataset_name,
@@ -205,6 +272,27 @@ class MultimodalDataset(Dataset):
             f"{n_items} items lack it by nature, {present.sum() - observed.sum()} more are hidden "
             f"({self.config['missing_protocol']}), filled by {self.config['imputation']}."
         )
+
+
+class Content(NamedTuple):
+    """What the features of one modality are made from, whatever mask hides a part of it.
+
+    ``present`` is bool ``(n_items,)``; ``rows`` holds a digest for each present item, in order;
+    ``encoder`` are the settings that turn words into numbers, None where the rows are numbers. The
+    numbers that an encoder makes do not count themselves: they differ in the last digit between
+    machines.
+    """
+
+    present: np.ndarray
+    rows: np.ndarray
+    encoder: Sequence[Any] | None
+
+    @classmethod
+    def of(cls, source: Source, config: Any) -> Content:
+        """Digest the rows of an opened modality."""
+        keys = f"{source.name}_encoder", f"{source.name}_dim", "seq_separator"
+        encoder = [config[key] for key in keys] if isinstance(source, Cells) else None
+        return cls(source.present, identity.of_rows(source.pieces()), encoder)
 
 
 class Imputation:
@@ -257,40 +345,125 @@ def check_interaction_files(config: Any) -> None:
             )
 
 
+def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:
+    """Identity of any RecBole data set after its ``build``: tokens, splits and other columns.
+
+    Args:
+        dataset: RecBole's; the splits' tokens are its tokens.
+        splits: training, validation and test split.
+    """
+    fields = dataset.uid_field, dataset.iid_field
+    tokens = [dataset.field2id_token[field] for field in fields]
+    users, items = (identity.of_tokens(words) for words in tokens)
+    digests = []
+    for split in splits:
+        columns = dict(split.inter_feat.interaction)
+        ids = [columns.pop(field).numpy() for field in fields]
+        digests.append(identity.of_interactions(users[ids[0]], items[ids[1]], columns))
+    catalogue = [[str(token) for token in words] for words in tokens]
+    parts = {"catalogue": identity.digest(catalogue), "split": identity.digest(digests)}
+    others = _other_columns(dataset, fields)
+    return {**parts, "columns": identity.digest(others)} if others else parts
+
+
+def _other_columns(dataset: Any, fields: tuple[str, str]) -> dict[str, Any]:
+    """What else RecBole has read: columns of users and items, tokens in columns, vectors."""
+    tables = {name: getattr(dataset, name) for name in dataset.feat_name_list}
+    found: dict[str, Any] = {
+        f"{name} {field}": values
+        for name, table in tables.items()
+        if name != "inter_feat" and table is not None
+        for field, values in table.interaction.items()
+        if field not in fields
+    }
+    for field, words in dataset.field2id_token.items():
+        if field not in fields:
+            found[f"tokens {field}"] = [str(word) for word in words]
+    return {**found, **getattr(dataset, "_preloaded_weight", {})}
+
+
+def imputation_in_force(config: Any, model: type) -> dict[str, Any]:
+    """The imputer and its settings, where the model reads what it makes; else empty.
+
+    Args:
+        config: RecBole's, or a dict with the same keys.
+        model: class of the model.
+
+    Raises:
+        ValueError: if there is no such imputer.
+    """
+    if not (config["modalities"] and identity.reads_modalities(model)):
+        return {}
+    keys = ("imputation", *imputer_settings(config["imputation"]))
+    return {key: config[key] for key in keys}
+
+
+def data_settings(config: Any) -> dict[str, Any]:
+    """Settings that say how the data come about: split, filters, modalities, mask, imputer.
+
+    They describe a result; the data that come of them are what decides it.
+
+    Args:
+        config: a dict with the keys of a RecBole config.
+    """
+    values = {key: config.get(key) for key in (*DATA_SETTINGS, *_SPLIT_SETTINGS)}
+    del values["imputation_cache"]  # where results are kept decides none
+    return {**values, **modality_values(config, config.get("modalities") or ())}
+
+
+def modality_values(config: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Settings of the sources of some modalities; those that are set."""
+    keys = [key for name in names for key in sources.modality_settings(name)]
+    values = {key: config[key] for key in keys if key in config}
+    return {key: value for key, value in values.items() if value is not None}
+
+
 _SPLIT_SETTINGS = (
-    "benchmark_filename", "filter_inter_by_user_or_item", "item_inter_num_interval",
+    "benchmark_filename", "eval_args", "filter_inter_by_user_or_item", "item_inter_num_interval",
     "rm_dup_inter", "user_inter_num_interval", "val_interval",
 )  # fmt: skip
 
 
-def fingerprint(config: Any) -> str:
-    """Hash of everything that decides split, modalities, mask, imputation and test mask.
+def fingerprint(config: Any) -> str | None:
+    """Key of RecBole's own caches of data sets and dataloaders, which serve before data are built.
 
-    Settings, and the bytes of every feature, mask and interaction file: RecBole's caches of data
-    sets and dataloaders are compared by it, so none is served for other content.
+    It holds more than decides the data: all of their settings, all files of the data set that
+    RecBole or this package reads, and the code that reads them. A cache may be made anew too
+    often, but is never served for other content.
+
+    Returns:
+        None where no such cache is there or asked for, so that no file is read for nothing.
     """
+    if not _may_be_cached(config):
+        return None
+    values = config.final_config_dict
+    settings = data_settings(values)
+    settings.update({key: value for key, value in values.items() if key.startswith("imputation_")})
+    eval_args = {key: value for key, value in config["eval_args"].items() if key != "mode"}
+    settings.update(eval_args=eval_args, imputation_cache=None)
     names = list(config["modalities"] or ())
-    prefixes = ("missing_", "new_item", "imputation", *(f"{name}_" for name in names))
-    keys = sorted(
-        key for key in config.final_config_dict if key in DATA_SETTINGS or key.startswith(prefixes)
-    )
-    keys.remove("imputation_cache")  # where results are kept decides none
-    values = [(key, config[key]) for key in (*keys, *_SPLIT_SETTINGS)]
-    split = {key: value for key, value in config["eval_args"].items() if key != "mode"}
-    seed = None if config["benchmark_filename"] else config["seed"]  # decides a random split
-    digest = hashlib.blake2b(repr((values, sorted(split.items()), seed)).encode(), digest_size=16)
-    for path in _data_files(config, names):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
-    return digest.hexdigest()
+    files = [[path.name, _file_digest(path)] for path in _data_files(config, names)]
+    return identity.digest([settings, files, identity.of_source(MultimodalDataset)])
+
+
+def _may_be_cached(config: Any) -> bool:
+    keys = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
+    if any(config[key] for key in keys):
+        return True
+    start = f"{config['dataset']}-"  # of the names that RecBole gives its caches
+    folder = Path(config["checkpoint_dir"])
+    return folder.is_dir() and any(path.name.startswith(start) for path in folder.iterdir())
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return identity.of_blocks(iter(lambda: file.read(1 << 20), b""))
 
 
 def _data_files(config: Any, names: list[str]) -> list[Path]:
-    folder = Path(config["data_path"])
-    catalogue = sources.Catalogue(config["dataset"], folder, (), config["ITEM_ID_FIELD"])
-    files = list(folder.glob(f"{config['dataset']}*.inter"))
+    folder, dataset = Path(config["data_path"]), config["dataset"]
+    catalogue = sources.Catalogue(dataset, folder, (), config["ITEM_ID_FIELD"])
+    files = [path for path in folder.glob("*") if path.name.startswith(f"{dataset}.")]
     for name in names:
         files += sources.feature_files(name, config, catalogue)
     keys = ("missing_file", "new_items_file", "imputation_edges_file")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from folders import AT_WORK, REPOSITORY, Toy, tiny_content
 from folders import workplace as workplace
 from recbole.quick_start import run_recbole
 
-from recbole_missing import plugin
+from recbole_missing import imputation, plugin
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
 from recbole_missing.benchmark.line import settled
+from recbole_missing.benchmark.measured import DataSets, current_source
 from recbole_missing.benchmark.names import model_of
 from recbole_missing.benchmark.store import Store
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
+from recbole_missing.config import defaults
+from recbole_missing.config.constraints import Float
 from recbole_missing.evaluation import users
 
 pytestmark = AT_WORK
@@ -42,13 +46,16 @@ class Broken(Toy):
             raise RuntimeError("no more")
 
 
-class Killed(Toy):
-    """Takes its process with it."""
+KILLED = """import os
+import signal
 
-    def __init__(self, config: Any, dataset: Any) -> None:
-        """Die of want of memory."""
-        super().__init__(config, dataset)
-        os.kill(os.getpid(), signal.SIGKILL)
+from folders import Toy
+
+
+class Killed(Toy):
+    def __init__(self, config, dataset):
+        os.kill(os.getpid(), signal.SIGKILL)  # as for want of memory
+"""
 
 
 @pytest.fixture
@@ -98,6 +105,10 @@ def test_a_line_holds_what_recbole_returns_and_how_it_came_about(folder: Path) -
     assert set(line["epochs"][0]["loss"]) == {"bpr", "reg"}
     assert line["epochs"][line["best_epoch"]]["valid"] == line["valid"]
     assert line["config"]["missing_ratio"] == 0.5
+    assert line["config"]["imputation"] == "featprop"
+    assert "imputation_alpha" not in line["config"], "nobody read it"
+    assert line["data"].keys() == {"id", "catalogue", "split", "features", "masks"}
+    assert len(line["source"]) == 32
     assert line["config"]["reg_weight"] is not None, "defaults too"
     assert line["mask"]["missing"].keys() == {"image", "title", "tags"}
     assert {"0 missing", "1 missing"} <= line["groups"].keys()
@@ -128,37 +139,147 @@ def test_models_without_training_are_baselines_too(folder: Path) -> None:
     assert max(counts.values()) > 1
 
 
-def identity(folder: Path, model: str = "VBPR", **settings: Any) -> str:
-    """Hash of a run."""
+def identified(folder: Path, model: str = "VBPR", **settings: Any) -> Identified:
+    """A run and what decides it."""
     files = [str(folder / "dataset" / "tiny" / "tiny.yaml")]
     place = {"data_path": str(folder / "dataset"), "dataset": "tiny", "model": model}
     point = {"dataset": "tiny", "model": model, "seed": 1}
     job = Job("mine", "Mine", point, {"seed": 1, **place, **settings}, files)
-    return job.identified().run
+    return job.identified(DataSets())
+
+
+def identity(folder: Path, model: str = "VBPR", **settings: Any) -> str:
+    """Digest of a run."""
+    return identified(folder, model, **settings).run
 
 
 def test_a_run_is_told_by_what_decides_its_result(folder: Path) -> None:
     first = identity(folder)
     assert identity(folder) == first
-    nothing = {"eval_batch_size": 50, "checkpoint_dir": "x", "imputation_cache": False}
+    nothing = {
+        "eval_batch_size": 50, "checkpoint_dir": "x", "imputation_cache": False, "state": "ERROR",
+        "imputation_alpha": 0.3, "missing_seed": 8, "loss_decimal_place": 2, "preset": "none",
+    }  # fmt: skip
     for name, value in nothing.items():
         assert identity(folder, **{name: value}) == first, name
     assert identity(folder, worker=1) != first, "negatives are drawn there"
-    for name, value in {"seed": 3, "reg_weight": 0.7, "imputation": "zeros", "epochs": 3}.items():
+    something = {
+        "seed": 3, "reg_weight": 0.7, "imputation": "zeros", "epochs": 3, "test_mask": "train",
+        "imputation_layers": 2, "topk": [5], "modalities": ["image", "title"],
+    }  # fmt: skip
+    for name, value in something.items():
         assert identity(folder, **{name: value}) != first, name
     assert identity(folder, "BPR") != first
+    masked = {"missing_protocol": "random_items", "missing_ratio": 0.4}
+    assert len({first, *(identity(folder, **masked, missing_seed=seed) for seed in (1, 2))}) == 3
+
+
+def test_other_features_are_another_run_of_those_who_read_them(folder: Path) -> None:
+    first, baseline = identity(folder), identity(folder, "BPR")
     image = folder / "dataset" / "tiny" / "image.npy"
     np.save(image, np.load(image) + 1)
-    assert identity(folder) != first, "another feature file"
+    assert identity(folder) != first
+    assert identity(folder, "BPR") == baseline
 
 
-def test_another_source_of_an_outside_model_is_another_run(folder: Path) -> None:
-    (folder / "ours.py").write_text("from folders import Toy\n\n\nclass Mine(Toy):\n    pass\n")
-    first = identity(folder, "ours:Mine")
-    assert identity(folder, "ours:Mine") == first
-    with (folder / "ours.py").open("a") as file:
-        file.write("\n    changed = True\n")
-    assert identity(folder, "ours:Mine") != first
+def test_an_imputer_decides_nothing_of_a_model_that_reads_no_modalities(folder: Path) -> None:
+    first = identity(folder, "BPR")
+    for name, value in {"imputation": "zeros", "imputation_layers": 2, "reg_weight": 0.1}.items():
+        assert identity(folder, "BPR", **{name: value}) == first, name
+    assert identity(folder, "BPR", embedding_size=5) != first
+    masked = identity(folder, "BPR", missing_protocol="random_items", missing_ratio=0.4)
+    assert masked != first, "its results by number of missing modalities are others"
+
+
+def test_a_new_imputer_and_its_settings_change_no_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [identified(folder, model) for model in ("BPR", "VBPR")]
+
+    class Newest(imputation.Zeros):
+        hyperparameters = {"strength": Float(min=0)}
+
+    load = defaults.load
+    monkeypatch.setitem(imputation.IMPUTERS, "newest", Newest)
+    monkeypatch.setattr(
+        defaults,
+        "load",
+        lambda path: {
+            **load(path),
+            **({"imputation_strength": 0.5} if path.name == "overall.yaml" else {}),
+        },
+    )
+    second = [identified(folder, model) for model in ("BPR", "VBPR")]
+    assert [job.run for job in second] == [job.run for job in first]
+    assert [job.source for job in second] == [job.source for job in first]
+
+
+def test_what_a_user_sets_for_an_outside_model_counts(folder: Path) -> None:
+    first = identity(folder, "folders:Named")
+    assert identity(folder, "folders:Named", my_own_key=1) != first
+    assert identity(folder, "BPR", my_own_key=1) != identity(folder, "BPR")
+    assert identity(folder, "folders:Named") != identity(folder, "BPR")
+
+
+def test_items_that_were_added_are_to_be_run(folder: Path) -> None:
+    by_file = {"load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]}}
+    mine = make(folder, settings={**by_file, "epochs": 1}).only({"model": ["BPR"], "seed": ["1"]})
+    run(folder, mine)
+    assert run(folder, mine)[1][0].startswith("mine: 1 runs, 1 done, 0 to do")
+    items = folder / "dataset" / "tiny" / "tiny.item"
+    items.write_text(items.read_text() + "".join(f"i5{n:02}\ta title\ta\n" for n in range(30)))
+    options = runner.Options(data_path=folder / "dataset")
+    (state,) = runner.preview(mine, Store(folder / "mine.jsonl"), options)
+    assert state.endswith("(to do)")
+
+
+def test_data_that_change_while_a_run_waits_are_refused(folder: Path) -> None:
+    job = identified(folder)
+    image = folder / "dataset" / "tiny" / "image.npy"
+    np.save(image, np.load(image) + 1)
+    line = job.execute()
+    assert line["status"] == "failed"
+    assert "the data must stay as they are while it runs, got another features" in line["error"]
+    assert "Traceback" not in line["error"], "a refusal of our own"
+
+
+# ---------------------------------------------------------------------------------------- source
+
+
+def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -> None:
+    code = "from folders import Toy\n\n\nclass Mine(Toy):\n    changed = {}\n"
+    (folder / "ours.py").write_text(code.format(1))
+    mine = make(folder, grid={**GRID, "model": ["ours:Mine", "BPR"], "seed": [1]})
+    first, said = run(folder, mine)
+    assert not any("--rerun-changed" in text for text in said)
+    (folder / "ours.py").write_text(code.format(2))
+    kept, said = run(folder, mine)
+    assert kept == first
+    assert current_source(kept[0]) != kept[0]["source"]
+    assert current_source(kept[1]) == kept[1]["source"]
+    assert current_source({**kept[0], "point": {"model": "nowhere:Model"}}) is None
+    assert said[1] == (
+        "mine: 2 runs in the store, of these made 1 by other code than this; --rerun-changed runs "
+        "them again"
+    )
+    options = runner.Options(data_path=folder / "dataset")
+    states = runner.preview(mine, Store(folder / "mine.jsonl"), options)
+    assert [state[-6:] for state in states[:2]] == ["(done)"] * 2 and states[2] == said[1]
+    again, said = run(folder, mine, rerun_changed=True)
+    assert said[0].startswith("mine: 2 runs, 1 done, 1 to do")
+    assert again[1] == first[1] and again[0]["source"] != first[0]["source"]
+    assert again[0]["run"] == first[0]["run"]
+    last, said = run(folder, mine, rerun_changed=True)
+    assert last == again and "2 done, 0 to do" in said[0]
+
+
+def test_code_that_nobody_recorded_is_named_too(folder: Path) -> None:
+    mine = make(folder).only({"model": ["BPR"], "seed": ["1"]})
+    (line,), _ = run(folder, mine)
+    store = folder / "mine.jsonl"
+    store.write_text(replace(line, source=None).as_json() + "\n")
+    _, said = run(folder, mine)
+    assert "of these made 1 by code that was not recorded" in said[1]
 
 
 def test_a_mask_is_told_by_tokens(folder: Path) -> None:
@@ -188,7 +309,9 @@ def test_a_failure_stops_nothing_and_is_repeated_when_asked(folder: Path) -> Non
     mine = make(folder, grid={**GRID, "model": ["broken_models:Broken", "BPR"], "seed": [1]})
     lines, said = run(folder, mine)
     assert [line["status"] for line in lines] == ["failed", "done"]
-    assert lines[0]["error"].startswith("RuntimeError: no more (test_benchmark_run.py, line")
+    assert lines[0]["error"].startswith("RuntimeError: no more (test_run.py, line")
+    assert "Traceback (most recent call last)" in lines[0]["error"], "a bug keeps its traceback"
+    assert "in on_epoch_start" in lines[0]["error"]
     assert lines[0]["config"]["model"] == "Broken"
     assert lines[0]["test"] is None
     assert "FAILED: RuntimeError: no more" in said[1]
@@ -244,14 +367,24 @@ def test_a_good_run_outlives_a_later_failure(folder: Path) -> None:
     assert said[0].startswith("mine: 1 runs, 1 done, 0 to do")
 
 
-def test_two_points_that_are_one_run_are_refused(folder: Path) -> None:
+def test_an_axis_that_decides_nothing_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="eval_users must not be an axis, it decides no result"):
         run(folder, make(folder, grid={**GRID, "eval_users": [10, 20]}))
-    same = {"dataset": "tiny", "settings": {"learning_rate": 0.01}}
-    grid = {**GRID, "model": ["VBPR"], "seed": [1], "learning_rate": [0.01, 0.010]}
-    mine = plan.Plan("mine", "Mine", grid, cases=[same])
-    with pytest.raises(ValueError, match="two points must not be one run"):
-        run(folder, mine)
+
+
+def test_two_points_that_are_one_run_are_run_once(folder: Path) -> None:
+    """As the imputers are to a model that reads no modalities."""
+    grid = {**GRID, "seed": [1], "imputation": ["zeros", "mean"]}
+    lines, said = run(folder, make(folder, grid=grid, settings={"epochs": 1}))
+    assert said[0] == (
+        "mine: 1 of 4 points are the same run as an earlier one, and are left out: dataset=tiny "
+        "model=BPR seed=1 imputation=mean"
+    )
+    assert [(line["point"]["model"], line["point"]["imputation"]) for line in lines] == [
+        ("BPR", "zeros"),
+        ("VBPR", "zeros"),
+        ("VBPR", "mean"),
+    ]
 
 
 def test_what_could_only_fail_after_training_is_refused_before(folder: Path) -> None:
@@ -338,7 +471,8 @@ def test_two_processes_share_a_store_and_run_nothing_twice(folder: Path) -> None
 
 @pytest.mark.slow
 def test_processes_give_what_this_process_gives_and_outlive_one_that_dies(folder: Path) -> None:
-    models = ["BPR", "test_benchmark_run:Killed", "VBPR"]
+    (folder / "killed.py").write_text(KILLED)
+    models = ["BPR", "killed:Killed", "VBPR"]
     mine = make(folder, grid={**GRID, "model": models, "seed": [1]})
     here, _ = run(folder, mine.only({"model": ["BPR", "VBPR"]}), "here")
     lines, _ = run(folder, mine, workers=Processes(2, threads=1))
@@ -365,7 +499,8 @@ def test_processes_share_out_the_gpus(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_gives_what_this_process_gives_and_outlives_a_worker_that_dies(folder: Path) -> None:
-    models = ["test_benchmark_run:Killed", "VBPR"]
+    (folder / "killed.py").write_text(KILLED)
+    models = ["killed:Killed", "VBPR"]
     mine = make(folder, grid={**GRID, "model": models, "seed": [1]})
     here, _ = run(folder, mine.only({"model": ["VBPR"]}), "here")
     lines, _ = run(folder, mine, workers=Ray("local"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,58 @@ def test_every_change_has_a_key_of_its_own(given: dict[str, Any]) -> None:
     entries = shuffled.data[order], (shuffled.row[order], shuffled.col[order])
     same = sparse.coo_matrix(entries, shape=shuffled.shape)
     assert cache.key(FeatProp(layers=2), **{**given, "interactions": same}) == keys[0]
+
+
+SOURCE = """from recbole_missing.imputation.base import Filled
+from recbole_missing.imputation.statistics import Zeros
+
+
+class Mine(Zeros):
+    costly = True
+
+    def fill(self, table, others):
+        return Filled(table.features + {value})
+"""
+
+
+def imported(folder: Path, name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The class ``Mine`` of a module that fills in ``value``."""
+    (folder / f"{name}.py").write_text(SOURCE.format(value=value))
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return importlib.import_module(name).Mine
+
+
+def rows(given: dict[str, Any], imputer: Any, folder: Path) -> torch.Tensor:
+    image = cache.transform(imputer, **given, folder=folder)["image"]
+    return image.features[image.missing]
+
+
+def test_a_changed_imputer_never_gets_the_old_rows(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = imported(tmp_path, "my_imputer", 1, monkeypatch)
+    assert (rows(given, first(), tmp_path / "kept") == 1).all()
+    monkeypatch.setattr(first, "fit", lambda *_: pytest.fail("computed anew"))
+    assert (rows(given, first(), tmp_path / "kept") == 1).all()
+    changed = imported(tmp_path, "my_imputer", 22, monkeypatch)
+    assert (rows(given, changed(), tmp_path / "kept") == 22).all()
+
+
+def test_another_class_of_the_same_name_never_gets_the_rows(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (imported(tmp_path, name, 1, monkeypatch) for name in ("mine_a", "mine_b"))
+    assert one.__qualname__ == other.__qualname__
+    assert cache.key(one(), **given) != cache.key(other(), **given)
+
+
+def test_rows_of_a_class_without_a_file_are_not_kept(given: dict[str, Any], tmp_path: Path) -> None:
+    typed = type("Typed", (Mean,), {"__module__": "typed_into_a_session"})
+    assert cache.key(typed(), **given) is None
+    assert cache.transform(typed(), **given, folder=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_damaged_file_is_made_anew(given: dict[str, Any], tmp_path: Path) -> None:

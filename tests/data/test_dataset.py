@@ -24,6 +24,7 @@ from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
+from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
 from recbole_missing.data.sampling import OldItemSampler
@@ -339,6 +340,11 @@ def other_file(content: Content) -> Content:
     return replace(content, lacks={"i12": ["image"]})
 
 
+def other_catalogue(content: Content) -> Content:
+    words = {"i500": "a new item"}
+    return replace(content, titles={**content.titles, **words}, tags={**content.tags, **words})
+
+
 def other_interactions(content: Content) -> Content:
     return replace(content, train=content.train[:-1])
 
@@ -360,6 +366,7 @@ def made(monkeypatch):
     return steps
 
 
+BY_ITEM_FILE = {"load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]}}
 CACHES = {"save_dataset": True, "save_dataloaders": True}
 
 
@@ -386,16 +393,29 @@ def test_caches_do_not_serve_other_settings(settings, made, changes):
 
 
 @pytest.mark.parametrize(
-    "change", [other_image, other_ids, other_titles, other_file, other_interactions]
+    "change",
+    [other_image, other_ids, other_titles, other_file, other_interactions, other_catalogue],
 )
 def test_caches_do_not_serve_other_content(settings, content, tmp_path, made, change):
-    by_file = {"missing_protocol": "file", "missing_file": "lacks.tsv", **CACHES}
+    by_file = {"missing_protocol": "file", "missing_file": "lacks.tsv", **CACHES, **BY_ITEM_FILE}
     prepare("VBPR", settings, **by_file)
     change(content).write(tmp_path)
     second = prepare("VBPR", settings, **by_file)
     assert made == ["__init__", "build"] * 2
     fresh = prepare("VBPR", settings, **{**by_file, "checkpoint_dir": "elsewhere"})
     assert same_modalities(second, fresh) and splits_of(second) == splits_of(fresh)
+    assert tokens_of(second) == tokens_of(fresh)
+
+
+def test_caches_do_not_serve_another_item_file_that_no_modality_reads(
+    settings, content, tmp_path, made
+):
+    changes = {"modalities": ["image"], **CACHES, **BY_ITEM_FILE}
+    first = prepare("VBPR", settings, **changes)
+    other_catalogue(content).write(tmp_path)
+    second = prepare("VBPR", settings, **changes)
+    assert made == ["__init__", "build"] * 2
+    assert tokens_of(second) == [*tokens_of(first), "i500"]
 
 
 def test_a_served_run_trains_as_the_run_that_saved(settings):
@@ -408,10 +428,120 @@ def test_a_served_run_trains_as_the_run_that_saved(settings):
     assert results[0] == results[1]
 
 
-def test_fingerprint_ignores_what_does_not_touch_the_data(settings):
-    base = prepare("VBPR", settings).config
-    other = prepare("BM3", settings, seed=3, learning_rate=0.5, epochs=9).config
-    assert fingerprint(base) == fingerprint(other)
+def test_no_file_is_hashed_where_recbole_keeps_no_cache(settings):
+    base = prepare("VBPR", settings)
+    assert base.config["data_fingerprint"] is None
+    kept = [prepare("VBPR", settings, save_dataset=True, seed=seed).config for seed in (1, 2)]
+    assert fingerprint(kept[0]) == kept[0]["data_fingerprint"] == kept[1]["data_fingerprint"]
+    assert prepare("VBPR", settings).config["data_fingerprint"] is not None, "there is one now"
+
+
+# ------------------------------------------------------------------------------------ identity
+
+
+def parts_of(settings, model="VBPR", **changes):
+    return prepare(model, settings, **changes).dataset.identity
+
+
+def changed_parts(one, other):
+    return {part for part in {*one, *other} if one.get(part) != other.get(part)}
+
+
+def test_identity_is_that_of_what_was_built(settings):
+    first = parts_of(settings)
+    assert first.keys() == {"catalogue", "split", "features", "masks"}
+    run = prepare("BM3", settings, seed=3, learning_rate=0.5, epochs=9, imputation="zeros")
+    assert run.dataset.identity == first, "no setting of models, training or imputation"
+    assert run.config["data_identity"] == first
+    for loader in (run.train, run.valid, run.test):
+        assert loader._dataset.identity is run.dataset.identity
+    assert parts_of(settings, "BPR", modalities=None).keys() == {"catalogue", "split"}
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda c: replace(c, train=c.train[:-1]), {"split"}),
+        (lambda c: replace(c, valid=c.valid[:-1]), {"split"}),
+        (lambda c: replace(c, test=c.test[1:]), {"split"}),
+        (lambda c: replace(c, train=[*c.train, c.train[-1]]), {"split"}),
+        (lambda c: replace(c, train=[*c.train[:-2], c.train[-1], c.train[-2]]), set()),
+        (lambda c: replace(c, train=c.train[::-1]), {"catalogue"}),
+        (other_image, {"features"}),
+        (
+            lambda c: replace(c, titles={i: t and f"war {t}" for i, t in c.titles.items()}),
+            {"features"},
+        ),
+        (lambda c: replace(c, lacks={"i12": ["image"]}), {"features", "masks"}),
+        (lambda c: replace(c, titles=dict(reversed(list(c.titles.items())))), set()),
+    ],
+)
+def test_each_part_follows_what_it_is_made_of(settings, content, tmp_path, change, parts):
+    by_file = {"missing_protocol": "file", "missing_file": "lacks.tsv"}
+    other = change(content).write(tmp_path / "other")
+    assert changed_parts(parts_of(settings, **by_file), parts_of(other, **by_file)) == parts
+
+
+def test_settings_of_the_mask_count_by_what_they_hide(settings):
+    first = parts_of(settings)
+    assert parts_of(settings, missing_protocol="random_items", missing_ratio=0.0) == first
+    assert parts_of(settings, missing_seed=9) == first, "nothing is drawn"
+    drawn = {"missing_protocol": "random_items", "missing_ratio": 0.4}
+    masked = parts_of(settings, **drawn)
+    assert changed_parts(first, masked) == {"masks", "features"}
+    assert changed_parts(masked, parts_of(settings, **drawn, missing_seed=9)) == {
+        "masks",
+        "features",
+    }
+    new = parts_of(settings, new_items="stratified")
+    assert changed_parts(first, new) == {"split", "new_items"}
+
+
+def test_the_item_file_decides_a_catalogue_that_is_read_from_it(content, tmp_path):
+    """Items without interactions get their ids in the order of its lines."""
+
+    def read(*strangers):
+        words = {item: "a new item" for item in strangers}
+        more = replace(content, titles={**content.titles, **words}, tags={**content.tags, **words})
+        return parts_of(more.write(tmp_path), **BY_ITEM_FILE)
+
+    first = read("i500", "i501")
+    assert changed_parts(first, read("i501", "i500")) == {"catalogue"}
+    assert "catalogue" in changed_parts(first, read("i500", "i501", "i502"))
+
+
+def test_what_else_is_read_counts_too(settings):
+    named = {
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "tags"]}
+    }
+    assert changed_parts(parts_of(settings, **BY_ITEM_FILE), parts_of(settings, **named)) == {
+        "split",
+        "columns",
+    }
+
+
+def test_an_item_graph_counts_by_its_edges(settings, tmp_path):
+    file = tmp_path / "tiny" / "edges.tsv"
+    file.write_text("item_id:token\tneighbour_id:token\ni1\ti2\n")
+    changes = {"imputation_edges_file": file.name, "imputation_graph": "edges"}
+    first = parts_of(settings, **changes)
+    assert changed_parts(parts_of(settings), first) == {"edges"}
+    file.write_text("item_id:token\tneighbour_id:token\ni1\ti3\n")
+    assert changed_parts(first, parts_of(settings, **changes)) == {"edges"}
+
+
+def test_a_model_that_reads_no_modalities_pays_for_no_imputation(settings, monkeypatch):
+    asked, make = [], dataset_module.make_imputer
+    monkeypatch.setattr(
+        dataset_module, "make_imputer", lambda config: asked.append(config) or make(config)
+    )
+    run = prepare("BPR", settings, epochs=1)
+    trainer = run.trainer()
+    trainer.fit(run.train, run.valid)
+    trainer.evaluate(run.test)
+    assert trainer.group_results and not asked
+    prepare("VBPR", settings).trainer()
+    assert len(asked) == 1, "else the test would not see it"
 
 
 # ----------------------------------------------------------------------------------- bad input

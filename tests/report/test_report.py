@@ -16,6 +16,7 @@ from lines import COST, line
 from scipy import stats
 
 from recbole_missing import tables
+from recbole_missing.benchmark import measured
 from recbole_missing.benchmark.line import Line
 from recbole_missing.commands import report as command
 from recbole_missing.evaluation.users import write_rows
@@ -586,7 +587,7 @@ def test_runs_of_other_code_are_said_on_the_terminal_alone(lines, tmp_path, monk
     assert one.startswith("1 run was made by")
     assert written(marked, tmp_path / "a") == written(lines, tmp_path / "b")
     Path(tmp_path / "mine.jsonl").write_text("".join(f"{line.as_json()}\n" for line in marked))
-    monkeypatch.setattr(command, "current_source_of", lambda line: "new")
+    monkeypatch.setattr(measured, "current_source", lambda line: "new")
     parser = ArgumentParser()
     command.arguments(parser)
     command.execute(parser.parse_args([str(tmp_path / "mine.jsonl"), "--no-figures"]))
