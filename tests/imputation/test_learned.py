@@ -1,17 +1,16 @@
-"""Auto-encoders and the nearest neighbour: published numbers, brute force, properties."""
+"""What all imputers that read other modalities have in common; the auto-encoders."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_modalities
+from helpers import some_items
+from published import published as published
 from scipy import sparse
 from sklearn.base import clone
 from torch import Tensor
@@ -47,18 +46,6 @@ def interactions() -> sparse.csr_matrix:
     full = np.random.default_rng(0).random((60, N_ITEMS)) < 0.1
     full[0] = full[:, 0] = full[:, -3:] = False
     return sparse.csr_matrix(full.astype(np.float32))
-
-
-def some_items(widths: dict[str, int], missing: float = 0.4) -> Modalities:
-    """Items 1 and 2 have everything; item 3, and others by chance, nothing."""
-    drawn = tiny_modalities(N_ITEMS, widths, missing=missing)
-    changed = []
-    for modality in drawn.values():
-        features, observed = modality.features.clone(), modality.observed.clone()
-        features[1:4] = torch.randn(3, modality.dim)
-        features[3], observed[1:4] = 0, torch.tensor([True, True, False])
-        changed.append(Modality(modality.name, features, observed))
-    return Modalities(changed)
 
 
 # ---------------------------------------------------------------------------------- properties
@@ -250,45 +237,6 @@ def test_a_pair_that_nobody_has_is_left_out(
     assert "no training item has both 'image' and 'text'" in caplog.text
 
 
-# ------------------------------------------------------------------------------------ neighbour
-
-
-@pytest.mark.parametrize("widths", WIDTHS, ids=len)
-def test_nearest_neighbour_against_loops(
-    widths: dict[str, int], interactions: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recbole_missing.graph.knn.BLOCK_ENTRIES", 100)
-    modalities = some_items(widths)
-    donors = torch.ones(N_ITEMS, dtype=torch.bool)
-    donors[1::6] = False
-    imputer = NearestNeighbour(fallback="zeros").fit(interactions, donors)
-    result = imputer.transform(modalities)
-    for name, target in modalities.items():
-        others = [other for other in modalities.values() if other.name != name]
-        for item in target.missing.nonzero()[:, 0].tolist():
-            sums = {}
-            for donor in (target.observed & donors).nonzero()[:, 0].tolist():
-                shared = [o for o in others if o.observed[item] and o.observed[donor]]
-                if shared:
-                    sums[donor] = sum(
-                        float(torch.cosine_similarity(o.features[item], o.features[donor], dim=0))
-                        for o in shared
-                    )
-            nearest = target.features[max(sums, key=sums.get)] if sums else torch.zeros(target.dim)
-            assert torch.equal(result[name].features[item], nearest), (name, item)
-
-
-def test_nearest_neighbour_takes_the_smaller_id_of_equals(interactions: sparse.csr_matrix) -> None:
-    text = torch.ones(N_ITEMS, 3)
-    image = torch.arange(N_ITEMS, dtype=torch.float32)[:, None].repeat(1, 2)
-    observed = {"text": torch.ones(N_ITEMS).bool(), "image": torch.ones(N_ITEMS).bool()}
-    observed["image"][[0, 1, 2, 30]] = False
-    result = (
-        NearestNeighbour().fit(interactions).transform({"text": text, "image": image}, observed)
-    )
-    assert (result["image"][[0, 1, 2, 30]] == 3).all()
-
-
 # ---------------------------------------------------------------------------------------- graph
 
 
@@ -347,15 +295,6 @@ def test_inductive_answers_see_each_other(interactions: sparse.csr_matrix) -> No
 
 
 # ------------------------------------------------------------------------------ published numbers
-
-
-@pytest.fixture(scope="module")
-def published(request: pytest.FixtureRequest) -> dict[str, Any]:
-    path: Path = request.config.getoption("golden_dir") / "imputation.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    with np.load(path) as stored:
-        return {**dict(stored), "meta": json.loads(str(stored["meta"]))}
 
 
 class _Stored:
