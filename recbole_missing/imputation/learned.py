@@ -106,7 +106,7 @@ class AutoEncoder(Imputer):
         donors: Tensor | None = None,
         edges: sparse.spmatrix | None = None,
     ) -> AutoEncoder:
-        """Learn who may be trained on; networks are trained by :meth:`transform`.
+        """Store which items may be trained on; :meth:`transform` trains the networks.
 
         Raises:
             ValueError: for a setting outside its constraint.
@@ -116,7 +116,7 @@ class AutoEncoder(Imputer):
         return self
 
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
-        """Translate from each other modality, average, then the fallback."""
+        """Translate from each other modality and average; items without any get the fallback."""
         total = torch.zeros_like(table.features)
         answers = torch.zeros(len(total))
         details = {}
@@ -219,7 +219,7 @@ class AutoEncoder(Imputer):
 
     def view(self, inputs: Tensor, both: Tensor, lacking: Tensor, sizes: Sequence[int]) -> Any:
         """What the network reads of an item."""
-        return Alone(inputs, both)
+        return OnItsOwn(inputs, both)
 
     def _l1(self, sizes: Sequence[int]) -> float:
         return self.l1 if sizes[-1] > sizes[0] else 0.0
@@ -291,17 +291,17 @@ class GraphAutoEncoder(AutoEncoder):
         return layers
 
     def view(self, inputs: Tensor, both: Tensor, lacking: Tensor, sizes: Sequence[int]) -> Any:
-        """What the network reads of an item: itself and its company in the graph."""
+        """What the network reads of an item: its features and those of its neighbours."""
         everyone = self.graph(torch.cat([both, lacking])) if self.inductive else None
-        return InCompany(inputs, self.graph(both), everyone, _convolutions(sizes))
+        return WithNeighbours(inputs, self.graph(both), everyone, _convolutions(sizes))
 
-    def graph(self, items: Tensor) -> ItemGraph:
+    def graph(self, items: Tensor) -> ConvolutionGraph:
         """Graph of some items, numbered in the order given."""
-        return ItemGraph(self.interactions_, items.numpy(), self.top_k)
+        return ConvolutionGraph(self.interactions_, items.numpy(), self.top_k)
 
 
-class Alone:
-    """Network inputs of items that are seen by themselves.
+class OnItsOwn:
+    """Network inputs of items that are read without neighbours.
 
     Args:
         inputs: scaled source features, shape ``(n_items, n_in)``.
@@ -322,12 +322,12 @@ class Alone:
         return self.inputs[items], []
 
 
-class InCompany:
-    """Network inputs of items that are seen among their neighbours.
+class WithNeighbours:
+    """Network inputs of items that are read together with their neighbours.
 
-    Only the rows that the convolutions of a batch can reach are ever computed, and the first
-    product, of constants, is made before its weights come: the numbers are those of encoding the
-    whole graph.
+    The result is that of encoding the whole graph, with less work. Only the rows that a batch
+    depends on are computed. The features are constant, so they are multiplied with the first
+    convolution once, before training.
 
     Args:
         inputs: scaled source features, shape ``(n_items, n_in)``.
@@ -338,7 +338,11 @@ class InCompany:
     """
 
     def __init__(
-        self, inputs: Tensor, known: ItemGraph, everyone: ItemGraph | None, convolutions: int
+        self,
+        inputs: Tensor,
+        known: ConvolutionGraph,
+        everyone: ConvolutionGraph | None,
+        convolutions: int,
     ) -> None:
         """Multiply the first hop of the training items."""
         self.inputs = inputs
@@ -377,11 +381,12 @@ class InCompany:
         return sparse.csr_matrix((first.data, names[first.indices], first.indptr), shape), hops
 
 
-class ItemGraph:
-    """Strongest co-interactions among some items, as a graph convolution wants them.
+class ConvolutionGraph:
+    """The graph of a convolution: D^-1/2 A D^-1/2 among some items.
 
-    B_ij = 1 where j is among the ``top_k`` of i or j = i; its rows are handed out as
-    B_ij / sqrt(d_i d_j), with row sums d on both sides.
+    A_ij = 1 where j is among the ``top_k`` strongest co-interactions of i, or j = i; D holds the
+    row sums of A. The graph gives its rows when asked (:meth:`rows`), and can be grown by one item
+    without building it anew (:meth:`joined_by`).
 
     Args:
         interactions: binary, shape ``(n_users, n_all_items)``.
@@ -390,7 +395,7 @@ class ItemGraph:
     """
 
     def __init__(self, interactions: sparse.csr_matrix, items: np.ndarray, top_k: int) -> None:
-        """Rank each row's entries, so that a guest can push out the last one."""
+        """Rank each row's entries, so that a joining item can take the place of the last one."""
         self.items, self.n_items, self.top_k = items, len(items), top_k
         self._by_user = interactions[:, items].tocsr()
         self._by_item = interactions.tocsc()
@@ -411,7 +416,7 @@ class ItemGraph:
         return _normalised(rows, picked.row, picked.col, self._degree)
 
     def joined_by(self, item: int) -> tuple[RowsOf, np.ndarray, np.ndarray]:
-        """Graph of the items and one more, which stands last and so loses every tie.
+        """Graph of the items and one more, which is the last one and so loses every tie.
 
         Returns:
             A function like :meth:`rows` of the grown graph, the ids of its nodes, and, as an array

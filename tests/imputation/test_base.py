@@ -69,9 +69,7 @@ def test_arguments_are_stored_as_they_are() -> None:
 
 
 def test_an_unknown_setting_is_refused_by_name() -> None:
-    with pytest.raises(
-        TypeError, match="setting of FeatProp 'layer'. Did you mean 'layers'"
-    ):
+    with pytest.raises(TypeError, match="setting of FeatProp 'layer'. Did you mean 'layers'"):
         FeatProp(layer=2)
     with pytest.raises(TypeError, match="Unknown setting of Mean 'seed'"):
         Mean(seed=2)

@@ -19,8 +19,8 @@ from recbole_missing.graph.co_interaction import co_interaction
 from recbole_missing.imputation.base import Imputer, Table
 from recbole_missing.imputation.learned import (
     AutoEncoder,
+    ConvolutionGraph,
     GraphAutoEncoder,
-    ItemGraph,
     Layers,
     Scale,
     hidden_sizes,
@@ -253,7 +253,7 @@ def test_a_guest_in_the_graph_equals_the_graph_rebuilt(top_k: int) -> None:
     generator = np.random.default_rng(top_k)
     full = sparse.csr_matrix((generator.random((50, 60)) < 0.12).astype(np.float32))
     items = generator.permutation(60)[:30]
-    graph = ItemGraph(full, items, top_k)
+    graph = ConvolutionGraph(full, items, top_k)
     everyone = np.arange(30)
     expected = dense_graph(co_interaction(full[:, items], top_k).toarray())
     np.testing.assert_allclose(graph.rows(everyone).toarray(), expected, rtol=1e-6)
@@ -331,7 +331,7 @@ class StoredGraphAutoEncoder(_Stored, GraphAutoEncoder):
 
 
 class DenseGraph:
-    """Stands in for ItemGraph: the released lists by torch.topk on a dense matrix."""
+    """Stands in for ConvolutionGraph: the released lists by torch.topk on a dense matrix."""
 
     def __init__(self, interactions: sparse.csr_matrix, items: np.ndarray, top_k: int) -> None:
         """Build the whole operator."""
