@@ -187,7 +187,6 @@ class FeatProp(GraphImputer):
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
         """Turn the item graph A into the operator P, float32."""
         others = without_loops(adjacency)
-        others.data = np.ones_like(others.data)
         degree = np.diff(others.indptr)
         silent = int((degree[np.unique(others.indices)] == 0).sum())
         if silent:

@@ -54,3 +54,13 @@ def test_nearest_neighbour_takes_the_smaller_id_of_equals(interactions: sparse.c
         NearestNeighbour().fit(interactions).transform({"text": text, "image": image}, observed)
     )
     assert (result["image"][[0, 1, 2, 30]] == 3).all()
+
+
+def test_the_only_donor_is_copied_however_far_it_is(interactions: sparse.csr_matrix) -> None:
+    text = torch.ones(N_ITEMS, 3)
+    text[7] = -1.0
+    observed = {"text": torch.ones(N_ITEMS).bool(), "image": torch.arange(N_ITEMS) == 7}
+    image = torch.full((N_ITEMS, 2), 5.0)
+    method = NearestNeighbour(fallback="zeros").fit(interactions)
+    assert (method.transform({"text": text, "image": image}, observed)["image"] == 5).all()
+    assert method.report_["image"]["unreached"] == 0
