@@ -188,6 +188,17 @@ def test_hidden_sizes_are_the_released_ones() -> None:
     assert AutoEncoder(hidden_sizes=[3, 5]).sizes(2, 9) == [2, 3, 5, 9]
 
 
+@pytest.mark.parametrize(("hidden", "expected"), [([4], 1), ([4, 4], 2), ([4, 4, 4], 2)])
+def test_the_first_half_of_the_layers_rounded_up_are_convolutions(
+    hidden: list[int], expected: int
+) -> None:
+    """They can be told by their biases, which start at zero."""
+    method = GraphAutoEncoder(hidden_sizes=hidden)
+    layers = method.start(method.sizes(5, 6), torch.Generator().manual_seed(0))
+    starts_at_zero = [not bias.any() for _, bias in layers]
+    assert starts_at_zero == [depth < expected for depth in range(len(hidden) + 1)]
+
+
 def test_a_constant_feature_stays_constant(interactions: sparse.csr_matrix) -> None:
     scale = Scale.of(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
     assert torch.equal(scale.shrink(torch.tensor([[2.0, 9.0]])), torch.tensor([[0.5, 0.0]]))
