@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.graph.sparse import SparseMatrix
@@ -105,3 +107,44 @@ def random_matrix(n_rows: int = 7, n_cols: int = 5, seed: int = 0) -> SparseMatr
     full = full * (torch.rand(n_rows, n_cols, generator=generator) < 0.5)
     rows, cols = full.nonzero(as_tuple=True)
     return SparseMatrix(rows, cols, full[rows, cols], (n_rows, n_cols))
+
+
+def catalogue(n_users: int = 300, n_items: int = 120, seed: int = 0) -> sparse.csr_matrix:
+    """Interactions with popular items and users, repeated ones, and items that nobody has."""
+    generator = np.random.default_rng(seed)
+    degrees = np.minimum(generator.pareto(1.5, n_users).astype(int) + 1, n_items)
+    users = np.repeat(np.arange(n_users), degrees)
+    items = (n_items * generator.random(len(users)) ** 3).astype(int)
+    ones = np.ones(len(users), dtype=np.float32)
+    return sparse.coo_matrix((ones, (users, items)), shape=(n_users, n_items + 3)).tocsr()
+
+
+def assert_same_bits(got: sparse.csr_matrix, expected: sparse.csr_matrix) -> None:
+    assert got.shape == expected.shape
+    for name in ("data", "indices", "indptr"):
+        ours, theirs = getattr(got, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs), name
+
+
+def dense_propagation(
+    x: np.ndarray, observed: np.ndarray, operator: np.ndarray, layers: int
+) -> np.ndarray:
+    """The published loop, restated on dense matrices."""
+    start = np.where(observed[:, None], x, 0.0)
+    value = start
+    for _ in range(layers):
+        value = np.where(observed[:, None], start, operator @ value)
+    return value
+
+
+def some_items(widths: Mapping[str, int], missing: float = 0.4, n_items: int = 40) -> Modalities:
+    """Items 1 and 2 have everything; item 3, and others by chance, nothing."""
+    drawn = tiny_modalities(n_items, widths, missing=missing)
+    changed = []
+    for modality in drawn.values():
+        features, observed = modality.features.clone(), modality.observed.clone()
+        features[1:4] = torch.randn(3, modality.dim)
+        features[3], observed[1:4] = 0, torch.tensor([True, True, False])
+        changed.append(Modality(modality.name, features, observed))
+    return Modalities(changed)

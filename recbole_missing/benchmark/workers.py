@@ -7,7 +7,6 @@ its cost.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -20,9 +19,9 @@ from typing import Any
 
 import torch
 
-from recbole_missing import environment
 from recbole_missing.benchmark.job import Identified
 from recbole_missing.benchmark.line import Line
+from recbole_missing.parallel import start_ray, worker_environment
 
 Jobs = Iterator[Identified]
 Done = Iterator[tuple[Identified, Line]]
@@ -106,7 +105,7 @@ class Processes:
         process = context.Process(
             target=_in_process, args=(job, self.threads, sender), name=job.run
         )  # a daemon could not start workers of a data loader
-        with environment.of_workers(self.threads):
+        with worker_environment(self.threads):
             process.start()
         sender.close()  # the pipe then ends when the process ends
         return receiver, process
@@ -131,10 +130,7 @@ class Ray:
 
     def run(self, jobs: Jobs) -> Done:
         """Yield every job with its line, in the order in which they end."""
-        ray = importlib.import_module("ray")
-        with environment.of_workers(self.threads):
-            options = {"include_dashboard": False} if self.address == "local" else {}
-            ray.init(address=self.address, log_to_driver=False, **options)
+        ray = start_ray(self.address, self.threads, log_to_driver=False)
         try:
             yield from self._run(ray, jobs)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import pytest
 import torch
 import yaml
 from helpers import PROPERTIES, tiny_modalities
+from published import adjacency, close, table
+from published import published as published
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -116,7 +117,7 @@ def test_random_numbers_differ_between_modalities_and_seeds(
 ) -> None:
     pair = tiny_modalities(N_ITEMS, {"image_clip": 6, "image_vit": 6}, missing=0.5)
     rows = [
-        IMPUTERS["random"](seed).fit(interactions).fill(modality, {}).features
+        IMPUTERS["random"](seed=seed).fit(interactions).fill(modality, {}).features
         for seed in (0, 1)
         for modality in pair.values()
     ]
@@ -187,15 +188,6 @@ def test_impute_keeps_the_order_of_modalities(
 # ------------------------------------------------------------------------- published numbers
 
 
-@pytest.fixture(scope="module")
-def published(request: pytest.FixtureRequest) -> dict[str, Any]:
-    path: Path = request.config.getoption("golden_dir") / "imputation.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    with np.load(path) as stored:
-        return {**dict(stored), "meta": json.loads(str(stored["meta"]))}
-
-
 def published_cases(npz: dict[str, Any], method: str) -> list[tuple[str, dict[str, int], str]]:
     """Key, settings and modality letter of each stored result of a method."""
     cases = []
@@ -211,39 +203,21 @@ def published_cases(npz: dict[str, Any], method: str) -> list[tuple[str, dict[st
     return cases
 
 
-def stored_modality(npz: dict[str, Any], letter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.from_numpy(npz[f"feat_{letter}"])
-    observed = torch.ones(len(features), dtype=torch.bool)
-    observed[npz[f"missing_{letter}"]] = False
-    return features, observed
-
-
-def stored_adjacency(npz: dict[str, Any], top_k: int) -> sparse.csr_matrix:
-    rows, cols = npz[f"adj__topk{top_k}_row"], npz[f"adj__topk{top_k}_col"]
-    n_items = int(npz["n_items"])
-    return sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(n_items, n_items))
-
-
-def same(actual: torch.Tensor, expected: np.ndarray, key: str) -> None:
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(
-        actual.numpy(), expected, rtol=1e-6, atol=1e-6 * largest, err_msg=key
-    )
-
-
 @pytest.mark.parametrize("method", ["feat_prop", "neigh_mean"])
 def test_published_propagation(published: dict[str, Any], method: str) -> None:
     for key, values, letter in published_cases(published, method):
         top_k, layers = values["topk"], values.get("layers", 1)
-        features, observed = stored_modality(published, letter)
-        imputer: FeatProp = FeatProp(layers, top_k) if "layers" in values else NeighMean(top_k)
-        operator = imputer.operator(stored_adjacency(published, top_k))
-        same(propagate(features, observed, operator, layers)[0], published[key], key)
+        features, observed = table(published, letter)
+        imputer: FeatProp = (
+            FeatProp(layers=layers, top_k=top_k) if "layers" in values else NeighMean(top_k=top_k)
+        )
+        operator = imputer.operator(adjacency(published, top_k))
+        close(propagate(features, observed, operator, layers)[0], published[key], key)
         stored = f"op__{method}_topk{top_k}"
         if stored in published:
-            same(torch.from_numpy(operator.toarray()), published[stored], stored)
+            close(torch.from_numpy(operator.toarray()), published[stored], stored)
             dense = sparse.csr_matrix(published[stored])
-            same(propagate(features, observed, dense, layers)[0], published[key], key)
+            close(propagate(features, observed, dense, layers)[0], published[key], key)
 
 
 @pytest.mark.parametrize("method", ["zeros", "mean"])
@@ -252,11 +226,13 @@ def test_published_statistics(published: dict[str, Any], method: str) -> None:
         key = f"{method}__default/{letter}"
         if key not in published:
             continue
-        features, observed = stored_modality(published, letter)
+        features, observed = table(published, letter)
         padded = torch.nn.functional.pad(features * observed[:, None], (0, 0, 1, 0))
         modality = Modality("image", padded, torch.nn.functional.pad(observed, (1, 0)))
         everyone = sparse.csr_matrix(np.ones((2, len(padded)), dtype=np.float32))
-        same(IMPUTERS[method]().fit(everyone).transform(modality).features[1:], published[key], key)
+        close(
+            IMPUTERS[method]().fit(everyone).transform(modality).features[1:], published[key], key
+        )
 
 
 def test_our_graph_keeps_the_strongest_published_counts(
@@ -267,7 +243,7 @@ def test_our_graph_keeps_the_strongest_published_counts(
     interactions = _interactions_behind(counts, golden_dir)
     for top_k in (5, 10, 20):
         ours = co_interaction(interactions, top_k)
-        theirs = stored_adjacency(published, top_k).tocoo()
+        theirs = adjacency(published, top_k).tocoo()
         for item in range(n_items):
             strongest = counts[item, theirs.col[theirs.row == item]]
             np.testing.assert_array_equal(

@@ -1,17 +1,16 @@
-"""Auto-encoders and the nearest neighbour: published numbers, brute force, properties."""
+"""What all imputers that read other modalities have in common; the auto-encoders."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_modalities
+from helpers import some_items
+from published import published as published
 from scipy import sparse
 from sklearn.base import clone
 from torch import Tensor
@@ -20,8 +19,8 @@ from recbole_missing.graph.co_interaction import co_interaction
 from recbole_missing.imputation.base import Imputer, Table
 from recbole_missing.imputation.learned import (
     AutoEncoder,
+    ConvolutionGraph,
     GraphAutoEncoder,
-    ItemGraph,
     Layers,
     Scale,
     hidden_sizes,
@@ -47,18 +46,6 @@ def interactions() -> sparse.csr_matrix:
     full = np.random.default_rng(0).random((60, N_ITEMS)) < 0.1
     full[0] = full[:, 0] = full[:, -3:] = False
     return sparse.csr_matrix(full.astype(np.float32))
-
-
-def some_items(widths: dict[str, int], missing: float = 0.4) -> Modalities:
-    """Items 1 and 2 have everything; item 3, and others by chance, nothing."""
-    drawn = tiny_modalities(N_ITEMS, widths, missing=missing)
-    changed = []
-    for modality in drawn.values():
-        features, observed = modality.features.clone(), modality.observed.clone()
-        features[1:4] = torch.randn(3, modality.dim)
-        features[3], observed[1:4] = 0, torch.tensor([True, True, False])
-        changed.append(Modality(modality.name, features, observed))
-    return Modalities(changed)
 
 
 # ---------------------------------------------------------------------------------- properties
@@ -201,6 +188,17 @@ def test_hidden_sizes_are_the_released_ones() -> None:
     assert AutoEncoder(hidden_sizes=[3, 5]).sizes(2, 9) == [2, 3, 5, 9]
 
 
+@pytest.mark.parametrize(("hidden", "expected"), [([4], 1), ([4, 4], 2), ([4, 4, 4], 2)])
+def test_the_first_half_of_the_layers_rounded_up_are_convolutions(
+    hidden: list[int], expected: int
+) -> None:
+    """They can be told by their biases, which start at zero."""
+    method = GraphAutoEncoder(hidden_sizes=hidden)
+    layers = method.start(method.sizes(5, 6), torch.Generator().manual_seed(0))
+    starts_at_zero = [not bias.any() for _, bias in layers]
+    assert starts_at_zero == [depth < expected for depth in range(len(hidden) + 1)]
+
+
 def test_a_constant_feature_stays_constant(interactions: sparse.csr_matrix) -> None:
     scale = Scale.of(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
     assert torch.equal(scale.shrink(torch.tensor([[2.0, 9.0]])), torch.tensor([[0.5, 0.0]]))
@@ -250,45 +248,6 @@ def test_a_pair_that_nobody_has_is_left_out(
     assert "no training item has both 'image' and 'text'" in caplog.text
 
 
-# ------------------------------------------------------------------------------------ neighbour
-
-
-@pytest.mark.parametrize("widths", WIDTHS, ids=len)
-def test_nearest_neighbour_against_loops(
-    widths: dict[str, int], interactions: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recbole_missing.imputation.neighbour.BLOCK_ENTRIES", 100)
-    modalities = some_items(widths)
-    donors = torch.ones(N_ITEMS, dtype=torch.bool)
-    donors[1::6] = False
-    imputer = NearestNeighbour(fallback="zeros").fit(interactions, donors)
-    result = imputer.transform(modalities)
-    for name, target in modalities.items():
-        others = [other for other in modalities.values() if other.name != name]
-        for item in target.missing.nonzero()[:, 0].tolist():
-            sums = {}
-            for donor in (target.observed & donors).nonzero()[:, 0].tolist():
-                shared = [o for o in others if o.observed[item] and o.observed[donor]]
-                if shared:
-                    sums[donor] = sum(
-                        float(torch.cosine_similarity(o.features[item], o.features[donor], dim=0))
-                        for o in shared
-                    )
-            nearest = target.features[max(sums, key=sums.get)] if sums else torch.zeros(target.dim)
-            assert torch.equal(result[name].features[item], nearest), (name, item)
-
-
-def test_nearest_neighbour_takes_the_smaller_id_of_equals(interactions: sparse.csr_matrix) -> None:
-    text = torch.ones(N_ITEMS, 3)
-    image = torch.arange(N_ITEMS, dtype=torch.float32)[:, None].repeat(1, 2)
-    observed = {"text": torch.ones(N_ITEMS).bool(), "image": torch.ones(N_ITEMS).bool()}
-    observed["image"][[0, 1, 2, 30]] = False
-    result = (
-        NearestNeighbour().fit(interactions).transform({"text": text, "image": image}, observed)
-    )
-    assert (result["image"][[0, 1, 2, 30]] == 3).all()
-
-
 # ---------------------------------------------------------------------------------------- graph
 
 
@@ -305,7 +264,7 @@ def test_a_guest_in_the_graph_equals_the_graph_rebuilt(top_k: int) -> None:
     generator = np.random.default_rng(top_k)
     full = sparse.csr_matrix((generator.random((50, 60)) < 0.12).astype(np.float32))
     items = generator.permutation(60)[:30]
-    graph = ItemGraph(full, items, top_k)
+    graph = ConvolutionGraph(full, items, top_k)
     everyone = np.arange(30)
     expected = dense_graph(co_interaction(full[:, items], top_k).toarray())
     np.testing.assert_allclose(graph.rows(everyone).toarray(), expected, rtol=1e-6)
@@ -349,15 +308,6 @@ def test_inductive_answers_see_each_other(interactions: sparse.csr_matrix) -> No
 # ------------------------------------------------------------------------------ published numbers
 
 
-@pytest.fixture(scope="module")
-def published(request: pytest.FixtureRequest) -> dict[str, Any]:
-    path: Path = request.config.getoption("golden_dir") / "imputation.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    with np.load(path) as stored:
-        return {**dict(stored), "meta": json.loads(str(stored["meta"]))}
-
-
 class _Stored:
     """Starts from stored parameters and visits items in their order."""
 
@@ -392,7 +342,7 @@ class StoredGraphAutoEncoder(_Stored, GraphAutoEncoder):
 
 
 class DenseGraph:
-    """Stands in for ItemGraph: the released lists by torch.topk on a dense matrix."""
+    """Stands in for ConvolutionGraph: the released lists by torch.topk on a dense matrix."""
 
     def __init__(self, interactions: sparse.csr_matrix, items: np.ndarray, top_k: int) -> None:
         """Build the whole operator."""

@@ -1,30 +1,29 @@
-"""Item graphs, propagation and its limit, diffusions; the published operators and homophily."""
+"""What all imputers on item graphs have in common; FeatProp, NeighMean, and FeatProp's limit."""
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_modalities
-from scipy import linalg, sparse
+from helpers import catalogue, dense_propagation
+from published import adjacency, table
+from published import published as published
+from scipy import sparse
 from sklearn.base import clone
 
 from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.smoothness import dirichlet_energy
 from recbole_missing.imputation.diffusion import (
     Heat,
     HeatUntruncated,
     PersPageRank,
     PersPageRankUntruncated,
 )
-from recbole_missing.imputation.graphs import dirichlet_energy, homophily
 from recbole_missing.imputation.propagation import (
     FeatProp,
-    GraphImputer,
     NeighMean,
     equilibrium,
     fixed_point,
@@ -43,40 +42,6 @@ METHODS = {
     "pers_page_rank": PersPageRank,
     "pers_page_rank_untruncated": PersPageRankUntruncated,
 }
-TRUNCATED = {"pers_page_rank": PersPageRank, "heat": Heat}
-
-
-@pytest.fixture
-def interactions() -> sparse.csr_matrix:
-    """Random interactions; the last three items have none."""
-    full = np.random.default_rng(0).random((80, N_ITEMS)) < 0.08
-    full[:, -3:] = False
-    return sparse.csr_matrix(full.astype(np.float32))
-
-
-@pytest.fixture
-def pair() -> Modalities:
-    return tiny_modalities(N_ITEMS, {"image": 7, "text": 3}, missing=0.6)
-
-
-@pytest.fixture
-def features() -> np.ndarray:
-    """An array without padding; item 0 is observed, every second one and the last ones are not."""
-    values = np.random.default_rng(1).standard_normal((N_ITEMS, 5)).astype(np.float32)
-    values[1::2] = np.nan
-    values[-3:] = np.nan
-    return values
-
-
-def dense_propagation(
-    x: np.ndarray, observed: np.ndarray, operator: np.ndarray, layers: int
-) -> np.ndarray:
-    """The published loop, restated on dense matrices."""
-    start = np.where(observed[:, None], x, 0.0)
-    value = start
-    for _ in range(layers):
-        value = np.where(observed[:, None], start, operator @ value)
-    return value
 
 
 # --------------------------------------------------------------------------------------- contract
@@ -150,7 +115,7 @@ def test_blocks_do_not_change_the_result(
     expected = METHODS[name](top_k=5).fit(interactions).transform(features)
     backwards = METHODS[name](top_k=5)
     backwards.engine = Recorder()
-    for module in ("graphs", "propagation", "diffusion"):
+    for module in ("propagation", "diffusion"):
         monkeypatch.setattr(f"recbole_missing.imputation.{module}.column_blocks", narrow)
     got = backwards.fit(interactions).transform(features)
     assert backwards.engine.n_tasks >= 3, "work does not go through the engine"
@@ -332,6 +297,46 @@ def test_missing_rows_alone_are_iterated_with_equal_numbers(
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_featprop_is_the_loop_of_the_paper() -> None:
+    """With nothing but the defaults of ``overall.yaml``, restated on dense matrices from R on."""
+    interactions = catalogue()
+    n_items = interactions.shape[1]
+    features = np.random.default_rng(2).standard_normal((n_items, 5)).astype(np.float32)
+    known = np.arange(n_items) % 3 == 0
+    binary = (interactions.toarray() > 0).astype(np.float64)
+    counts = binary.T @ binary  # C
+    lists = np.zeros_like(counts)  # A
+    for item, row in enumerate(counts):
+        strongest = sorted(range(n_items), key=lambda other: (-row[other], other))[:20]
+        lists[item, [other for other in strongest if row[other] > 0]] = 1
+    np.fill_diagonal(lists, 0)  # B
+    degree = lists.sum(axis=1)
+    assert len(set(degree)) > 3, "the two sides of the normalisation should differ"
+    root = np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, 1)), 0)
+    step = root[:, None] * lists * root  # P
+    x = np.where(known[:, None], features, 0).astype(np.float64)
+    for _ in range(3):
+        x = step @ x
+        x[known] = features[known]
+    nothing = ~known & ~x.any(axis=1)
+    assert nothing.any()
+    x[nothing] = features[known].mean(axis=0, dtype=np.float64)
+    got = FeatProp().fit(interactions).transform(features, known)
+    np.testing.assert_allclose(got, x, rtol=1e-5, atol=1e-6)
+
+
+def test_neigh_mean_is_the_sum_over_the_list_divided_by_its_length() -> None:
+    interactions = catalogue()
+    n_items = interactions.shape[1]
+    features = np.random.default_rng(2).standard_normal((n_items, 5)).astype(np.float32)
+    known = np.arange(n_items) % 3 == 0
+    lists = (co_interaction(interactions, 20).toarray() > 0).astype(np.float64)
+    expected = lists @ np.where(known[:, None], features, 0) / 20
+    rows = ~known & expected.any(axis=1)
+    got = NeighMean().fit(interactions).transform(features, known)
+    np.testing.assert_allclose(got[rows], expected[rows], rtol=1e-5, atol=1e-6)
+
+
 def test_senders_without_a_row_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     chain = sparse.diags([np.ones(4)], [-1], format="csr")
     assert FeatProp().operator(chain)[1].nnz == 0
@@ -354,7 +359,9 @@ def test_reach_counts_steps_and_survives_long_ways() -> None:
 def test_converge_equals_a_dense_solve_and_many_layers(
     interactions: sparse.csr_matrix, features: np.ndarray
 ) -> None:
-    method = FeatProp("converge", top_k=6, fallback="zeros", tolerance=1e-9).fit(interactions)
+    method = FeatProp(layers="converge", top_k=6, fallback="zeros", tolerance=1e-9).fit(
+        interactions
+    )
     got = method.transform(features)
     observed = ~np.isnan(features).any(axis=1)
     reached = reach(method.operator_, torch.from_numpy(observed)).numpy()
@@ -365,9 +372,9 @@ def test_converge_equals_a_dense_solve_and_many_layers(
     system = np.eye(solved.sum()) - dense[np.ix_(solved, solved)]
     np.testing.assert_allclose(got[solved], np.linalg.solve(system, right), rtol=1e-5, atol=1e-6)
     assert (got[~reached] == 0).all()
-    many = FeatProp(3000, top_k=6, fallback="zeros").fit(interactions).transform(features)
+    many = FeatProp(layers=3000, top_k=6, fallback="zeros").fit(interactions).transform(features)
     np.testing.assert_allclose(got, many, rtol=1e-4, atol=1e-5)
-    few = FeatProp(2, top_k=6, fallback="zeros").fit(interactions).transform(features)
+    few = FeatProp(layers=2, top_k=6, fallback="zeros").fit(interactions).transform(features)
     assert np.abs(few - many).max() > 1e-2, "2 layers would do as well: the test shows nothing"
 
 
@@ -376,7 +383,7 @@ def test_converge_reports_and_obeys_its_tolerance(
 ) -> None:
     reports = []
     for tolerance in (1e-2, 1e-8):
-        method = FeatProp("converge", top_k=6, tolerance=tolerance).fit(interactions)
+        method = FeatProp(layers="converge", top_k=6, tolerance=tolerance).fit(interactions)
         method.transform(features)
         reports.append(method.report_["X"])
         assert 0 < reports[-1]["residual"] <= tolerance
@@ -391,7 +398,7 @@ def test_converge_that_fails_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(fixed_point, "__defaults__", (1,))
-    method = FeatProp("converge", top_k=6, tolerance=1e-8).fit(interactions)
+    method = FeatProp(layers="converge", top_k=6, tolerance=1e-8).fit(interactions)
     method.transform(features)
     residual = method.report_["X"]["residual"]
     assert residual > 1e-8
@@ -453,86 +460,6 @@ def test_equilibrium_has_the_least_energy_on_a_symmetric_graph(features: np.ndar
         assert higher - least == pytest.approx(curvature, rel=1e-3)
 
 
-def test_energy_and_homophily_restate_their_sums(interactions: sparse.csr_matrix) -> None:
-    graph = FeatProp(top_k=6).fit(interactions).graph_
-    x = np.random.default_rng(3).standard_normal((N_ITEMS, 40))
-    rows, cols = graph.nonzero()
-    degree = np.bincount(rows[rows != cols], minlength=N_ITEMS)
-    y = x / np.sqrt(np.maximum(degree, 1))[:, None] * (degree > 0)[:, None]
-    other = rows != cols
-    energy = 0.5 * np.square(y[rows[other]] - y[cols[other]]).sum()
-    assert dirichlet_energy(torch.from_numpy(x), graph) == pytest.approx(energy, rel=1e-9)
-    middle = (x[rows] + x[cols]).mean(axis=0) / 2
-    left, right = x[rows] - middle, x[cols] - middle
-    expected = (left * right).sum() / np.sqrt(np.square(left).sum() * np.square(right).sum())
-    assert homophily(x, graph) == pytest.approx(expected, rel=1e-9)
-    assert homophily(np.ones((N_ITEMS, 2)), graph) == 0
-    assert homophily(x, sparse.csr_matrix((N_ITEMS, N_ITEMS))) == 0
-
-
-# -------------------------------------------------------------------------------------- diffusion
-
-
-def dense_diffusion(name: str, walk: np.ndarray, parameter: float) -> np.ndarray:
-    identity = np.eye(len(walk))
-    if "heat" in name:
-        return linalg.expm(-parameter * (identity - walk))
-    return parameter * np.linalg.inv(identity - (1 - parameter) * walk)
-
-
-def dense_truncation(diffusion: np.ndarray, top_k: int) -> np.ndarray:
-    kept = np.zeros_like(diffusion)
-    for source in range(len(diffusion)):
-        column = np.where(diffusion[:, source] < 1e-10, 0, diffusion[:, source])
-        largest = np.argsort(-np.round(column, 9), kind="stable")[:top_k]
-        kept[largest, source] = column[largest] / column[largest].sum()
-    return kept
-
-
-@pytest.mark.parametrize("parameter", [0.05, 0.5, 1.0])
-@pytest.mark.parametrize("top_k", [3, 10, 100])
-@pytest.mark.parametrize("name", TRUNCATED)
-def test_truncated_diffusion(
-    name: str, top_k: int, parameter: float, interactions: sparse.csr_matrix
-) -> None:
-    parameter = 20 * parameter if name == "heat" else parameter
-    method = TRUNCATED[name](2, top_k, parameter).fit(interactions)
-    walk = (method.graph_.toarray() + np.eye(N_ITEMS)) / (top_k + 1)
-    expected = dense_truncation(dense_diffusion(name, walk, parameter), top_k)
-    operator = method.operator_
-    assert operator.getnnz(axis=0).max() <= top_k
-    np.testing.assert_allclose(operator.sum(axis=0), 1.0)
-    np.testing.assert_allclose(operator.toarray(), expected, rtol=1e-5, atol=1e-9)
-
-
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("name", ["pers_page_rank_untruncated", "heat_untruncated"])
-def test_untruncated_diffusion(
-    name: str, layers: int, interactions: sparse.csr_matrix, features: np.ndarray
-) -> None:
-    parameter = 4.0 if "heat" in name else 0.1
-    method = METHODS[name](layers, 30, parameter, fallback="zeros").fit(interactions)
-    assert len(set(method.graph_.getnnz(axis=1))) > 2, "degrees should differ"
-    looped = method.graph_.toarray() + np.eye(N_ITEMS)
-    walk = looped / looped.sum(axis=1, keepdims=True)
-    observed = ~np.isnan(features).any(axis=1)
-    expected = dense_propagation(
-        np.nan_to_num(features), observed, dense_diffusion(name, walk, parameter), layers
-    )
-    np.testing.assert_allclose(method.transform(features), expected, rtol=1e-5, atol=2e-6)
-    assert method.report_["X"]["error"] <= 1e-7
-
-
-def test_equal_flows_go_to_smaller_items() -> None:
-    """A hub that everybody lists sends the same to all; they differ in their number alone."""
-    n_items, hub = 9, 4
-    rows = np.concatenate([np.arange(n_items), np.delete(np.arange(n_items), hub)])
-    cols = np.concatenate([np.arange(n_items), np.full(n_items - 1, hub)])
-    star = sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=(n_items, n_items))
-    for method in (PersPageRank(top_k=4), Heat(top_k=4, time=2.0)):
-        assert list(method.operator(star)[:, hub].nonzero()[0]) == [0, 1, 2, 4]
-
-
 def test_fixed_point_of_columns_that_need_no_work() -> None:
     matrix = sparse.diags([0.5, 0.0, 0.25], format="csr")
     right = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
@@ -543,107 +470,6 @@ def test_fixed_point_of_columns_that_need_no_work() -> None:
 
 
 # ------------------------------------------------------------------------------ published numbers
-
-
-@pytest.fixture(scope="module")
-def published(request: pytest.FixtureRequest) -> dict[str, Any]:
-    path: Path = request.config.getoption("golden_dir") / "imputation.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is absent")
-    with np.load(path) as stored:
-        return {**dict(stored), "meta": json.loads(str(stored["meta"]))}
-
-
-def numbers(key: str) -> dict[str, float]:
-    """``op__heat_topk10_time5.0`` -> topk 10, time 5.0."""
-    return {word: float(n) for word, n in re.findall(r"([a-z]+)(\d+(?:\.\d+)?)", key)}
-
-
-def adjacency(npz: dict[str, Any], top_k: int) -> sparse.csr_matrix:
-    rows, cols = npz[f"adj__topk{top_k}_row"], npz[f"adj__topk{top_k}_col"]
-    shape = (int(npz["n_items"]),) * 2
-    return sparse.csr_matrix((np.ones(len(rows)), (rows, cols)), shape=shape)
-
-
-def table(npz: dict[str, Any], letter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.from_numpy(npz[f"feat_{letter}"])
-    observed = torch.ones(len(features), dtype=torch.bool)
-    observed[npz[f"missing_{letter}"]] = False
-    return features, observed
-
-
-def close(actual: Any, expected: np.ndarray, key: str) -> None:
-    np.testing.assert_allclose(
-        actual, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max(), err_msg=key
-    )
-
-
-def imputer(method: str, values: dict[str, float]) -> GraphImputer:
-    parameter = values["time" if method == "heat" else "alpha"]
-    layers = int(values.get("layers", 1))
-    return TRUNCATED[method](layers, int(values["topk"]), parameter)
-
-
-@pytest.mark.parametrize("method", TRUNCATED)
-def test_published_results_from_published_operators(method: str, published: dict[str, Any]) -> None:
-    keys = [key for key in published if key.startswith(f"{method}__")]
-    assert keys
-    for key in keys:
-        operator = key.split("/")[0].replace(f"{method}__", f"op__{method}_")
-        operator = re.sub(r"_layers\d+", "", operator)
-        features, observed = table(published, key[-1])
-        layers = int(numbers(key)["layers"])
-        dense = sparse.csr_matrix(published[operator].astype(np.float64))
-        close(propagate(features, observed, dense, layers)[0], published[key], key)
-
-
-@pytest.mark.parametrize("method", TRUNCATED)
-def test_published_operators_and_results_from_the_published_graph(
-    method: str, published: dict[str, Any]
-) -> None:
-    ties = published["meta"]["ties"]
-    operators = {
-        name: values for name, values in ties.items()
-        if name.startswith(f"{method}_") and values["safe_from_adjacency"]
-    }  # fmt: skip
-    assert operators, "no setting is free of ties"
-    for name in operators:
-        values = numbers(name)
-        top_k = int(values["topk"])
-        operator = imputer(method, values).operator(adjacency(published, top_k))
-        (stored,) = (
-            key for key in published if key.startswith(f"op__{method}") and numbers(key) == values
-        )
-        close(operator.toarray(), published[stored], stored)
-        for key in published:
-            found = numbers(key)
-            layers = found.pop("layers", 0)
-            if key.startswith(f"{method}__") and found == values:
-                features, observed = table(published, key[-1])
-                got = propagate(features, observed, operator, int(layers))[0]
-                close(got, published[key], key)
-
-
-@pytest.mark.parametrize("method", TRUNCATED)
-def test_published_operators_keep_the_same_amounts_where_ties_decide(
-    method: str, published: dict[str, Any]
-) -> None:
-    """Which of several equal receivers is kept is free; how much they get is not."""
-    for key in published:
-        if key.startswith(f"op__{method}_"):
-            values = numbers(key)
-            graph = adjacency(published, int(values["topk"]))
-            ours = imputer(method, values).operator(graph).toarray()
-            close(np.sort(ours, axis=0), np.sort(published[key], axis=0), key)
-
-
-def test_published_homophily(published: dict[str, Any]) -> None:
-    keys = [key for key in published if key.startswith("homophily__")]
-    assert keys
-    for key in keys:
-        graph = adjacency(published, int(numbers(key)["topk"]))
-        got = homophily(published[f"feat_{key[-1]}"], graph)
-        assert got == pytest.approx(float(published[key]), rel=1e-5), key
 
 
 def test_published_featprop_is_near_its_limit(published: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The co-interaction graph in blocks of bounded work, and the engines that run blocks."""
+"""The co-interaction graph, built in blocks of bounded work."""
 
 from __future__ import annotations
 
@@ -9,22 +9,37 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from helpers import assert_same_bits, catalogue
 from scipy import sparse
 
 from recbole_missing.graph.co_interaction import _row_blocks, co_interaction
-from recbole_missing.imputation import FeatProp
-from recbole_missing.parallel import Ray, Serial
+from recbole_missing.parallel import Serial
 
 
-def catalogue(n_users: int = 300, n_items: int = 120, seed: int = 0) -> sparse.csr_matrix:
-    """Interactions with popular items and users, repeated ones, and items that nobody has."""
+def random_interactions(seed: int = 0) -> sparse.csr_matrix:
     generator = np.random.default_rng(seed)
-    degrees = np.minimum(generator.pareto(1.5, n_users).astype(int) + 1, n_items)
-    users = np.repeat(np.arange(n_users), degrees)
-    items = (n_items * generator.random(len(users)) ** 3).astype(int)
-    ones = np.ones(len(users), dtype=np.float32)
-    return sparse.coo_matrix((ones, (users, items)), shape=(n_users, n_items + 3)).tocsr()
+    full = generator.random((30, 25)) < 0.2
+    full[0] = full[:, 0] = full[:, 7] = False  # padding, and an item that nobody has
+    return sparse.csr_matrix(full.astype(np.float32))
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 100])
+def test_co_interaction_keeps_the_strongest_with_the_stated_tie_rule(block_size: int) -> None:
+    interactions = random_interactions()
+    counts = (interactions.T @ interactions).toarray()
+    adjacency = co_interaction(interactions, 5, block_size).toarray()
+    for item, row in enumerate(counts):
+        ranked = sorted((-count, other) for other, count in enumerate(row) if count > 0)[:5]
+        expected = {other: -count for count, other in ranked}
+        assert {col: adjacency[item, col] for col in adjacency[item].nonzero()[0]} == expected
+
+
+def test_co_interaction_counts_a_repeated_interaction_once() -> None:
+    once = random_interactions()
+    arrays = np.ones(2 * once.nnz), np.repeat(once.indices, 2), 2 * once.indptr
+    twice = sparse.csr_matrix(arrays, shape=once.shape)
+    assert twice.nnz == 2 * once.nnz
+    assert_same_bits(co_interaction(twice, 5), co_interaction(once, 5))
 
 
 def sorted_whole(interactions: sparse.csr_matrix, top_k: int) -> sparse.csr_matrix:
@@ -38,14 +53,6 @@ def sorted_whole(interactions: sparse.csr_matrix, top_k: int) -> sparse.csr_matr
     matrix = sparse.csr_matrix((count[kept], (row[kept], col[kept])), shape=counts.shape)
     matrix.sort_indices()
     return matrix
-
-
-def assert_same_bits(got: sparse.csr_matrix, expected: sparse.csr_matrix) -> None:
-    assert got.shape == expected.shape
-    for name in ("data", "indices", "indptr"):
-        ours, theirs = getattr(got, name), getattr(expected, name)
-        assert ours.dtype == theirs.dtype
-        assert np.array_equal(ours, theirs), name
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 7, 50, 1000])
@@ -103,32 +110,45 @@ def test_popular_users_can_be_left_out() -> None:
     assert_same_bits(got, co_interaction(interactions[items <= 6], 5))
 
 
-def test_what_the_graph_costs_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    even = sparse.csr_matrix(np.kron(np.eye(200, dtype=np.float32), np.ones((1, 3))))
-    with caplog.at_level(logging.INFO):
-        co_interaction(even, 5)
-    assert f"{200 * 9:,} pairs" in caplog.text
-    assert not [record for record in caplog.records if record.levelno > logging.INFO]
-    busy = even.tolil()
-    busy[7, :100] = 1
-    busy[8, :100] = 1
+def warnings_of(caplog: pytest.LogCaptureFixture, interactions: sparse.spmatrix) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        co_interaction(busy.tocsr(), 5)
-        co_interaction(busy.tocsr(), 5, max_user_items=3)
-    (warning,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    share = 2 * 101**2 / (198 * 9 + 2 * 101**2)  # each has 100 items and one or two of its own
-    assert "1 % of the users" in warning.getMessage()
-    assert f"{share:.0%}" in warning.getMessage()
-    assert "max_user_items" in warning.getMessage()
-    assert "2 of 200 users have more than 3 items" in caplog.text
+        co_interaction(interactions, 5)
+    return [r.getMessage() for r in caplog.records if r.levelno > logging.INFO]
 
 
-# ---------------------------------------------------------------------------------- engines
+def test_what_the_graph_costs_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    even = sparse.csr_matrix(np.kron(np.eye(200, dtype=np.float32), np.ones((1, 3))))
+    assert not warnings_of(caplog, even)
+    assert f"{200 * 9:,} pairs of items from 200 users" in caplog.text
+    with caplog.at_level(logging.INFO):
+        co_interaction(sparse.vstack([even, np.ones((2, 600))]), 5, max_user_items=3)
+    assert "2 of 202 users have more than 3 items" in caplog.text
 
 
-def scaled(table: np.ndarray, factor: float, task: int) -> tuple[int, np.ndarray, int]:
-    return task, table[task] * factor, torch.get_num_threads()
+def test_a_few_users_that_make_most_of_a_large_graph_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    n_items = 2500
+    few = sparse.csr_matrix((np.ones(298), (np.arange(298), np.arange(298))), (298, n_items))
+    busy = sparse.vstack([few, np.ones((2, n_items))]).tocsr()
+    (warning,) = warnings_of(caplog, busy)
+    pairs = 298 + 2 * n_items**2
+    assert "the 3 users with the most items (1 % of all users, each with 1 items" in warning
+    assert f"make 100% of the {pairs:,} pairs" in warning
+    assert f"only {(2 * n_items + 1) / (2 * n_items + 298):.0%} of the interactions" in warning
+
+
+@pytest.mark.parametrize("n_users", [50, 300])
+def test_small_or_even_graphs_need_no_advice(
+    n_users: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A percent of 50 users is nobody; pairs that take no time, or users all alike, are fine."""
+    one_busy = sparse.lil_matrix((n_users, 400))
+    one_busy[:, 0] = 1
+    one_busy[0] = 1
+    assert not warnings_of(caplog, one_busy.tocsr())
+    assert not warnings_of(caplog, sparse.csr_matrix(np.ones((n_users, 20_000 // n_users + 250))))
 
 
 def test_an_engine_runs_the_blocks_of_the_graph() -> None:
@@ -143,49 +163,3 @@ def test_an_engine_runs_the_blocks_of_the_graph() -> None:
     got = co_interaction(interactions, 5, 500, engine=Engine())
     assert_same_bits(got, co_interaction(interactions, 5))
     assert len(seen) > 1
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[Ray]:
-    ray = pytest.importorskip("ray")
-    engine = Ray(num_cpus=2)
-    try:
-        engine._connect()
-    except Exception as error:  # noqa: BLE001
-        engine.close()
-        pytest.skip(f"Ray does not start on this machine: {error}")
-    yield engine
-    engine.close()
-    assert not ray.is_initialized(), "what the engine started still runs"
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_ray_gives_equal_results_in_order(two_workers: Ray) -> None:
-    table = np.arange(40.0)
-    results = list(two_workers.map(scaled, (table, 2.0), list(range(40)), "doubling"))
-    assert [result[:2] for result in results] == [(task, 2.0 * task) for task in range(40)]
-    assert {result[2] for result in results} == {1}, "workers share the cores"
-
-    interactions = catalogue()
-    got = co_interaction(interactions, 5, 500, engine=two_workers)
-    assert_same_bits(got, co_interaction(interactions, 5))
-
-    features = np.random.default_rng(0).random((interactions.shape[1], 6), dtype=np.float32)
-    observed = np.arange(len(features)) % 2 == 0
-    local, distributed = FeatProp(), FeatProp()
-    distributed.engine = two_workers
-    expected = local.fit(interactions).transform(features, observed)
-    assert np.array_equal(distributed.fit(interactions).transform(features, observed), expected)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_ray_of_somebody_else_is_left_alone(two_workers: Ray) -> None:
-    import ray
-
-    with Ray() as guest:
-        assert next(iter(guest.map(scaled, (np.ones(1), 1.0), [0], "visiting")))[0] == 0
-    assert ray.is_initialized()
