@@ -43,7 +43,7 @@ def terms(modalities: Any) -> dict[str, str]:
 def prepare(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
     """Compare the graphs; where ties decide who is a neighbour, how near they are, then swap."""
     ties = any(npz[key].size for key in npz if key.startswith("missing_"))
-    for name, graph in model.original_graphs.items():
+    for name, graph in model.item_graphs.items():
         ours, published = dense(graph.full), npz[f"param/{name}_original_adj"]
         if ties:
             graph.full = padded_graph(published)
@@ -56,7 +56,7 @@ def extra(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
     n_users = model.n_users
     real = np.delete(np.arange(1, n_users + model.n_items), n_users - 1)
     walk = torch.eye(n_users + model.n_items).numpy()
-    walk[1:, 1:] = dense(model.walk)
+    walk[1:, 1:] = dense(model.walk_graph)
     same(walk[np.ix_(real, real)], npz["param/norm_adj"], "user-item graph")
     versions_of_the_learned_part(model)
     unlucky_row_sums_stay_finite()
@@ -73,7 +73,7 @@ def batch(model: LATTICE, npz: dict[str, np.ndarray], k: int, monkeypatch: Any) 
 def versions_of_the_learned_part(model: LATTICE) -> None:
     """No file holds the release's versions; here they stand against dense formulas."""
     shares = model.logits.detach().softmax(dim=0).numpy()
-    original = [dense(model.original_graphs[name].full) for name in model.modalities]
+    original = [dense(model.item_graphs[name].full) for name in model.modalities]
     learned = [learned_cosines(model, name) for name in model.modalities]
     lam = model.original_weight
     constant = lam * sum(share * graph for share, graph in zip(shares, original))

@@ -13,12 +13,14 @@ from recbole_missing.model.slmrec import SLMRec
 MODEL = SLMRec
 UNUSED = {"g_a_iva.*": "no release uses it: the third modality is not contrasted"}
 LINKS = (
-    {"coarse.0": "g_i_iv", "fine": "g_v_iv"},
-    {"coarse.0": "g_iv_iva", "coarse.1": "g_iva_ivat", "fine": "g_t_ivat"},
+    {"coarse_heads.0": "g_i_iv", "fine_heads": "g_v_iv"},
+    {"coarse_heads.0": "g_iv_iva", "coarse_heads.1": "g_iva_ivat", "fine_heads": "g_t_ivat"},
 )
 """Published heads of the chain's two links."""
 
-LOOSE = {"fine.*.bias": (4e-4, "a sum that nearly cancels; Adam turns its rounding into steps")}
+LOOSE = {
+    "fine_heads.*.bias": (4e-4, "a sum that nearly cancels; Adam turns its rounding into steps")
+}
 
 
 def settings(meta: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +47,8 @@ def names(modalities: Any, meta: Any = None) -> dict[str, str]:
             side, *layer = ours.split(".")
             layers[".".join([side, name, *layer])] = theirs
     return {
-        "user": "embedding_user.weight",
-        "item": "embedding_item.weight",
+        "user_embedding": "embedding_user.weight",
+        "item_embedding": "embedding_item.weight",
         **{
             f"{ours}.{part}": f"{theirs}.{part}"
             for ours, theirs in layers.items()
@@ -75,7 +77,7 @@ def extra(model: SLMRec, npz: dict[str, np.ndarray]) -> None:
     ids = {"user_id": "user", "item_id": "pos"}
     batch = {ours: torch.from_numpy(npz[f"batch0_{key}"]) + 1 for ours, key in ids.items()}
     published, totals, n_rows = model.ssl_rows, {}, len(batch["item_id"])
-    for position, name in enumerate(model.fine):
+    for position, name in enumerate(model.fine_heads):
         n_observed = int(model.observed[batch["item_id"], position].sum())
         counts = {"observed": n_observed, "lacking": n_rows - n_observed, "all": n_rows}
         for model.ssl_rows, count in counts.items():
