@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from golden_maps import letter
@@ -70,18 +69,3 @@ def optimizer(model: SLMRec, meta: dict[str, Any]) -> torch.optim.Optimizer:
 
 def scores(products: torch.Tensor) -> torch.Tensor:
     return products.sigmoid()
-
-
-def extra(model: SLMRec, npz: dict[str, np.ndarray]) -> None:
-    """Rows that lack and rows that have a modality make up the contrast of all rows."""
-    ids = {"user_id": "user", "item_id": "pos"}
-    batch = {ours: torch.from_numpy(npz[f"batch0_{key}"]) + 1 for ours, key in ids.items()}
-    published, totals, n_rows = model.ssl_rows, {}, len(batch["item_id"])
-    for position, name in enumerate(model.fine_heads):
-        n_observed = int(model.observed[batch["item_id"], position].sum())
-        counts = {"observed": n_observed, "lacking": n_rows - n_observed, "all": n_rows}
-        for model.ssl_rows, count in counts.items():
-            totals[model.ssl_rows] = count * model.loss_terms(batch)[f"cl_{name}"]
-        parts = totals["observed"] + totals["lacking"]
-        torch.testing.assert_close(parts, totals["all"])
-    model.ssl_rows = published
