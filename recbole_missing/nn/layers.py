@@ -56,8 +56,11 @@ class FrozenFeatures(nn.Module):
 
 
 def trained_features(modalities: Modalities) -> nn.ParameterDict:
-    """Trainable copies of the features: name -> ``(n_items, dim)``."""
-    return nn.ParameterDict({name: feature_table(m) for name, m in modalities.items()})
+    """Trainable copies of the features: name -> ``(n_items, dim)``, in the order of the config."""
+    tables = nn.ParameterDict()  # its constructor would sort a dict by name
+    for name, modality in modalities.items():
+        tables[name] = feature_table(modality)
+    return tables
 
 
 def feature_table(modality: Modality) -> nn.Parameter:
