@@ -6,13 +6,8 @@ where the package itself does not.
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 
 from recbole_missing.version import __version__
 
@@ -41,24 +36,6 @@ def versions() -> dict[str, str]:
 def problems() -> list[str]:
     """Lines of the requirements that are not met."""
     return [line for met, line in requirements() if not met]
-
-
-@contextmanager
-def of_workers(threads: int) -> Iterator[None]:
-    """What processes started meanwhile inherit: the modules of this one, and so many threads."""
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    inherited = {"PYTHONPATH": paths, **dict.fromkeys(names, str(threads))}
-    before = {name: os.environ.get(name) for name in inherited}
-    os.environ.update(inherited)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _check(text: str) -> tuple[bool, str]:

@@ -1,20 +1,26 @@
-"""Where blocks of work run: one after the other in this process, or on a Ray cluster.
+"""Where blocks of work run: one after the other in this process, or side by side on Ray.
 
-A block is a pure function of what all blocks share and of its own task, so both give equal results.
+A block is a pure function of what all blocks share and of its own task. So it does not matter
+where it runs: both engines give equal results.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from recbole_missing import environment
+_BLOCK_ENTRIES = 2**17
+"""Entries of a dense block of columns: 1 MB of float64, so that products find it in the cache."""
 
 
 class Serial:
@@ -47,22 +53,27 @@ class Serial:
             yield function(*shared, task)
 
 
-class Ray:
-    """Blocks side by side on a Ray cluster, or on Ray in this machine; the same results in order.
+SERIAL = Serial()
+"""The engine that everything uses unless another one is given."""
 
-    Shared arguments are put into Ray's object store once; what is a numpy array or a scipy matrix
-    in them is read there in place by all workers of a machine, so blocks must not write to it. A
-    block is one CPU of Ray's and one thread, so that workers do not fight over cores.
+
+class Ray:
+    """Blocks side by side on a Ray cluster, or on Ray in this machine; results come in order.
+
+    Shared arguments are put into Ray's object store once. Numpy arrays and scipy matrices are read
+    there in place by all workers of a machine, so a block must not write to them. A block takes
+    one CPU and one thread.
 
     Args:
-        address: of a running cluster (``auto``: the one that this machine belongs to), where this
-            package must be installed in the same version. Default: Ray as this process runs it
-            already, or else a local one, started with the first block.
+        address: address of a running cluster, on whose machines the same version of this package
+            must be installed; ``auto`` means the cluster that this machine belongs to. Default:
+            the Ray that this process already uses; if there is none, a local Ray is started with
+            the first block.
         num_cpus: cores of a local Ray that this engine starts; default all.
         progress: show a bar on standard error.
 
     A Ray that this engine started (or a connection that it made) ends with :meth:`close`, at the
-    end of a ``with`` block, or with the process; any other is left alone.
+    end of a ``with`` block, or with the process. A Ray that somebody else started keeps running.
     """
 
     def __init__(
@@ -116,10 +127,38 @@ class Ray:
             if self.address:
                 ray.init(address=self.address)
             else:
-                with environment.of_workers(threads=1):
+                with worker_environment(threads=1):
                     ray.init(address="local", num_cpus=self.num_cpus, include_dashboard=False)
             self._started = True
         return ray
+
+
+def column_blocks(n_columns: int, n_rows: int) -> list[tuple[int, int]]:
+    """Split the columns of a dense matrix into ranges of about 1 MB, at least 16 columns each."""
+    width = max(16, min(256, _BLOCK_ENTRIES // max(1, n_rows)))
+    return [(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
+
+
+@contextmanager
+def worker_environment(threads: int) -> Iterator[None]:
+    """Set what processes started inside the ``with`` block inherit.
+
+    They find the same modules as this process, and their numerical libraries use ``threads``
+    threads. Afterwards the environment is as it was.
+    """
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    inherited = {"PYTHONPATH": paths, **dict.fromkeys(names, str(threads))}
+    before = {name: os.environ.get(name) for name in inherited}
+    os.environ.update(inherited)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _alone(function: Callable[..., Any], task: Any, *shared: Any) -> bytes:

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from recbole_missing import environment
 from recbole_missing.benchmark.job import Identified, Line
+from recbole_missing.parallel import worker_environment
 
 Jobs = Iterator[Identified]
 Done = Iterator[tuple[Identified, Line]]
@@ -103,7 +103,7 @@ class Processes:
         process = context.Process(
             target=_in_process, args=(job, self.threads, sender), name=job.run
         )  # no daemon: dataloaders may have workers
-        with environment.of_workers(self.threads):
+        with worker_environment(self.threads):
             process.start()
         sender.close()  # so that the end of the process is the end of the pipe
         return receiver, process
@@ -127,7 +127,7 @@ class Ray:
     def run(self, jobs: Jobs) -> Done:
         """Yield every job with its line, in the order in which they end."""
         ray = importlib.import_module("ray")
-        with environment.of_workers(self.threads):
+        with worker_environment(self.threads):
             options = {"include_dashboard": False} if self.address == "local" else {}
             ray.init(address=self.address, log_to_driver=False, **options)
         try:

@@ -27,9 +27,10 @@ from scipy import sparse
 from tabulate import tabulate
 from torch import Tensor
 
+from recbole_missing.graph.item_graph import interaction_graph
+from recbole_missing.graph.smoothness import dirichlet_energy, homophily
 from recbole_missing.imputation import make_imputer
 from recbole_missing.imputation.base import Filled, Imputer, Table
-from recbole_missing.imputation.graphs import dirichlet_energy, homophily, interaction_graph
 from recbole_missing.imputation.truth import Truth, hide
 
 DEGREE_GROUPS = {"0": 0, "1-4": 1, "5-9": 5, "10-19": 10, "20+": 20}

@@ -1,13 +1,13 @@
-"""Cross-modal retrieval: does what was made up for a hidden feature find the true one again?
+"""Cross-modal retrieval: does the feature made for a hidden one find the true one again?
 
 The query is the feature that a model or an imputer made for an item whose modality was hidden. The
-true features of all items that have the modality are ranked by cosine; a hit is an item whose own
-true feature is among the first k.
+true features of all items that have the modality are ranked by their cosine with the query. It is a
+hit if the item's own true feature is among the first k.
 
-Ties (cosines equal on a grid of 2^-20) count by the expected place: of t candidates that tie with
-the item's own feature, b being better, the share of orders that put it among the first k is
-min(max((k - b) / t, 0), 1). Over all items a constant query thus collects at most k hits and a row
-of zeros gets exactly the chance level.
+Ties (cosines equal on a grid of 2^-20) are counted as if they were put into a random order: if b
+candidates are better than the item's own feature and t tie with it, itself included, the chance of
+a hit is min(max((k - b) / t, 0), 1). So a constant query collects at most k hits over all items,
+and a row of zeros gets exactly the chance level.
 
 Source: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation in
 Missing Modality Scenarios", SIGIR 2025, whose baseline copies the nearest item's feature.
@@ -21,15 +21,12 @@ from typing import Any, Optional
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn import functional
 
+from recbole_missing.graph.knn import Cosines, block_rows, places
 from recbole_missing.imputation import NearestNeighbour
 from recbole_missing.modality import Modalities, Modality
 
-BLOCK_ENTRIES = 2**25
-"""Cosines held at a time; how many queries make a block follows from it."""
 TOP = (10, 20)
-_TIE_GRID = 2.0**20
 
 Groups = dict[str, Optional[dict[str, float]]]
 """``"<n> missing"`` -> ``items``, ``hit@k`` and ``chance@k``, or None where undefined."""
@@ -46,7 +43,8 @@ def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dic
 
     Returns:
         ``model`` and ``nearest_neighbour`` -> modality -> what :func:`retrieval` gives. An item
-        that lacks everything is near to none: None for the neighbours' group of these.
+        that lacks every modality has no nearest neighbour; the group of these items is None under
+        ``nearest_neighbour``.
 
     Raises:
         ValueError: for a model without modalities, or if nothing is hidden.
@@ -125,20 +123,12 @@ def _shares(hits: Tensor, n_candidates: int, ks: Sequence[int]) -> dict[str, flo
 def _hits(modality: Modality, made: Tensor, items: Tensor, ks: Sequence[int]) -> Tensor:
     """Hits of each of ``items`` at each k, double ``(n_queries, n_ks)`` on the CPU."""
     candidates = modality.observed.nonzero()[:, 0]
-    truth = functional.normalize(modality.features[candidates].to(made.device), eps=1e-12)
-    places = torch.searchsorted(candidates, items).to(made.device)
-    lengths = torch.tensor(ks, dtype=torch.double)
-    size = max(1, BLOCK_ENTRIES // len(candidates))
-    found = [torch.empty(0, len(ks), dtype=torch.double)]
-    for rows, own in zip(items.to(made.device).split(size), places.split(size)):
-        queries = functional.normalize(made[rows].float(), eps=1e-12)
-        cosines = torch.round(queries @ truth.T * _TIE_GRID)
-        mine = cosines.gather(1, own[:, None])
-        better = (~(cosines <= mine)).sum(dim=1)  # all of them for a query that is not a number
-        ties = (cosines == mine).sum(dim=1).clamp(min=1)
-        room = lengths - better.double().cpu()[:, None]
-        found.append((room / ties.cpu()[:, None]).clamp(0, 1))
-    return torch.cat(found)
+    truth = modality.features[candidates].to(made.device)
+    own = torch.searchsorted(candidates, items).to(made.device)
+    similarity = Cosines(made[items.to(made.device)], truth)
+    better, ties = (n.cpu() for n in places(similarity, own, block_rows(len(candidates))))
+    room = torch.tensor(ks, dtype=torch.double) - better[:, None]
+    return (room / ties.clamp(min=1)[:, None]).clamp(0, 1)
 
 
 def _copied(given: Modalities, donors: Tensor) -> Mapping[str, Tensor]:

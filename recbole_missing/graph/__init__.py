@@ -1,1 +1,1 @@
-"""Sparse matrices, their normalisations, nearest neighbours, the co-interaction graph."""
+"""Sparse matrices, normalisations, the neighbour search, item graphs and smoothness on them."""

@@ -8,34 +8,39 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from recbole_missing.parallel import SERIAL
+
+_SECONDS_OF_WORK = 10**7
+"""Pairs that take about a second; nobody needs advice about fewer."""
+
 
 def co_interaction(
     interactions: sparse.spmatrix,
     top_k: int,
     block_work: int = 2**22,
     max_user_items: int | None = None,
-    engine: Any = None,
+    engine: Any = SERIAL,
 ) -> sparse.csr_matrix:
-    """Item-item graph: who was interacted with by the same users, each row's strongest ``top_k``.
+    """Item-item graph: two items are linked if a user interacted with both of them.
 
     Args:
         interactions: training interactions R, shape ``(n_users, n_items)``; any non-zero entry is
             one interaction.
-        top_k: entries a row keeps, the item itself (its degree) among them. Larger count first,
-            then smaller item id. Rows with fewer co-interacted items stay shorter: no filler.
-        block_work: pairs of items that one block of rows of R^T R may have; it bounds memory, the
-            product is never whole. A user with d items makes d^2 pairs, so that all cost
-            sum_u d_u^2, which is logged.
-        max_user_items: leave users with more items than that out of the graph, because they square
-            the work and say little. Counts are then those of the other users, and an item that
+        top_k: entries that a row keeps, the item itself (its number of users) among them. The
+            larger count wins, then the smaller item id. A row with fewer co-interacted items stays
+            shorter.
+        block_work: pairs of items in one block of rows of R^T R. It bounds memory, because the
+            product never exists as a whole. A user with d items makes d^2 pairs; their sum over
+            the users, which is logged, is the cost of the graph.
+        max_user_items: leave out users with more items than that, because they cost most and say
+            little about each item. Counts are then those of the other users, and an item that
             nobody else has gets an empty row. Default: everyone counts.
-        engine: its method ``map`` runs the blocks (:mod:`recbole_missing.parallel`);
-            default one after the other, here.
+        engine: runs the blocks (:mod:`recbole_missing.parallel`).
 
     Returns:
-        Co-interaction counts as CSR, shape ``(n_items, n_items)``, float32, columns sorted;
-        directed, because the top-k is taken row by row. The same for every ``block_work`` and
-        ``engine``.
+        Co-interaction counts as CSR, shape ``(n_items, n_items)``, float32, columns sorted. The
+        graph is directed, because the top-k is taken row by row. It is the same for every
+        ``block_work`` and ``engine``.
     """
     items_by_user = _ones(interactions)
     if max_user_items is not None:
@@ -45,10 +50,7 @@ def co_interaction(
     users_by_item = items_by_user.T.tocsr()
     shared = (users_by_item, items_by_user, top_k)
     tasks = _row_blocks(users_by_item, users_by_item @ user_items, block_work)
-    if engine is None:
-        blocks = [strongest_rows(*shared, rows) for rows in tasks]
-    else:
-        blocks = list(engine.map(strongest_rows, shared, tasks, "co-interaction"))
+    blocks = list(engine.map(strongest_rows, shared, tasks, "co-interaction"))
     return sparse.vstack(blocks, format="csr")
 
 
@@ -60,7 +62,8 @@ def strongest_rows(
 ) -> sparse.csr_matrix:
     """Rows ``rows[0]`` to ``rows[1]`` of the graph that :func:`co_interaction` describes.
 
-    The entries are sorted once, as integers that hold (row, falling count, item) in this order.
+    Each entry becomes one integer that holds its row, its count (reversed, so that the largest
+    comes first) and its item, in this order. Sorting these integers ranks all rows at once.
     """
     counts = users_by_item[rows[0] : rows[1]] @ items_by_user
     counts.sort_indices()
@@ -79,9 +82,10 @@ def strongest_rows(
 
 
 def _without_late_ones(counts: sparse.csr_matrix, top_k: int) -> tuple[np.ndarray, ...]:
-    """Row, column, count (int64), without the ones behind a row's first ``top_k`` ones.
+    """Row, column and count (int64) of the entries that may be kept.
 
-    They are most of a sparse catalogue's pairs, and by the tie rule none of them can be kept.
+    Of the counts of 1 in a row, only the first ``top_k`` can be: the rest lose the tie. They are
+    most of a sparse catalogue's pairs.
     """
     row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     one = counts.data == 1
@@ -113,25 +117,29 @@ def _without_popular(items_by_user: sparse.csr_matrix, limit: int) -> sparse.csr
 
 
 def _log_pairs(user_items: np.ndarray) -> None:
-    """Say what the product costs, and who causes it; ``user_items``: items of each user."""
+    """Say how much work the product is; ``user_items``: number of items of each user."""
     pairs = int((user_items**2).sum())
     getLogger().info(f"co_interaction: {pairs:,} pairs of items from {len(user_items):,} users.")
-    top = np.sort(user_items)[len(user_items) - len(user_items) // 100 :]
-    share = int((top**2).sum()) / max(pairs, 1)
+    n_top = len(user_items) // 100
+    if n_top == 0 or pairs < _SECONDS_OF_WORK:
+        return
+    top = np.sort(user_items)[-n_top:]
+    share = int((top**2).sum()) / pairs
     if share > 0.5:
         getLogger().warning(
-            f"co_interaction: 1 % of the users, with {top[0]:,} items or more, cause {share:.0%} "
-            f"of the {pairs:,} pairs with {top.sum() / user_items.sum():.0%} of the interactions; "
-            f"max_user_items={top[0]} leaves out who has more."
+            f"co_interaction: the {n_top:,} users with the most items (1 % of all users, each with "
+            f"{top[0]:,} items or more) make {share:.0%} of the {pairs:,} pairs of items, but only "
+            f"{top.sum() / user_items.sum():.0%} of the interactions; if the graph takes too long, "
+            f"leave out users with more than {top[0]:,} items (max_user_items={top[0]})."
         )
 
 
 def _row_blocks(
     users_by_item: sparse.csr_matrix, pairs: np.ndarray, block_work: int
 ) -> list[tuple[int, int]]:
-    """Consecutive rows of at most ``block_work`` pairs, or one row.
+    """Ranges of rows with at most ``block_work`` pairs each, or of a single row.
 
-    Blocks are also short enough for a key of :func:`strongest_rows` to fit into 63 bits.
+    They are also so short that the integers of :func:`strongest_rows` fit into 63 bits.
     """
     n_items = users_by_item.shape[0]
     largest = int(np.diff(users_by_item.indptr).max(initial=0)) + 1

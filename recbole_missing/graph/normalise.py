@@ -1,11 +1,25 @@
-"""Normalisations of an adjacency: each is one function and one formula."""
+"""Normalisations of an adjacency: each is one function and one formula.
+
+All of them divide by degrees through :func:`inverse_root`.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.graph.sparse import SparseMatrix
+
+
+def inverse_root(degree: Tensor) -> Tensor:
+    """d^-1/2, and 0 where d is not positive, same shape and dtype.
+
+    The gradient is that of d^-1/2, and 0 where d is not positive.
+    """
+    positive = degree > 0
+    return torch.where(positive, degree, torch.ones_like(degree)).rsqrt() * positive
 
 
 def symmetric_norm(adjacency: SparseMatrix) -> SparseMatrix:
@@ -15,9 +29,9 @@ def symmetric_norm(adjacency: SparseMatrix) -> SparseMatrix:
     adds 1e-7 to every degree, which changes no value by more than 1e-7.
     """
     rows, cols, values = adjacency.edges()
-    row_factor = _inverse_root(adjacency.row_sums())
+    row_factor = inverse_root(adjacency.row_sums())
     sums = values.new_zeros(adjacency.shape[1]).index_add_(0, cols, values)
-    values = values * row_factor[rows] * _inverse_root(sums)[cols]
+    values = values * row_factor[rows] * inverse_root(sums)[cols]
     return SparseMatrix(rows, cols, values, adjacency.shape)
 
 
@@ -28,16 +42,27 @@ def row_sum_norm(adjacency: SparseMatrix) -> SparseMatrix:
     positive get zeros.
     """
     rows, cols, values = adjacency.edges()
-    factor = _inverse_root(adjacency.row_sums())
+    factor = inverse_root(adjacency.row_sums())
     return SparseMatrix(rows, cols, values * factor[rows] * factor[cols], adjacency.shape)
 
 
 def row_mean_norm(adjacency: SparseMatrix) -> SparseMatrix:
     """D_r^-1 B: every product is a mean over the row's entries; an empty row gives zeros."""
     rows, cols, values = adjacency.edges()
-    factor = _inverse_root(adjacency.row_sums()) ** 2
+    factor = inverse_root(adjacency.row_sums()) ** 2
     return SparseMatrix(rows, cols, values * factor[rows], adjacency.shape)
 
 
-def _inverse_root(sums: Tensor) -> Tensor:
-    return torch.where(sums > 0, sums.clamp(min=1e-30).rsqrt(), torch.zeros_like(sums))
+def row_sum_norm_scipy(adjacency: sparse.spmatrix) -> sparse.csr_matrix:
+    """:func:`row_sum_norm` of a scipy matrix, in float64; entries that become 0 are dropped."""
+    edges = adjacency.tocoo()
+    factor = inverse_root_array(np.asarray(adjacency.sum(axis=1), dtype=np.float64).ravel())
+    values = edges.data * factor[edges.row] * factor[edges.col]
+    normalised = sparse.csr_matrix((values, (edges.row, edges.col)), shape=edges.shape)
+    normalised.eliminate_zeros()
+    return normalised
+
+
+def inverse_root_array(degree: np.ndarray) -> np.ndarray:
+    """:func:`inverse_root` of an array."""
+    return inverse_root(torch.from_numpy(degree)).numpy()

@@ -19,8 +19,9 @@ class SparseMatrix(nn.Module):
         values: float, shape ``(n_edges,)``.
         shape: ``(n_rows, n_cols)``.
 
-    The three CSR arrays are buffers, so a checkpoint restores them whatever their length; the
-    transposed copy serves the backward pass and :meth:`t_matmul` and is rebuilt on loading.
+    The three CSR arrays are buffers, so a checkpoint restores them whatever their length. The
+    transposed copy serves the backward pass and :meth:`t_matmul`; it is rebuilt on loading. The
+    CSR tensors that torch multiplies with are views of the buffers, made with the first product.
     """
 
     crow: Tensor
@@ -35,6 +36,7 @@ class SparseMatrix(nn.Module):
         """Sort the edges into CSR form."""
         super().__init__()
         self.shape = (int(shape[0]), int(shape[1]))
+        self._views: dict[str, tuple[Tensor, Tensor]] = {}  # "csr", "t_csr" -> values, CSR tensor
         names = ("crow", "col", "values")
         for name, array in zip(names, _csr_arrays(rows, cols, values.float(), self.shape)):
             self.register_buffer(name, array)
@@ -84,19 +86,33 @@ class SparseMatrix(nn.Module):
 
     def csr(self, values: Tensor | None = None) -> Tensor:
         """CSR tensor, with other ``values`` on the same edges if given."""
-        return _csr_tensor(
-            self.crow, self.col, self.values if values is None else values, self.shape
-        )
+        if values is None:
+            return self._view("csr", self.crow, self.col, self.values, self.shape)
+        return _csr_tensor(self.crow, self.col, values, self.shape)
 
     def t_csr(self, values: Tensor | None = None) -> Tensor:
         """CSR tensor of the transpose; ``values`` as in :meth:`csr`."""
         shape = (self.shape[1], self.shape[0])
         if values is None:
-            return _csr_tensor(self.t_crow, self.t_col, self.t_values, shape)
+            return self._view("t_csr", self.t_crow, self.t_col, self.t_values, shape)
         if self.t_order is None:
             rows, cols, _ = self.edges()
             self.t_order = torch.argsort(cols * self.shape[0] + rows)
         return _csr_tensor(self.t_crow, self.t_col, values[self.t_order], shape)
+
+    def _view(
+        self, name: str, crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]
+    ) -> Tensor:
+        """CSR tensor of the buffers; made anew after ``.to()`` or loading has replaced them."""
+        made_of, view = self._views.get(name, (None, values))
+        if made_of is not values:
+            view = _csr_tensor(crow, col, values, shape)
+            self._views[name] = (values, view)
+        return view
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the views behind: in a copy they would not share memory with its buffers."""
+        return {**self.__dict__, "_views": {}}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take the stored arrays even where their number of edges differs from ours."""
@@ -133,11 +149,19 @@ def _csr_arrays(
 
 def _csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     if values.is_cuda or torch.backends.mkl.is_available():
-        with warnings.catch_warnings():  # torch announces once a process that CSR is in beta
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
     edges = torch.stack([_expand(crow), col.long()])
     return torch.sparse_coo_tensor(edges, values, shape, check_invariants=False)
+
+
+def _hear_the_announcement() -> None:
+    """Make one CSR tensor: torch says once in a process that they are in beta, and says it here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        torch.zeros(1, 1).to_sparse_csr()
+
+
+_hear_the_announcement()
 
 
 def _expand(crow: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from recbole_missing.config import constraints as setting
+from recbole_missing.config import defaults
 from recbole_missing.modality import Modalities, Modality
-from recbole_missing.parallel import Serial
+from recbole_missing.parallel import SERIAL
 
 
 class Table(NamedTuple):
@@ -32,8 +35,8 @@ class Table(NamedTuple):
 class Filled(NamedTuple):
     """What an imputer makes of one table.
 
-    ``features`` is ``(n_items, dim)``, of which only missing rows are used; ``reached`` bool
-    ``(n_items,)`` says whose value is the method's own and not its fallback (None: everyone's);
+    ``features`` is ``(n_items, dim)``; only its missing rows are used. ``reached`` bool
+    ``(n_items,)`` says which values are the method's own and not its fallback (None: all of them).
     ``details`` are numbers for the report.
     """
 
@@ -48,26 +51,70 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     The habits are scikit-learn's. The constructor only stores its arguments (``get_params``,
     ``set_params`` and ``clone`` work); :meth:`fit` learns what it needs from the training
     interactions (attributes that end in an underscore); :meth:`transform` returns new features of
-    the kind that it was given. Whatever the method, observed rows are bit-identical, who is
-    observed is unchanged so that models still know what was missing, nothing is mutated and every
-    value is finite.
+    the kind that it was given. Every imputer keeps four promises: observed rows are bit-identical;
+    who is observed is unchanged, so that models still know what was missing; nothing is mutated;
+    every value is finite.
 
-    ``hyperparameters`` names the constructor's arguments and their constraints; the config key of
-    an argument is its name behind ``imputation_``. ``costly`` says whether results are worth a
-    file (:mod:`recbole_missing.data.cache`).
+    A subclass declares its arguments in ``hyperparameters`` and has no constructor of its own. The
+    default of an argument stands in ``properties/overall.yaml``, under its name behind
+    ``imputation_``, and nowhere else.
 
     Attributes:
-        engine: runs blocks of work (:mod:`recbole_missing.parallel`); replace it on an
-            instance.
+        hyperparameters: name of an argument -> constraint (:mod:`recbole_missing.config`).
+        properties: for imputers from outside the package: defaults of arguments that
+            ``overall.yaml`` does not have, a dict or the path of a YAML file.
+        costly: whether results are worth a file (:mod:`recbole_missing.data.cache`).
+        engine: runs blocks of work (:mod:`recbole_missing.parallel`); set it on an instance.
         report_: after :meth:`transform`, modality -> number of ``items`` and of ``missing``,
             ``reached`` and ``unreached`` rows, and what else the method counts.
     """
 
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    properties: ClassVar[Any] = {}
     costly: ClassVar[bool] = True
-    engine: Any = Serial()
+    engine: Any = SERIAL
     donors_: Tensor
     report_: dict[str, dict[str, float]]
+
+    def __init__(self, **settings: Any) -> None:
+        """Store the settings; one that is not given gets its default.
+
+        Raises:
+            TypeError: for a setting that the imputer does not have, or that has no default.
+        """
+        for name in settings:
+            if name not in self.hyperparameters:
+                kind = f"setting of {type(self).__name__}"
+                raise TypeError(setting.unknown(kind, name, self.hyperparameters))
+        for name in self.hyperparameters:
+            setattr(self, name, settings[name] if name in settings else self._default(name))
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        """Names of the settings, for scikit-learn."""
+        if cls.__init__ is not Imputer.__init__:  # a constructor of its own states them
+            return list(super()._get_param_names())
+        return sorted(cls.hyperparameters)
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        own = cls.properties
+        for values, key in (
+            (own if isinstance(own, Mapping) else defaults.load(Path(own)), name),
+            (defaults.read("", "overall"), f"imputation_{name}"),
+        ):
+            if key in values:
+                return values[key]
+        raise TypeError(
+            f"{cls.__name__}: {name} must be given, for it has no default; pass {name}=... or add "
+            f"it to the class attribute properties."
+        )
+
+    def __sklearn_clone__(self) -> Imputer:
+        """Copy the settings and the engine, as ``sklearn.base.clone`` does the settings."""
+        twin: Imputer = super().__sklearn_clone__()
+        twin.engine = self.engine
+        return twin
 
     def fit(
         self,

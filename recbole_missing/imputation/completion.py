@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_missing.graph.item_graph import interaction_graph
+from recbole_missing.graph.smoothness import dirichlet_energy
 from recbole_missing.imputation import make_imputer
 from recbole_missing.imputation.base import Imputer, Table
-from recbole_missing.imputation.graphs import dirichlet_energy, interaction_graph
 from recbole_missing.imputation.tables import Collection
 from recbole_missing.imputation.truth import Truth, hide
 

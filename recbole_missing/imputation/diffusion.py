@@ -2,15 +2,13 @@
 
 Source: Malitesta et al., "Training-free Graph-based Imputation of Missing Modalities in Multimodal
 Recommendation", arXiv 2602.17354. Facts about the released numbers:
-danielemalitesta/Graph-Missing-Modalities-TKDE, impute.py, commit c29f97f. The diffusion S itself is
-dense; it exists only as blocks of columns, which are cut to their ``top_k`` largest entries at
-once.
+danielemalitesta/Graph-Missing-Modalities-TKDE, impute.py, commit c29f97f.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from scipy import sparse, special
 from torch import Tensor
 
 from recbole_missing.config.constraints import Float, Int
-from recbole_missing.imputation.graphs import column_blocks
 from recbole_missing.imputation.propagation import GraphImputer, fixed_point, reach
+from recbole_missing.parallel import column_blocks
 
 _ENTRY_ERROR = 1e-10
 """Bound of the error of an entry of S (all are between 0 and 1), before it is cut."""
@@ -31,19 +29,38 @@ _VALUE_ERROR = 1e-7
 """Bound of the error of an untruncated product S x, relative to the norm of a column of x."""
 
 
+# The truncated diffusions, in the order of the computation (k = top_k, L = layers, K = items that
+# have the modality, A the binary item graph):
+#
+#   H = (A + I) / (k + 1)                                     -> Diffusion.operator
+#   S = alpha (I - (1 - alpha) H)^-1                          -> page_rank (PersPageRank)
+#   S = exp(-t (I - H))                                       -> heat (Heat)
+#   O = S, of each column the k largest entries, divided by their sum  -> _truncated
+#   L times:  X <- O X,  X[K] <- features[K]                  -> propagation.propagate
+#
+# A column of S is what one item sends. The untruncated diffusions take H = D^-1 (A + I) with the
+# row sums D of A + I, and S in place of O.
+
+
 class Diffusion(GraphImputer):
     """What a diffusion S of the item graph brings, cut to its largest entries.
 
-    H = (A + I) / (k + 1) with A the item graph and one degree for all items, k = ``top_k``. Of each
-    column of S (what one item sends) the ``top_k`` largest entries stay, equal ones by smaller item
-    id, and are divided by their sum: O. Then ``layers`` times x <- O x, observed rows reset, in
-    float64. O has n ``top_k`` entries; S is computed in blocks of columns to an error below 1e-10
-    of an entry, so entries that differ by less than 2^-33 count as equal. The time to find O grows
-    with the square of the number of items; the untruncated variants are for large catalogues.
+    H has the same degree k + 1 for all items, also where a row is shorter. Equal entries of a
+    column of S are kept by smaller item id. Everything is float64. S is dense, so it only exists as
+    blocks of columns, which are cut at once; O has at most ``n_items * top_k`` entries. Entries of
+    S are known to an error below 1e-10, and those that differ by less than 2^-33 count as equal.
+    The time to find O grows with the square of the number of items; for large catalogues there are
+    the untruncated variants.
 
-    A missing item can be in no observed item's kept list: then nothing reaches it. The release
-    leaves it zero (``fallback: zeros``).
+    An item that lacks the modality may be in nobody's list of kept entries. Then nothing reaches
+    it. The release leaves it zero (``fallback: zeros``).
     """
+
+    hyperparameters: ClassVar[Mapping[str, Any]] = {
+        "layers": Int(min=1),
+        **GraphImputer.hyperparameters,
+    }
+    layers: int
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Return the function that applies S and its parameter."""
@@ -79,29 +96,11 @@ class PersPageRank(Diffusion):
         layers: number of steps.
         top_k: entries a row of the item graph and a column of S keep.
         alpha: probability of a restart.
-        graph, guide, fallback: as in :class:`~.propagation.GraphImputer`.
+        graph, guide, max_user_items, fallback: as in :class:`~.propagation.GraphImputer`.
     """
 
-    hyperparameters = {
-        "layers": Int(min=1),
-        "alpha": Float(min=0.001, max=1),
-        **GraphImputer.hyperparameters,
-    }
-
-    def __init__(
-        self,
-        layers: int = 3,
-        top_k: int = 20,
-        alpha: float = 0.1,
-        fallback: str = "mean",
-        graph: str = "co_interaction",
-        guide: str | None = None,
-        max_user_items: int | None = None,
-    ) -> None:
-        """Store the settings."""
-        super().__init__(top_k, fallback, graph, guide, max_user_items)
-        self.layers = layers
-        self.alpha = alpha
+    hyperparameters = {**Diffusion.hyperparameters, "alpha": Float(min=0.001, max=1)}
+    alpha: float
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Personalised PageRank."""
@@ -121,29 +120,11 @@ class Heat(Diffusion):
         layers: number of steps.
         top_k: entries a row of the item graph and a column of S keep.
         time: t.
-        graph, guide, fallback: as in :class:`~.propagation.GraphImputer`.
+        graph, guide, max_user_items, fallback: as in :class:`~.propagation.GraphImputer`.
     """
 
-    hyperparameters = {
-        "layers": Int(min=1),
-        "time": Float(min=0, max=1000),
-        **GraphImputer.hyperparameters,
-    }
-
-    def __init__(
-        self,
-        layers: int = 3,
-        top_k: int = 20,
-        time: float = 5.0,
-        fallback: str = "mean",
-        graph: str = "co_interaction",
-        guide: str | None = None,
-        max_user_items: int | None = None,
-    ) -> None:
-        """Store the settings."""
-        super().__init__(top_k, fallback, graph, guide, max_user_items)
-        self.layers = layers
-        self.time = time
+    hyperparameters = {**Diffusion.hyperparameters, "time": Float(min=0, max=1000)}
+    time: float
 
     def kernel(self) -> tuple[Callable[..., Any], float]:
         """Heat kernel."""
@@ -151,11 +132,11 @@ class Heat(Diffusion):
 
 
 class Untruncated(Diffusion):
-    """The diffusion S whole, with H = D^-1 (A + I), D its own row sums; cost linear in the items.
+    """The whole diffusion S, with H = D^-1 (A + I) and D the row sums of A + I.
 
-    ``layers`` times x <- S x, observed rows reset. S is never formed: S x is a few dozen products
-    of H with blocks of feature columns. An item that leads to no observed one, over any number of
-    edges, gets the fallback.
+    ``layers`` times x <- S x, observed rows reset. S never exists: S x is a few dozen products of H
+    with blocks of feature columns, so the cost is linear in the number of items. An item that leads
+    to no observed item, over any number of edges, gets the fallback.
     """
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
@@ -180,28 +161,28 @@ class Untruncated(Diffusion):
 
 
 class PersPageRankUntruncated(Untruncated, PersPageRank):
-    """What a random walk with restarts brings, no visit cut, every item with its own degree.
+    """What a random walk with restarts brings, without truncation, each item with its own degree.
 
-    The fixed point of x <- (1 - alpha) H x + alpha x_0, with missing rows of x_0 zero; see
-    :class:`Untruncated`. On Amazon Baby its rows have a mean cosine of 0.58, 0.44 and 0.14 to those
-    of ``pers_page_rank`` with 10, 50 and 90 % missing: another method, for large catalogues.
+    One layer gives the fixed point of x <- (1 - alpha) H x + alpha x_0, with missing rows of x_0
+    zero; see :class:`Untruncated`. This is another method than ``pers_page_rank``: on Amazon Baby
+    the rows of both have a mean cosine of 0.58, 0.44 and 0.14 with 10, 50 and 90 % missing.
 
     Args:
-        layers, top_k, alpha, graph, guide, fallback: as in :class:`PersPageRank`; ``top_k`` is that
-            of the item graph alone.
+        layers, alpha, graph, guide, max_user_items, fallback: as in :class:`PersPageRank`.
+        top_k: entries a row of the item graph keeps.
     """
 
     hyperparameters = {**PersPageRank.hyperparameters, "alpha": Float(min=0.001, max=0.999)}
 
 
 class HeatUntruncated(Untruncated, Heat):
-    """What heat brings after ``imputation_time``, no flow cut, every item with its own degree.
+    """What heat brings after ``imputation_time``, without truncation, by each item's own degree.
 
-    exp(-t (I - H)) x_0, with missing rows of x_0 zero; see :class:`Untruncated`.
+    One layer gives exp(-t (I - H)) x_0, with missing rows of x_0 zero; see :class:`Untruncated`.
 
     Args:
-        layers, top_k, time, graph, guide, fallback: as in :class:`Heat`; ``top_k`` is that of the
-            item graph alone.
+        layers, time, graph, guide, max_user_items, fallback: as in :class:`Heat`.
+        top_k: entries a row of the item graph keeps.
     """
 
     hyperparameters = {**Heat.hyperparameters, "time": Float(min=0.001, max=1000)}

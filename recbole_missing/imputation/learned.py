@@ -24,6 +24,7 @@ from tqdm import tqdm
 from recbole_missing.config import constraints as setting
 from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf, Optional
 from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.normalise import inverse_root_array
 from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.imputation.base import Filled, Imputer
 from recbole_missing.parallel import Serial
@@ -41,29 +42,40 @@ BLOCK_ITEMS = 64
 """Items whose missing modality is predicted at a time."""
 
 
+# The auto-encoder of a source s and a target t, in the order of the computation; T are the items
+# that have both modalities:
+#
+#   x  = (s_i - min) / (max - min), per feature over T; y the same of t  -> Scale.shrink
+#   h  = LeakyReLU(W h + b), layer by layer from h = x                   -> forward
+#   y' = sigmoid(last W h + b)                                           -> forward, translate
+#   loss = BCE(y', y), mean, + l1 * sum y' if t is wider than s          -> train
+#   t_i = y' (max - min) + min for the items that have s and lack t      -> Scale.restore
+#
+# The graph auto-encoder puts D^-1/2 A D^-1/2 before each W of the first half of the layers.
+
+
 class AutoEncoder(Imputer):
     """What a network makes of another modality, trained on the items that have both.
 
     Paper: Malitesta et al., "Training-free Graph-based Imputation of Missing Modalities in
         Multimodal Recommendation", arXiv 2026, https://arxiv.org/abs/2602.17354
 
-    One network an ordered pair source -> target. Both sides are scaled to [0, 1] per feature over
-    the training items; layers end in LeakyReLU(0.01), the last in a sigmoid; the loss is binary
-    cross-entropy, the optimiser Adagrad. An item that has several other modalities gets the mean
-    of their networks' answers. A feature that is constant over the training items (0/0 in the
-    release) is 0 on the input side and that constant on the output side. The loss is computed from
-    logits: the release's numbers, except that outputs that round to 0 or 1 still learn.
+    Each ordered pair source -> target has a network of its own, optimised by Adagrad. An item that
+    has several other modalities gets the mean of their networks' answers. A feature that is
+    constant over the training items (0/0 in the release) is 0 on the input side and that constant
+    on the output side. The loss is computed from logits, so outputs that round to 0 or 1 still
+    learn; otherwise its numbers are those of the release.
 
     Args:
         epochs, batch_size: of the training of each network; released: 1000 and 32.
         learning_rate: None means the released 0.01.
         hidden_sizes: sizes between source and target, for every pair. None derives them from the
             widths (:func:`hidden_sizes`), which at 2048 and 768 gives the released ones.
-        l1: weight of the summed output of a batch, for a target wider than its source; 1e-4
-            released, which beside a mean over batch and features pulls wide targets towards each
+        l1: weight of the summed output of a batch, for a target wider than its source; released:
+            1e-4. Beside a mean over batch and features, such a sum pulls wide targets towards each
             feature's minimum.
-        seed: of initial weights and the order of items; a stream of its own for each pair.
-        fallback: what an item gets that lacks everything: ``mean`` of the observed rows, or
+        seed: of initial weights and the order of items; each pair has random numbers of its own.
+        fallback: what an item gets that lacks every modality: ``mean`` of the observed rows, or
             ``zeros`` as in the release.
     """
 
@@ -76,28 +88,17 @@ class AutoEncoder(Imputer):
         "seed": Int(min=0),
         "fallback": Choice("mean", "zeros"),
     }
+    epochs: int
+    batch_size: int
+    learning_rate: float | None
+    hidden_sizes: Sequence[int] | None
+    l1: float
+    seed: int
+    fallback: str
+
     _optimiser: ClassVar[Any] = torch.optim.Adagrad
     _released_rate: ClassVar[float] = 0.01
     _name: ClassVar[str] = "auto-encoder"
-
-    def __init__(
-        self,
-        epochs: int = 1000,
-        batch_size: int = 32,
-        learning_rate: float | None = None,
-        hidden_sizes: Sequence[int] | None = None,
-        l1: float = 1e-4,
-        seed: int = 0,
-        fallback: str = "mean",
-    ) -> None:
-        """Store the settings."""
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.hidden_sizes = hidden_sizes
-        self.l1 = l1
-        self.seed = seed
-        self.fallback = fallback
 
     def fit(
         self,
@@ -140,12 +141,12 @@ class AutoEncoder(Imputer):
         usable = [name for name in wanted if self._both(table, others[name]).any()]
         if not others:
             getLogger().warning(
-                f"{self._name}: modality {table.name!r} is alone, so that nothing can be "
+                f"{self._name}: modality {table.name!r} is alone, so nothing can be "
                 "translated into it; every missing row gets the fallback."
             )
         for name in sorted(set(wanted) - set(usable)):
             getLogger().warning(
-                f"{self._name}: no training item has both {name!r} and {table.name!r}, so that "
+                f"{self._name}: no training item has both {name!r} and {table.name!r}, so "
                 "this pair is left out."
             )
         return usable
@@ -225,16 +226,17 @@ class AutoEncoder(Imputer):
 
 
 class GraphAutoEncoder(AutoEncoder):
-    """What a graph convolutional network makes of another modality of the item and its company.
+    """What a graph convolutional network makes of another modality of the item and its neighbours.
 
     Paper: Malitesta et al., "Training-free Graph-based Imputation of Missing Modalities in
         Multimodal Recommendation", arXiv 2026, https://arxiv.org/abs/2602.17354
 
-    :class:`AutoEncoder` whose first half of layers (rounded up) are convolutions D^-1/2 A D^-1/2
-    over the items that have both modalities: A holds each one's ``top_k`` strongest co-interactions
-    among them (counts discarded, itself always), D its row sums. Adam, no L1 term. Where the
-    release breaks ties as torch.topk happens to and fills short rows with items of zero
-    co-interactions, A follows :func:`recbole_missing.graph.co_interaction`.
+    This is :class:`AutoEncoder` whose first half of layers (rounded up) are convolutions
+    D^-1/2 A D^-1/2 over the items that have both modalities. A holds each item's ``top_k``
+    strongest co-interactions among them (counts discarded, the item itself always) and D its row
+    sums. The optimiser is Adam, and there is no L1 term. Ties and short rows of A are treated as in
+    :func:`recbole_missing.graph.co_interaction.co_interaction`; the release breaks ties as
+    torch.topk happens to and fills short rows with items of zero co-interactions.
 
     Args:
         epochs, batch_size, hidden_sizes, seed, fallback: as in :class:`AutoEncoder`.
@@ -242,7 +244,7 @@ class GraphAutoEncoder(AutoEncoder):
         top_k: entries a row of A keeps.
         inductive: False, as released: each lacking item joins the training items on its own, as
             the last one, so that answers do not depend on each other. True: all lacking items
-            join at once, other numbers, one graph instead of one an item.
+            join at once; this gives other numbers, and needs one graph instead of one an item.
     """
 
     hyperparameters: ClassVar[Mapping[str, Any]] = {
@@ -250,29 +252,15 @@ class GraphAutoEncoder(AutoEncoder):
         "top_k": Int(min=1),
         "inductive": Bool(),
     }
+    l1 = 0.0  # the release has no such term here
+    top_k: int
+    inductive: bool
+
     _optimiser = torch.optim.Adam
     _released_rate = 1e-4
     _name = "graph auto-encoder"
 
     interactions_: sparse.csr_matrix
-
-    def __init__(
-        self,
-        epochs: int = 1000,
-        batch_size: int = 32,
-        learning_rate: float | None = None,
-        hidden_sizes: Sequence[int] | None = None,
-        seed: int = 0,
-        fallback: str = "mean",
-        top_k: int = 20,
-        inductive: bool = False,
-    ) -> None:
-        """Store the settings."""
-        super().__init__(
-            epochs, batch_size, learning_rate, hidden_sizes, l1=0.0, seed=seed, fallback=fallback
-        )
-        self.top_k = top_k
-        self.inductive = inductive
 
     def fit(
         self,
@@ -537,7 +525,8 @@ def _normalised(
     """Rows with the given entries and their diagonal, each over sqrt(d_i d_j)."""
     row = np.concatenate([row, np.arange(len(rows))])
     col = np.concatenate([col, rows])
-    value = (1 / np.sqrt(degree[rows[row]] * degree[col])).astype(np.float32)
+    factor = inverse_root_array(degree)
+    value = (factor[rows[row]] * factor[col]).astype(np.float32)
     return sparse.csr_matrix((value, (row, col)), shape=(len(rows), len(degree)))
 
 

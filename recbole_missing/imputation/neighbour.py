@@ -7,37 +7,38 @@ from logging import getLogger
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recbole_missing.config.constraints import Choice
-from recbole_missing.graph.knn import stable_topk
+from recbole_missing.graph.knn import SharedCosines, block_rows, nearest
 from recbole_missing.imputation.base import Filled, Imputer
 
-BLOCK_ENTRIES = 2**25
-"""Similarities held at a time; how many rows make a block follows from it."""
+# The formula, in the order of the computation, for an item i that lacks modality m:
+#
+#   s_ij = sum of cos(x_i^n, x_j^n) over the modalities n != m that i and j both have
+#                                                                  -> graph.knn.SharedCosines
+#   j*   = the donor j that has m and the largest s_ij             -> graph.knn.nearest
+#   x_i^m = x_j*^m                                                 -> NearestNeighbour.fill
 
 
 class NearestNeighbour(Imputer):
-    """A copy of the item that is nearest by the modalities that are left.
+    """A copy of the item that is nearest by the other modalities.
 
     Paper: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation
-        in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
+        in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352, where it is a
+        baseline.
 
-    There it is the baseline of injecting a neighbour. Near means the sum of the cosines over the
-    modalities that both items have. Donors that have the missing modality and share another one
-    with the item are compared, all of them; among equal sums (on a grid of 2^-20) the smaller item
-    id wins. Cost: one product of lacking items by donors a pair of rows, in blocks.
+    The search is exact: the item is compared with every donor that has the missing modality and
+    shares another one with it. Among equal sums of cosines (on a grid of 2^-20) the smaller item id
+    wins. The cost is the number of lacking items times the number of donors.
 
     Args:
-        fallback: what an item gets that lacks everything or shares nothing with any donor:
+        fallback: what an item gets that lacks every modality or shares none with any donor:
             ``mean`` of the observed rows, or ``zeros``.
     """
 
     hyperparameters = {"fallback": Choice("mean", "zeros")}
-
-    def __init__(self, fallback: str = "mean") -> None:
-        """Store the setting."""
-        self.fallback = fallback
+    fallback: str
 
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Copy the nearest donor's row, or give the fallback."""
@@ -49,15 +50,14 @@ class NearestNeighbour(Imputer):
         lacking = _lacking_but_not_all(table, others)
         if len(lacking) == 0 or len(donors) == 0:
             return Filled(values, reached)
-        units, seen = _unit_rows(others)
-        size = max(1, BLOCK_ENTRIES // len(donors))
-        blocks = [block.clone() for block in lacking.split(size)]  # a view would travel whole
-        shared = (units, seen, donors)
-        for items, (nearest, found) in zip(
-            blocks, self.engine.map(_nearest, shared, blocks, f"nearest for {table.name}")
-        ):
-            values[items[found]] = table.features[nearest[found]]
-            reached[items[found]] = True
+        similarity = SharedCosines(list(others.values()), lacking, donors)
+        positions, size = torch.arange(len(lacking)), block_rows(len(donors))
+        label = f"nearest for {table.name}"
+        best, found = nearest(similarity, positions, 1, size, self.engine, label)
+        comparable = best[:, 0] > -torch.inf  # some donor shares a modality
+        items = lacking[comparable]
+        values[items] = table.features[donors[found[comparable, 0]]]
+        reached[items] = True
         return Filled(values, reached)
 
 
@@ -65,30 +65,9 @@ def _lacking_but_not_all(table: Any, others: Mapping[str, Any]) -> Tensor:
     """Ids of items that lack the modality and have another one."""
     if not others:
         getLogger().warning(
-            f"nearest neighbour: modality {table.name!r} is alone, so that nothing tells which "
+            f"nearest neighbour: modality {table.name!r} is alone, so no other one tells which "
             "item is near; every missing row gets the fallback."
         )
         return torch.empty(0, dtype=torch.long)
     something = torch.stack([other.observed for other in others.values()]).any(dim=0)
     return (~table.observed & something).nonzero()[:, 0]
-
-
-def _unit_rows(others: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Rows of unit length side by side, zeros where not observed, and who has what.
-
-    The inner product of two rows is then the sum of cosines over the modalities that both have.
-    """
-    units = [
-        nn.functional.normalize(other.features, eps=1e-12) * other.observed[:, None]
-        for other in others.values()
-    ]
-    seen = torch.stack([other.observed for other in others.values()], dim=1)
-    return torch.cat(units, dim=1), seen.float()
-
-
-def _nearest(units: Tensor, seen: Tensor, donors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest donor of each of ``items``, and whether there is one that shares a modality."""
-    similarity = units[items] @ units[donors].T
-    comparable = seen[items] @ seen[donors].T > 0
-    best, position = stable_topk(similarity.masked_fill(~comparable, -torch.inf), 1)
-    return donors[position[:, 0]], best[:, 0] > -torch.inf

@@ -1,11 +1,12 @@
-"""Imputers that carry features along an item graph; they differ by one filter.
+"""Imputers that carry features along an item graph, step by step; FeatProp and NeighMean.
 
 Source: Malitesta et al., "Dealing with Missing Modalities in Multimodal Recommendation: a Feature
 Propagation-based Approach", arXiv 2403.19841; extended in arXiv 2408.11767 and 2602.17354.
-Facts about the released numbers: danielemalitesta/Graph-Missing-Modalities-TKDE, impute.py,
-commit c29f97f. Where the release fills rows of the graph that are too short with arbitrary items
-of zero co-interactions, and breaks ties as torch.topk happens to, this graph has no fillers and a
-stated tie rule (:func:`recbole_missing.graph.co_interaction`).
+Facts about the released numbers: danielemalitesta/Graph-Missing-Modalities-TKDE, impute.py, commit
+c29f97f. The item graph differs from the release in two points. The release fills rows that are too
+short with arbitrary items of zero co-interactions; here such rows stay short. The release breaks
+ties as torch.topk happens to; here the smaller item id wins
+(:func:`recbole_missing.graph.co_interaction.co_interaction`).
 """
 
 from __future__ import annotations
@@ -21,40 +22,39 @@ from torch import Tensor
 
 from recbole_missing.config import constraints as setting
 from recbole_missing.config.constraints import Choice, Either, Float, Int, Optional, Text
-from recbole_missing.imputation.base import Filled, Imputer
-from recbole_missing.imputation.graphs import (
+from recbole_missing.graph.item_graph import (
     GRAPHS,
-    column_blocks,
     edge_graph,
     interaction_graph,
-    inverse_root,
     nearest_graph,
     without_loops,
 )
-from recbole_missing.parallel import Serial
-
-_SERIAL = Serial()
+from recbole_missing.graph.normalise import row_sum_norm_scipy
+from recbole_missing.imputation.base import Filled, Imputer
+from recbole_missing.parallel import SERIAL, column_blocks
 
 
 class GraphImputer(Imputer):
-    """What reaches missing rows along an item graph; subclasses say how.
+    """What reaches missing rows along an item graph A; subclasses say how.
 
     Args:
         top_k: entries a row of the item graph keeps.
         graph: ``co_interaction``: the items that the same users interacted with, strongest first,
-            the item itself among them; ``edges``: the matrix given to :meth:`fit`, each row's
-            heaviest edges, weights then discarded; ``knn``: items that are near by the modality
-            ``guide``, cosine, among the items that truly have it.
+            the item itself among them. ``edges``: the matrix given to :meth:`fit`, each row's
+            heaviest edges, weights then discarded. ``knn``: the nearest items by cosine of the
+            modality ``guide``, among the items that truly have it.
         guide: for ``knn``, the name of a modality. Missing rows of the guide itself have no
             neighbours and get the fallback.
         max_user_items: users with more items than that are left out of the co-interaction graph,
             whose cost grows with the square of a user's items; None: nobody is.
         fallback: what an item gets that no observed item reaches (it has no neighbours, or only
-            unobserved company): ``mean`` of the observed rows, or ``zeros`` as in the release.
+            neighbours that nothing reaches either): ``mean`` of the observed rows, or ``zeros`` as
+            in the release.
 
     Attributes:
-        graph_: the binary item graph, ``(n_items, n_items)``; for ``knn`` after :meth:`transform`.
-        operator_: what a step multiplies with, same shape, row = receiving item.
+        graph_: the binary item graph A, ``(n_items, n_items)``, row = receiving item; for ``knn``
+            after :meth:`transform`.
+        operator_: what a step multiplies with, same shape.
 
     Items that are no donors (new items) send nothing.
     """
@@ -75,28 +75,13 @@ class GraphImputer(Imputer):
     graph_: sparse.csr_matrix
     operator_: sparse.csr_matrix
 
-    def __init__(
-        self,
-        top_k: int = 20,
-        fallback: str = "mean",
-        graph: str = "co_interaction",
-        guide: str | None = None,
-        max_user_items: int | None = None,
-    ) -> None:
-        """Store the settings."""
-        self.top_k = top_k
-        self.fallback = fallback
-        self.graph = graph
-        self.guide = guide
-        self.max_user_items = max_user_items
-
     def fit(
         self,
         interactions: sparse.spmatrix,
         donors: Tensor | None = None,
         edges: sparse.spmatrix | None = None,
     ) -> GraphImputer:
-        """Build the item graph and the operator; for ``knn`` they wait for the guide.
+        """Build the item graph and the operator; for ``knn``, :meth:`transform` builds them.
 
         Raises:
             ValueError: for a setting outside its constraint, or ``edges`` that are absent, negative
@@ -115,7 +100,7 @@ class GraphImputer(Imputer):
         return self
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
-        """Turn a binary item graph, row = receiving item, into what a step multiplies with."""
+        """Turn the binary item graph A into what a step multiplies with."""
         raise NotImplementedError
 
     def complete(
@@ -151,29 +136,44 @@ class GraphImputer(Imputer):
         return self.operator_
 
 
+# FeatProp, in the order of the computation (L = layers, K = items that have the modality):
+#
+#   C    = R^T R, R the binary training interactions         -> graph.co_interaction
+#   A_ij = 1 if C_ij is among the top_k of its row, else 0   -> graph_
+#   B    = A without its diagonal                            -> operator
+#   d_i  = sum_j B_ij
+#   P_ij = B_ij / sqrt(d_i d_j)                              -> operator_
+#   X    = 0 in missing rows                                 -> propagate
+#   L times:  X <- P X,  X[K] <- features[K]
+#   X    = fallback where nothing arrived                    -> fill
+
+
 class FeatProp(GraphImputer):
-    """What travels ``imputation_layers`` steps along the item graph, or its limit (``converge``).
+    """Features that travel ``imputation_layers`` steps along the item graph, or to their limit.
 
     Paper: Malitesta, Rossi, Pomo, Malliaros and Di Noia, "Dealing with Missing Modalities in
         Multimodal Recommendation: a Feature Propagation-based Approach", arXiv 2024,
         https://arxiv.org/abs/2403.19841
 
-    Each step is x <- P x, observed rows reset. P_ij = B_ij / sqrt(d_i d_j), where B holds each
-    item's ``top_k`` strongest neighbours (itself counted among them, then dropped; weights
-    discarded) and d are B's row sums. So an item with an empty row sends nothing, which concerns
-    only a user's graph (it is logged): give such edges in both directions.
+    d are row sums, on both sides, although P is directed. An item whose own row is empty therefore
+    sends nothing. This can only happen in a user's graph, and it is logged: give such edges in both
+    directions.
 
-    With ``converge``, the missing items M that a known one can reach are solved for, x_M = P_MM x_M
-    + P_MK x_K, instead of being iterated. P is similar to D^-1 B, whose rows sum to 1, and each of
-    these items leads to a known one, so the solution exists and is unique. The report gains the
-    number of ``iterations`` and the ``residual``, the largest over blocks of features.
+    With ``layers="converge"`` the limit of many steps is solved for. It is x_M = P_MM x_M + P_MK
+    x_K for the missing items M that a known item can reach. P is similar to D^-1 B, whose rows sum
+    to 1, and each of these items leads to a known one, so the solution exists and is unique. The
+    report gains the number of ``iterations`` and the ``residual``, the largest over all columns.
+
+    Propagation by itself: Rossi, Kenlay, Gorinova, Chamberlain, Dong and Bronstein, "On the
+    Unreasonable Effectiveness of Feature Propagation in Learning on Graphs with Missing Node
+    Features", LoG 2022, https://arxiv.org/abs/2111.12128
 
     Args:
         layers: number of propagation steps L, or ``converge``.
-        top_k, graph, guide, fallback: as in :class:`GraphImputer`; reached means within ``layers``
-            steps.
-        tolerance: for ``converge``, |P_MM x + b - x| / |b| of every feature column; the error of x
-            can be larger where known items are many steps away.
+        top_k, graph, guide, max_user_items, fallback: as in :class:`GraphImputer`; reached means
+            within ``layers`` steps.
+        tolerance: for ``converge``, |P_MM x + b - x| / |b| of every feature column, b = P_MK x_K;
+            the error of x can be larger where known items are many steps away.
     """
 
     hyperparameters = {
@@ -181,35 +181,21 @@ class FeatProp(GraphImputer):
         "tolerance": Float(min=1e-10, max=0.1),
         **GraphImputer.hyperparameters,
     }
-
-    def __init__(
-        self,
-        layers: int | str = 3,
-        top_k: int = 20,
-        fallback: str = "mean",
-        graph: str = "co_interaction",
-        guide: str | None = None,
-        max_user_items: int | None = None,
-        tolerance: float = 1e-6,
-    ) -> None:
-        """Store the settings."""
-        super().__init__(top_k, fallback, graph, guide, max_user_items)
-        self.layers = layers
-        self.tolerance = tolerance
+    layers: int | str
+    tolerance: float
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
-        """Turn the top-k adjacency into the operator P."""
+        """Turn the item graph A into the operator P, float32."""
         others = without_loops(adjacency)
         others.data = np.ones_like(others.data)
-        degree = np.asarray(others.sum(axis=1)).ravel()
+        degree = np.diff(others.indptr)
         silent = int((degree[np.unique(others.indices)] == 0).sum())
         if silent:
             getLogger().warning(
                 f"featprop: items in another's row must have a row of their own to send, got "
                 f"{silent} without; give edges in both directions."
             )
-        factor = sparse.diags(inverse_root(degree))
-        return (factor @ others @ factor).tocsr().astype(np.float32)
+        return row_sum_norm_scipy(others).astype(np.float32)
 
     def complete(
         self, table: Any, operator: sparse.csr_matrix
@@ -229,6 +215,9 @@ class FeatProp(GraphImputer):
         return values, reached, details
 
 
+# NeighMean: x_i = (1 / top_k) sum_j A_ij x_j, with x_j = 0 where item j lacks the modality.
+
+
 class NeighMean(GraphImputer):
     """The sum over the item's ``imputation_top_k`` strongest neighbours, divided by that number.
 
@@ -236,18 +225,18 @@ class NeighMean(GraphImputer):
         Missing Modalities in Multimodal Recommendation?", CIKM 2024,
         https://arxiv.org/abs/2408.11767
 
-    The item itself and neighbours that lack the modality enter as zero vectors and the divisor
-    stays ``top_k``, also where a row of the graph is shorter, as in the release: the result is
-    shrunk.
+    The item itself and neighbours that lack the modality enter as zero vectors, and the divisor is
+    ``top_k`` even where a row of the graph is shorter, as in the release. So the result is shorter
+    than a mean of the observed neighbours.
 
     Args:
-        top_k, graph, guide, fallback: as in :class:`GraphImputer`.
+        top_k, graph, guide, max_user_items, fallback: as in :class:`GraphImputer`.
     """
 
     layers = 1  # by definition
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
-        """Divide the binary adjacency, diagonal included, by ``top_k``."""
+        """Divide the item graph A, diagonal included, by ``top_k``."""
         binary = (adjacency.tocsr() != 0).astype(np.float32)
         binary.data /= self.top_k
         return binary
@@ -261,11 +250,9 @@ def propagate(
     observed: Tensor,
     operator: sparse.spmatrix,
     layers: int,
-    engine: Any = _SERIAL,
+    engine: Any = SERIAL,
 ) -> tuple[Tensor, Tensor]:
-    """Repeat x <- O x on the missing rows, observed rows held fixed.
-
-    Only missing rows are iterated: what they receive from observed rows is computed once.
+    """Repeat x <- O x, observed rows reset after every step.
 
     Args:
         features: shape ``(n, dim)``; rows that are not observed count as zero.
@@ -278,6 +265,16 @@ def propagate(
     Returns:
         Values of shape ``(n, dim)`` and, bool ``(n,)``, who is observed or was reached.
     """
+    # Plainly:
+    #
+    #     x = where(observed, features, 0)
+    #     for _ in range(layers):
+    #         x = operator @ x
+    #         x[observed] = features[observed]
+    #
+    # Observed rows K are reset in every step, so what the missing rows M receive from them never
+    # changes: b = O_MK x_K. It is computed once, and only the missing rows are iterated:
+    # x_M = b, then layers - 1 times x_M <- O_MM x_M + b.
     shared = (*_split(operator, ~observed.numpy(), observed.numpy()), features.numpy(), layers)
     tasks = column_blocks(features.shape[1], int((~observed).sum()))
     values = features.clone()
@@ -291,7 +288,7 @@ def equilibrium(
     observed: Tensor,
     operator: sparse.spmatrix,
     tolerance: float,
-    engine: Any = _SERIAL,
+    engine: Any = SERIAL,
 ) -> tuple[Tensor, Tensor, dict[str, float]]:
     """Limit of :func:`propagate` over many layers, as the solution of a linear system.
 
@@ -339,8 +336,11 @@ def fixed_point(
 ) -> tuple[Any, int, float]:
     """Solve x = G x + b for all columns of b at once with BiCGSTAB.
 
-    Van der Vorst, SIAM J. Sci. Stat. Comput. 1992. A column whose recurrence breaks down starts
-    anew from its residual; the residual is recomputed before the result is trusted.
+    A column whose recurrence breaks down starts anew from its residual; the residual is computed
+    anew before the result is trusted.
+
+    Source: van der Vorst, "Bi-CGSTAB: A Fast and Smoothly Converging Variant of Bi-CG for the
+    Solution of Nonsymmetric Linear Systems", SIAM J. Sci. Stat. Comput. 13(2), 1992.
 
     Args:
         matrix: G, shape ``(n, n)``, non-negative, spectral radius below 1.
@@ -392,7 +392,10 @@ def _bicgstab(matrix: sparse.csr_matrix, x: Any, residual: Any, bound: Any, most
 def _split(
     operator: sparse.spmatrix, rows: Any, known: Any
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Return what ``rows`` receive from each other, and from ``known`` (columns: all items)."""
+    """Return O_MM and O_MK: what ``rows`` receive from each other, and from ``known``.
+
+    ``rows`` and ``known`` are bool ``(n,)``. O_MK keeps a column for every item.
+    """
     received = operator.tocsr()[rows.nonzero()[0]]
     outer = received.copy()
     outer.data = np.where(known[outer.indices], outer.data, 0)

@@ -1,4 +1,4 @@
-"""Imputers that look at no graph: zeros, the mean, random numbers."""
+"""Imputers that look at no neighbour: zeros, the mean, random numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Zeros(Imputer):
 
 
 class Mean(Imputer):
-    """The mean of the observed rows (not of new items)."""
+    """The mean of the observed rows; new items (no donors) do not count."""
 
     costly = False
 
@@ -36,16 +36,13 @@ class Random(Imputer):
     """Uniform numbers in [0, 1).
 
     Args:
-        seed: of a generator of its own, one draw a modality and a seed; the modality's name
-            enters too, so that two modalities of one width differ.
+        seed: start of the random numbers. The modality's name enters too, so that two modalities
+            of the same width get different numbers.
     """
 
     costly = False
     hyperparameters = {"seed": Int(min=0)}
-
-    def __init__(self, seed: int = 0) -> None:
-        """Store the seed."""
-        self.seed = seed
+    seed: int
 
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Return fresh uniform numbers."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_missing.graph.normalise import inverse_root
 from recbole_missing.graph.sparse import SparseMatrix
 
 Edges = tuple[Tensor, Tensor, Tensor]
@@ -106,8 +107,7 @@ def row_sum_norm_edges(edges: Edges, n: int) -> Edges:
     """
     rows, cols, values = edges
     sums = values.new_zeros(n).index_add(0, rows, values)
-    positive = sums > 0
-    factor = torch.where(positive, sums, torch.ones_like(sums)).rsqrt() * positive
+    factor = inverse_root(sums)
     return rows, cols, values * factor[rows] * factor[cols]
 
 

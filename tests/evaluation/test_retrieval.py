@@ -15,7 +15,6 @@ from recbole.utils import init_seed
 from recbole_missing import cli
 from recbole_missing.data.aligned import Source
 from recbole_missing.data.dataset import MultimodalDataset
-from recbole_missing.evaluation import retrieval as module
 from recbole_missing.evaluation.retrieval import evaluate, retrieval
 from recbole_missing.imputation import Mean, NearestNeighbour
 from recbole_missing.modality import Modalities, Modality
@@ -64,7 +63,7 @@ def slow_hit(query, modality, item, k):
 
 @pytest.mark.parametrize("entries", [2**25, 100, 1])
 def test_hits_equal_a_slow_count(monkeypatch, entries):
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr("recbole_missing.graph.knn.BLOCK_ENTRIES", entries)
     true, observed = tables()
     completed = noisy(true)
     result = retrieval(true, completed, observed, ks=(1, 3, 10))

@@ -116,7 +116,7 @@ def test_random_numbers_differ_between_modalities_and_seeds(
 ) -> None:
     pair = tiny_modalities(N_ITEMS, {"image_clip": 6, "image_vit": 6}, missing=0.5)
     rows = [
-        IMPUTERS["random"](seed).fit(interactions).fill(modality, {}).features
+        IMPUTERS["random"](seed=seed).fit(interactions).fill(modality, {}).features
         for seed in (0, 1)
         for modality in pair.values()
     ]
@@ -236,7 +236,9 @@ def test_published_propagation(published: dict[str, Any], method: str) -> None:
     for key, values, letter in published_cases(published, method):
         top_k, layers = values["topk"], values.get("layers", 1)
         features, observed = stored_modality(published, letter)
-        imputer: FeatProp = FeatProp(layers, top_k) if "layers" in values else NeighMean(top_k)
+        imputer: FeatProp = (
+            FeatProp(layers=layers, top_k=top_k) if "layers" in values else NeighMean(top_k=top_k)
+        )
         operator = imputer.operator(stored_adjacency(published, top_k))
         same(propagate(features, observed, operator, layers)[0], published[key], key)
         stored = f"op__{method}_topk{top_k}"

@@ -257,7 +257,7 @@ def test_a_pair_that_nobody_has_is_left_out(
 def test_nearest_neighbour_against_loops(
     widths: dict[str, int], interactions: sparse.csr_matrix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recbole_missing.imputation.neighbour.BLOCK_ENTRIES", 100)
+    monkeypatch.setattr("recbole_missing.graph.knn.BLOCK_ENTRIES", 100)
     modalities = some_items(widths)
     donors = torch.ones(N_ITEMS, dtype=torch.bool)
     donors[1::6] = False

@@ -15,13 +15,13 @@ from scipy import linalg, sparse
 from sklearn.base import clone
 
 from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.smoothness import dirichlet_energy, homophily
 from recbole_missing.imputation.diffusion import (
     Heat,
     HeatUntruncated,
     PersPageRank,
     PersPageRankUntruncated,
 )
-from recbole_missing.imputation.graphs import dirichlet_energy, homophily
 from recbole_missing.imputation.propagation import (
     FeatProp,
     GraphImputer,
@@ -150,7 +150,7 @@ def test_blocks_do_not_change_the_result(
     expected = METHODS[name](top_k=5).fit(interactions).transform(features)
     backwards = METHODS[name](top_k=5)
     backwards.engine = Recorder()
-    for module in ("graphs", "propagation", "diffusion"):
+    for module in ("propagation", "diffusion"):
         monkeypatch.setattr(f"recbole_missing.imputation.{module}.column_blocks", narrow)
     got = backwards.fit(interactions).transform(features)
     assert backwards.engine.n_tasks >= 3, "work does not go through the engine"
@@ -354,7 +354,9 @@ def test_reach_counts_steps_and_survives_long_ways() -> None:
 def test_converge_equals_a_dense_solve_and_many_layers(
     interactions: sparse.csr_matrix, features: np.ndarray
 ) -> None:
-    method = FeatProp("converge", top_k=6, fallback="zeros", tolerance=1e-9).fit(interactions)
+    method = FeatProp(layers="converge", top_k=6, fallback="zeros", tolerance=1e-9).fit(
+        interactions
+    )
     got = method.transform(features)
     observed = ~np.isnan(features).any(axis=1)
     reached = reach(method.operator_, torch.from_numpy(observed)).numpy()
@@ -365,9 +367,9 @@ def test_converge_equals_a_dense_solve_and_many_layers(
     system = np.eye(solved.sum()) - dense[np.ix_(solved, solved)]
     np.testing.assert_allclose(got[solved], np.linalg.solve(system, right), rtol=1e-5, atol=1e-6)
     assert (got[~reached] == 0).all()
-    many = FeatProp(3000, top_k=6, fallback="zeros").fit(interactions).transform(features)
+    many = FeatProp(layers=3000, top_k=6, fallback="zeros").fit(interactions).transform(features)
     np.testing.assert_allclose(got, many, rtol=1e-4, atol=1e-5)
-    few = FeatProp(2, top_k=6, fallback="zeros").fit(interactions).transform(features)
+    few = FeatProp(layers=2, top_k=6, fallback="zeros").fit(interactions).transform(features)
     assert np.abs(few - many).max() > 1e-2, "2 layers would do as well: the test shows nothing"
 
 
@@ -376,7 +378,7 @@ def test_converge_reports_and_obeys_its_tolerance(
 ) -> None:
     reports = []
     for tolerance in (1e-2, 1e-8):
-        method = FeatProp("converge", top_k=6, tolerance=tolerance).fit(interactions)
+        method = FeatProp(layers="converge", top_k=6, tolerance=tolerance).fit(interactions)
         method.transform(features)
         reports.append(method.report_["X"])
         assert 0 < reports[-1]["residual"] <= tolerance
@@ -391,7 +393,7 @@ def test_converge_that_fails_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(fixed_point, "__defaults__", (1,))
-    method = FeatProp("converge", top_k=6, tolerance=1e-8).fit(interactions)
+    method = FeatProp(layers="converge", top_k=6, tolerance=1e-8).fit(interactions)
     method.transform(features)
     residual = method.report_["X"]["residual"]
     assert residual > 1e-8
@@ -473,6 +475,12 @@ def test_energy_and_homophily_restate_their_sums(interactions: sparse.csr_matrix
 # -------------------------------------------------------------------------------------- diffusion
 
 
+def diffusion(name: str, layers: int, top_k: int, parameter: float) -> GraphImputer:
+    key = "time" if "heat" in name else "alpha"
+    settings = {"layers": layers, "top_k": top_k, key: parameter, "fallback": "zeros"}
+    return METHODS[name](**settings)
+
+
 def dense_diffusion(name: str, walk: np.ndarray, parameter: float) -> np.ndarray:
     identity = np.eye(len(walk))
     if "heat" in name:
@@ -496,7 +504,7 @@ def test_truncated_diffusion(
     name: str, top_k: int, parameter: float, interactions: sparse.csr_matrix
 ) -> None:
     parameter = 20 * parameter if name == "heat" else parameter
-    method = TRUNCATED[name](2, top_k, parameter).fit(interactions)
+    method = diffusion(name, 2, top_k, parameter).fit(interactions)
     walk = (method.graph_.toarray() + np.eye(N_ITEMS)) / (top_k + 1)
     expected = dense_truncation(dense_diffusion(name, walk, parameter), top_k)
     operator = method.operator_
@@ -511,7 +519,7 @@ def test_untruncated_diffusion(
     name: str, layers: int, interactions: sparse.csr_matrix, features: np.ndarray
 ) -> None:
     parameter = 4.0 if "heat" in name else 0.1
-    method = METHODS[name](layers, 30, parameter, fallback="zeros").fit(interactions)
+    method = diffusion(name, layers, 30, parameter).fit(interactions)
     assert len(set(method.graph_.getnnz(axis=1))) > 2, "degrees should differ"
     looped = method.graph_.toarray() + np.eye(N_ITEMS)
     walk = looped / looped.sum(axis=1, keepdims=True)
@@ -581,7 +589,7 @@ def close(actual: Any, expected: np.ndarray, key: str) -> None:
 def imputer(method: str, values: dict[str, float]) -> GraphImputer:
     parameter = values["time" if method == "heat" else "alpha"]
     layers = int(values.get("layers", 1))
-    return TRUNCATED[method](layers, int(values["topk"]), parameter)
+    return diffusion(method, layers, int(values["topk"]), parameter)
 
 
 @pytest.mark.parametrize("method", TRUNCATED)
