@@ -75,9 +75,9 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 #             Frobenius norms, not squared                                       -> self._norms
 #   L_club  = sum_m CLUB_m(S_m, G_m) over all items                              -> self._club
 #   L_inter = sum_(m, m') NCE(g_m[A_all], g_m'[A_all]) + NCE(G_m[u], G_m'[u]) over the pairs
-#             (1, 2), (2, 3), ..., (M, 1); one pair for M = 2                    -> self._inter_modal
+#             (1, 2), (2, 3), ..., (M, 1); one pair for M = 2                   -> self._inter_modal
 #   L_intra = NCE(z_u, z_p) + NCE(sum_m G_m[u], sum_m G_m[p]) + sum_m NCE(S_m[u], S_m[p])
-#                                                                                -> self._intra_modal
+#                                                                               -> self._intra_modal
 #   L_recon = sum_m |Dec_m(noise([G_m ; S_m])) - X_m|^2 over all items, mean over the entries; no
 #             gradient to G_m and S_m                                      -> self._reconstruction
 #   L_gen   = sum_m |Tr_m(noise([G_m' of the others])) - G_m|^2 over A_all

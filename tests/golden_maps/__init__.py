@@ -64,7 +64,10 @@ def letter(name: str) -> str:
 
 def identities() -> dict[str, str]:
     """User and item tables under the name that most publications give them."""
-    return {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+    return {
+        "user_embedding": "user_embedding.weight",
+        "item_embedding": "item_id_embedding.weight",
+    }
 
 
 def linear(ours: str, theirs: str) -> dict[str, str]:
