@@ -1,24 +1,28 @@
-"""CI2MG: a soft hypergraph smooths each modality, optimal transport carries it over to the others.
+"""CI2MG: hypergraphs and optimal transport generate an item vector for each modality.
 
 Paper:   Lin, Tan, Zhan et al., "Contrastive Intra- and Inter-Modality Generation for Enhancing
          Incomplete Multimedia Recommendation", ACM MM 2023,
          https://dl.acm.org/doi/proceedings/10.1145/3581783
 Code:    https://github.com/ptkjw1997/DGMRec, src/models/ci2mg.py, cd8f00d (read for facts; no code
          of the authors was found)
-Follows: that code. A modality is coupled with the sum of all others and averages its own items
-         by that coupling; one modality alone has nobody to meet and keeps its smoothed items.
-Quirks:  Similarities to prototypes keep their sign, so a node or hyperedge degree may be negative
-         or close to zero. Couplings run from the others to a modality and are no transposes of
-         each other. One batch normalisation serves all modalities; the decoders' biases cancel
-         in it and drift at random. The released contrast compares a pair with itself and is the
-         constant ln 2 a modality (`contrast: same_pair`); `other_items` departs from the release:
-         InfoNCE between an item's smoothed and carried-over vectors, other positives of the batch
-         as negatives. New items enter hypergraph, coupling and normalisation in evaluation only;
-         without interactions all of them get the same modality vectors.
-Needs:   User-item graph; features stay constant. Every batch couples all items: time, not memory,
-         grows with the square of their number.
-Missing: Works on imputed features; decoders learn to rebuild observed ones only, and an item's
-         decoded vector, not its imputed one, is what gets scored.
+Follows: that code. Each modality is coupled with the sum of all others, and the coupling averages
+         the modality's own items. With one modality there is no transport: the inter-modality
+         vectors are the intra-modality ones.
+Quirks:  Similarities to prototypes keep their sign, so a degree in the hypergraph may be negative
+         or close to zero. The coupling of a first modality to a second is not the transpose of
+         the coupling of the second to the first. All modalities share one batch normalisation. It
+         cancels the biases of the decoders, so these drift at random.
+         The released contrast compares a pair of vectors with itself. It is the constant ln 2 for
+         each modality (`contrast: same_pair`). `contrast: other_items` departs from the release:
+         it is InfoNCE between an item's intra- and inter-modality vector, with the other
+         positives of the batch as negatives. From the third modality on, the release runs the
+         losses over the items that have the second one (`loss_items: released`).
+         New items enter hypergraph, coupling and normalisation in evaluation only. They have no
+         interactions, so all of them get the same vectors.
+Needs:   User-item graph. The features are constant. Every batch couples all items with all items:
+         its time, but not its memory, grows with the square of their number.
+Missing: Works on imputed features. The decoders learn from observed features only. An item is
+         scored by its decoded vector, not by its imputed features.
 """
 
 from __future__ import annotations
@@ -32,165 +36,236 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import row_mean_norm
-from recbole_missing.modality import Modality
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 from recbole_missing.nn.transport import mutual_transport, transport
 
+# The model in formulas, in the order of the computation. M_u (user_mean_graph) takes the mean over
+# a user's items, M_i (item_mean_graph) the mean over an item's users. X_m: features of modality m.
+# n(.) scales rows to unit length. [a | b] puts vectors side by side.
+#
+#   identities       E_u^0, E_i^0: the tables;  E_u^l = M_u E_i^(l-1),  E_i^l = M_i E_u^(l-1)
+#                    E = mean over l = 0..n_ui_layers of E^l                      -> _identities
+#   projection       P_m   = X_m W_m + b_m                                        -> projections
+#   two-hop means    U_m   = M_u P_m (users),  A_m = M_i U_m (items)              -> _two_hop_means
+#   incidence        H_m   = n(A_m) n(C_m)^T, C_m the prototypes                  -> _intra
+#                    D_v, D_e: diagonal, row and column sums of H_m, one where a sum is zero
+#   intra-modality   Y_m   = A_m at first; n_hyper_layers times:
+#                    Y_m   = sigmoid(D_v^-1 H_m V_m D_e^-1 H_m^T Y_m)              -> _intra
+#   inter-modality   O_m   = sum of Y over the other modalities                   -> _inter
+#                    Z_m   = S(O_m, Y_m) Y_m, S the entropic coupling of rows     -> nn.transport
+#   generation       G_m   = batchnorm([Y_m | Z_m] B_m + c_m)                     -> decoders, norm
+#   final vectors    users [E_u | n(U_1) | ... | n(U_M)]                          -> _final
+#                    items [E_i | n(G_1) | ... | n(G_M)]
+#   score            their inner product
+#
+#   loss             sum_m mean of (G_m - P_m)^2 over items and entries           -> _reconstruction
+#                    + cl_weight (sum_m contrast of Y_m and Z_m)                  -> _contrast
+#                    + bpr_weight (mean of -log sigmoid(score difference))        -> bpr_loss
+#                    The first two run over the distinct positives of _loss_items.
+
+
+class ModalityVectors(NamedTuple):
+    """Vectors of each modality: name -> ``(n_users, d)`` for users, else ``(n_items, d)``."""
+
+    users: dict[str, Tensor]  # U
+    projected: dict[str, Tensor]  # P
+    intra: dict[str, Tensor]  # Y
+    inter: dict[str, Tensor]  # Z
+    generated: dict[str, Tensor]  # G
+
 
 class CI2MG(MultimodalRecommender):
-    """Identity vectors beside one decoded vector a modality, ``(1 + M) d`` wide."""
+    """Identity vectors beside one generated vector a modality, ``(1 + M) d`` wide.
+
+    The formulas stand above this class.
+    """
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=0),
-        "n_hyper_layers": Int(min=0),
-        "n_prototypes": Int(min=1),
-        "transport_width": Float(min=1e-2),
-        "transport_iterations": Int(min=1),
-        "bpr_weight": Float(min=0),
-        "cl_weight": Float(min=0),
-        "temperature": Float(min=1e-6),
-        "contrast": Choice("same_pair", "other_items"),
-        "loss_items": Choice("own", "second_beyond_two"),
+        "embedding_size": Int(min=1),  # d, width of identities and of each modality's vectors
+        "n_ui_layers": Int(min=0),  # products of the identities with the mean graphs
+        "n_hyper_layers": Int(min=0),  # passes through the hypergraph of a modality
+        "n_prototypes": Int(min=1),  # p, hyperedges of a modality
+        "transport_width": Float(min=1e-2),  # divides squared distances in the coupling
+        "transport_iterations": Int(min=1),  # Sinkhorn iterations of the coupling
+        "bpr_weight": Float(min=0),  # of BPR beside the reconstruction
+        "cl_weight": Float(min=0),  # of the contrast
+        "temperature": Float(min=1e-6),  # of the contrast, without effect on same_pair
+        "contrast": Choice("same_pair", "other_items"),  # the released constant, or InfoNCE
+        "loss_items": Choice("own", "released"),  # see _loss_items
     }
-    real_items: Tensor
-    known_items: Tensor
+    items_in_evaluation: Tensor
+    items_in_training: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Create tables, one branch a modality, and the two mean graphs."""
+        """Create tables, the parameters of each modality, and the two mean graphs."""
         super().__init__(config, dataset)
         size = self.embedding_size
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
-        self.branches = nn.ModuleDict(
-            {name: Branch(m, size, self.n_prototypes) for name, m in self.modalities.items()}
-        )
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
+        self.features = FrozenFeatures(self.modalities)
+        self.projections, self.decoders = nn.ModuleDict(), nn.ModuleDict()  # W, b and B, c
+        self.prototypes, self.mixings = nn.ParameterDict(), nn.ParameterDict()  # C and V
+        for name, modality in self.modalities.items():
+            self._create_parameters(name, modality.dim)
         self.norm = nn.BatchNorm1d(size)
-        user_item = self.user_item_matrix(dataset)
-        self.mean_of_items = row_mean_norm(user_item)  # for every user
-        self.mean_of_users = row_mean_norm(user_item.transposed())  # for every item
+        interactions = self.user_item_matrix(dataset)
+        self.user_mean_graph = row_mean_norm(interactions)  # M_u
+        self.item_mean_graph = row_mean_norm(interactions.transposed())  # M_i
         real = torch.arange(1, self.n_items, device=self.new_items.device)
-        self.register_buffer("real_items", real)
-        self.register_buffer("known_items", real[~self.new_items[1:]])
+        self.register_buffer("items_in_evaluation", real)
+        self.register_buffer("items_in_training", real[~self.new_items[1:]])
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, (1 + M) d)`` and items of the same width."""
-        return self._whole(self._views())
+        return self._final(self._modality_vectors())
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """Reconstruction of observed modalities, contrast, BPR."""
+        """Reconstruction of observed projections, the contrast, and BPR."""
         batch = self.batch(interaction)
-        views = self._views()
-        rec = cl = self.item.new_zeros(())
-        for m, ids in enumerate(self._owners(torch.unique(batch[1]))):
-            gap = rows(views.decoded[m], ids) - rows(views.raw[m], ids)
-            rec = rec + gap.square().sum() / max(gap.numel(), 1)
-            if self.contrast == "same_pair":
-                cl = cl + (math.log(2.0) if ids.numel() else 0.0)
-            else:
-                pair = rows(views.smoothed[m], ids), rows(views.carried[m], ids)
-                cl = cl + info_nce(*pair, self.temperature)
-        users, positives, negatives = self.gather(*self._whole(views), batch)
+        vectors = self._modality_vectors()
+        loss_items = self._loss_items(batch[1])
+        reconstruction = self._reconstruction(vectors, loss_items)
+        contrast = self._contrast(vectors, loss_items)
+        users, positives, negatives = self.gather(*self._final(vectors), batch)
         return {
-            "rec": rec,
-            "cl": self.cl_weight * cl,
+            "rec": reconstruction,
+            "cl": self.cl_weight * contrast,
             "bpr": self.bpr_weight * bpr_loss(users, positives, negatives),
         }
 
-    def _owners(self, items: Tensor) -> list[Tensor]:
-        """For each modality those of ``items`` that its losses run over."""
-        columns = list(range(len(self.modalities)))
-        if self.loss_items == "second_beyond_two":
-            columns = [min(m, 1) for m in columns]
-        return [items[self.observed[items, m]] for m in columns]
+    def _create_parameters(self, name: str, dim: int) -> None:
+        """Create the parameters of a modality with ``dim`` features."""
+        size, p = self.embedding_size, self.n_prototypes
+        self.projections[name] = nn.Linear(dim, size)
+        self.decoders[name] = nn.Linear(2 * size, size)
+        bound = p**-0.5  # torch's default for a linear map of p inputs
+        self.mixings[name] = nn.Parameter(torch.empty(p, p).uniform_(-bound, bound))
+        self.prototypes[name] = nn.Parameter(torch.empty(p, size))
+        nn.init.xavier_uniform_(self.projections[name].weight)
+        nn.init.xavier_uniform_(self.decoders[name].weight)
+        nn.init.xavier_uniform_(self.prototypes[name])
 
-    def _views(self) -> Views:
-        items = self.known_items if self.training else self.real_items
-        branches: list[Any] = [*self.branches.values()]
-        raw = [branch.projection(branch.features) for branch in branches]
-        tastes = self.mean_of_items @ torch.cat(raw, dim=1)  # one product for all modalities
-        audience = (self.mean_of_users @ tastes)[items].chunk(len(branches), dim=1)
-        smoothed = [b.smooth(x, self.n_hyper_layers) for b, x in zip(branches, audience)]
-        carried = self._carry(smoothed)
-        pairs = [torch.cat(pair, dim=1) for pair in zip(smoothed, carried)]
-        decoded = [self.norm(b.decoder(pair)) for b, pair in zip(branches, pairs)]
-        tables = ([self._table(items, x) for x in xs] for xs in (smoothed, carried, decoded))
-        return Views([*tastes.chunk(len(branches), dim=1)], raw, *tables)
+    def _modality_vectors(self) -> ModalityVectors:
+        """Vectors of all users and items in each modality.
 
-    def _carry(self, smoothed: list[Tensor]) -> list[Tensor]:
-        """Own items of each modality, averaged by its coupling with the sum of the others."""
-        setting = self.transport_width, self.transport_iterations
-        if len(smoothed) == 1:
-            return smoothed
-        if len(smoothed) == 2:  # the general case at half its price: one kernel serves both
-            to_first, to_second = mutual_transport(smoothed[0], smoothed[1], *setting)
-            return [to_second, to_first]
-        others = [torch.stack([y for y in smoothed if y is not x]).sum(dim=0) for x in smoothed]
-        return [transport(other, x, *setting) for other, x in zip(others, smoothed)]
+        New items take no part while the model trains. The padding item never does. The rows of
+        both are zero in ``intra``, ``inter`` and ``generated``.
+        """
+        items = self.items_in_training if self.training else self.items_in_evaluation
+        projected = {}
+        for name, projection in self.projections.items():
+            projected[name] = projection(self.features[name])
+        users, means = self._two_hop_means(projected)
+        intra = {}
+        for name, mean in means.items():
+            intra[name] = self._intra(name, mean[items])
+        inter = self._inter(intra)
+        tables = ModalityVectors(users, projected, intra={}, inter={}, generated={})
+        for name, decoder in self.decoders.items():
+            generated = self.norm(decoder(torch.cat([intra[name], inter[name]], dim=1)))
+            tables.intra[name] = self._table(items, intra[name])
+            tables.inter[name] = self._table(items, inter[name])
+            tables.generated[name] = self._table(items, generated)
+        return tables
 
-    def _table(self, items: Tensor, x: Tensor) -> Tensor:
-        """Rows of ``items`` in a table of all, the rest zero."""
-        return x.new_zeros(self.n_items, x.shape[1]).index_copy(0, items, x)
+    def _two_hop_means(
+        self, projected: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Means U of a user's items, and means A over an item's users of these."""
+        # Plain form, for each modality: U = M_u P, A = M_i U. Here the modalities lie side by
+        # side, so that one sparse product serves all of them.
+        users = self.user_mean_graph @ torch.cat(list(projected.values()), dim=1)
+        items = self.item_mean_graph @ users
+        n_modalities = len(projected)
+        by_user = dict(zip(projected, users.chunk(n_modalities, dim=1)))
+        return by_user, dict(zip(projected, items.chunk(n_modalities, dim=1)))
 
-    def _whole(self, views: Views) -> tuple[Tensor, Tensor]:
-        """Identity vectors, means over layers of alternating means, beside those of the views."""
-        users: list[Tensor] = [self.user]
-        items: list[Tensor] = [self.item]
-        for _ in range(self.n_ui_layers):
-            users.append(self.mean_of_items @ items[-1])
-            items.append(self.mean_of_users @ users[-2])
-        tables = []
-        for layers, parts in ((users, views.tastes), (items, views.decoded)):
-            identity = torch.stack(layers).mean(dim=0)
-            tables.append(torch.cat([identity, *(F.normalize(x, eps=1e-12) for x in parts)], dim=1))
-        return tables[0], tables[1]
-
-
-class Views(NamedTuple):
-    """What the modalities say, one table each: first of users, then of items."""
-
-    tastes: list[Tensor]  # mean of a user's raw items
-    raw: list[Tensor]
-    smoothed: list[Tensor]
-    carried: list[Tensor]
-    decoded: list[Tensor]
-
-
-class Branch(nn.Module):
-    """Projection, hypergraph and decoder of one modality; its features are a buffer.
-
-    Args:
-        modality: completed features ``(n_items, dim)``.
-        size: width of all vectors.
-        n_prototypes: number of hyperedges.
-    """
-
-    features: Tensor
-
-    def __init__(self, modality: Modality, size: int, n_prototypes: int) -> None:
-        """Draw the parameters as the release does."""
-        super().__init__()
-        self.register_buffer("features", modality.features)
-        self.projection = nn.Linear(modality.dim, size)
-        self.decoder = nn.Linear(2 * size, size)
-        self.prototypes = nn.Parameter(torch.empty(n_prototypes, size))
-        bound = n_prototypes**-0.5
-        self.mixing = nn.Parameter(torch.empty(n_prototypes, n_prototypes).uniform_(-bound, bound))
-        for weight in (self.projection.weight, self.decoder.weight, self.prototypes):
-            nn.init.xavier_uniform_(weight)
-
-    def smooth(self, items: Tensor, n_layers: int) -> Tensor:
-        """Pass ``items (n, d)`` through the hypergraph; n x n is never formed, its rank is p."""
-        incidence = F.normalize(items, eps=1e-12) @ F.normalize(self.prototypes, eps=1e-12).T
-        of_nodes, of_edges = (_degrees(incidence, dim) for dim in (1, 0))
-        for _ in range(n_layers):
-            on_edges = (incidence.T @ items) / of_edges.T
-            items = (incidence @ (self.mixing @ on_edges) / of_nodes).sigmoid()
+    def _intra(self, name: str, items: Tensor) -> Tensor:
+        """Pass ``items (n, d)`` through the hypergraph of a modality."""
+        prototypes = F.normalize(self.prototypes[name], eps=1e-12)
+        incidence = F.normalize(items, eps=1e-12) @ prototypes.T  # H, (n, p)
+        node_degrees = _without_zeros(incidence.sum(dim=1, keepdim=True))  # D_v, (n, 1)
+        edge_degrees = _without_zeros(incidence.sum(dim=0)[:, None])  # D_e, (p, 1)
+        for _ in range(self.n_hyper_layers):
+            # Plain form: sigmoid((D_v^-1 H V D_e^-1 H^T) items) with an n x n matrix. Taken from
+            # the right, no product is larger than n x p.
+            on_edges = (incidence.T @ items) / edge_degrees
+            items = (incidence @ (self.mixings[name] @ on_edges) / node_degrees).sigmoid()
         return items
 
+    def _inter(self, intra: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average the items of each modality by its coupling with the sum of the others."""
+        options = self.transport_width, self.transport_iterations
+        if len(intra) == 1:
+            return intra
+        if len(intra) == 2:  # the general case below, for half the work: both share one kernel
+            (first, first_items), (second, second_items) = intra.items()
+            of_second, of_first = mutual_transport(first_items, second_items, *options)
+            return {first: of_first, second: of_second}
+        inter = {}
+        for name, items in intra.items():
+            others = torch.stack([intra[other] for other in intra if other != name]).sum(dim=0)
+            inter[name] = transport(others, items, *options)
+        return inter
 
-def _degrees(incidence: Tensor, dim: int) -> Tensor:
-    sums = incidence.sum(dim=dim, keepdim=True)
+    def _table(self, items: Tensor, vectors: Tensor) -> Tensor:
+        """Put ``vectors (n, d)`` into the rows ``items (n,)`` of a table ``(n_items, d)``."""
+        return vectors.new_zeros(self.n_items, vectors.shape[1]).index_copy(0, items, vectors)
+
+    def _final(self, vectors: ModalityVectors) -> tuple[Tensor, Tensor]:
+        """Final users ``(n_users, (1 + M) d)`` and items of the same width."""
+        users, items = self._identities()
+        user_parts, item_parts = [users], [items]
+        for name in self.modalities:
+            user_parts.append(F.normalize(vectors.users[name], eps=1e-12))
+            item_parts.append(F.normalize(vectors.generated[name], eps=1e-12))
+        return torch.cat(user_parts, dim=1), torch.cat(item_parts, dim=1)
+
+    def _identities(self) -> tuple[Tensor, Tensor]:
+        """Identity vectors of users and items: means over the layers of propagation."""
+        user_layers, item_layers = [self.user_embedding], [self.item_embedding]
+        for layer in range(self.n_ui_layers):
+            user_layers.append(self.user_mean_graph @ item_layers[layer])
+            item_layers.append(self.item_mean_graph @ user_layers[layer])
+        return torch.stack(user_layers).mean(dim=0), torch.stack(item_layers).mean(dim=0)
+
+    def _loss_items(self, positive_ids: Tensor) -> dict[str, Tensor]:
+        """Distinct positives over which reconstruction and contrast of each modality run.
+
+        ``own``: those that truly have the modality. ``released``: from the third modality on,
+        those that have the second one, as in the release.
+        """
+        items = torch.unique(positive_ids)
+        chosen = {}
+        for position, name in enumerate(self.modalities):
+            released = self.loss_items == "released"
+            column = min(position, 1) if released else position
+            chosen[name] = items[self.observed[items, column]]
+        return chosen
+
+    def _reconstruction(self, vectors: ModalityVectors, items: dict[str, Tensor]) -> Tensor:
+        """Mean squared error of the generated vectors, summed over modalities."""
+        total = self.item_embedding.new_zeros(())
+        for name, ids in items.items():
+            gap = rows(vectors.generated[name], ids) - rows(vectors.projected[name], ids)
+            total = total + gap.square().sum() / max(gap.numel(), 1)
+        return total
+
+    def _contrast(self, vectors: ModalityVectors, items: dict[str, Tensor]) -> Tensor:
+        """Contrast of intra- and inter-modality vectors, mean over items, sum over modalities."""
+        total = self.item_embedding.new_zeros(())
+        for name, ids in items.items():
+            if self.contrast == "other_items":
+                intra, inter = rows(vectors.intra[name], ids), rows(vectors.inter[name], ids)
+                total = total + info_nce(intra, inter, self.temperature)
+            elif len(ids) > 0:
+                # Plain form: -log(a / (a + a)) with a = exp(cos(y, z) / temperature) for each item.
+                total = total + math.log(2.0)
+        return total
+
+
+def _without_zeros(sums: Tensor) -> Tensor:
+    """Degrees, with one where a sum is exactly zero."""
     return torch.where(sums == 0, torch.ones_like(sums), sums)

@@ -1,25 +1,31 @@
-"""MMSSL: a critic makes the score rows of each modality look like interactions of its users.
+"""MMSSL: a critic pushes each modality's user-item scores towards the interactions.
 
 Paper:   Wei, Huang, Xia, Zhang, "Multi-Modal Self-Supervised Learning for Recommendation", WWW
          2023, https://arxiv.org/abs/2302.10632
 Code:    https://github.com/HKUDS/MMSSL, MMSSL/main.py and Models.py, f8d8955 (read for facts)
-Follows: code. Its attention over modalities weighs equal values, so only the sum of one matrix's
-         head blocks acts. With M modalities the critic sees M rows a user, guides are a mean,
-         contents and contrasts sums. Batches are RecBole's: a user may occur twice in one.
-Quirks:  `graph_update: released`, `graph_interval: 1`: batch 0 of an epoch is collected, batch 1
-         builds the modality graphs from it, batch 2 from nothing, and empty ones serve from then
-         on (no guide, constant contrast); beyond one top item, users get other users' items.
-         `kept`, the paper's intent: every batch is collected, pairs hold, a graph stays until
-         another can be built. By design the critic's first layer is n_items / 4 x n_items
-         (63,001 items: 4 GB, as much for its gradient, twice for Adam). Its step has its own draw
-         of dropout, its biases before a normalisation are left out. Unused items have no content.
-Needs:   User-item graph, a learned one a modality, a second optimiser; features stay constant.
-Missing: Works on imputed features; it makes no difference between observed and lacking items.
+Follows: code. Its attention over modalities gives weights to equal values, so only the sum of the
+         blocks of one matrix has an effect. With M modalities the critic sees M rows for each
+         user, the guides are averaged, and contents and contrasts are summed. Batches are those
+         of RecBole: a user may occur twice in a batch.
+Quirks:  `graph_update: released` with `graph_interval: 1` is the released code. Batch 0 of an epoch
+         collects pairs, batch 1 builds the modality graphs from them, and batch 2 builds them
+         from nothing. From then on the graphs are empty: there is no guide, and the contrast is a
+         constant. Where a user has more than one top item, the release pairs users with the items
+         of other users.
+         `graph_update: kept` is what the paper intends. Every batch collects pairs, a user is
+         paired with its own items, and a graph stays until a new one can be built.
+         The first layer of the critic has n_items / 4 x n_items weights (63,001 items: 4 GB, the
+         same for the gradient, and twice that for Adam). The step of the critic draws a dropout
+         mask of its own. The biases before a normalisation cancel and are left out. Items
+         without interactions have no content.
+Needs:   User-item graph, a learned graph for each modality, and a second optimiser. The features
+         are constant.
+Missing: Works on imputed features. Observed and missing items are treated alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,61 +33,108 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int, Pair
+from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn import adversarial
-from recbole_missing.nn.layers import rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
+
+# The model in formulas, in the order of the computation. R: binary interactions, X_m: features of
+# modality m = 1..M, E_u and E_i: identity tables, n(.): rows scaled to unit length, n(0) = 0.
+# For a matrix G of counts, users x items, let
+#   A_u(G) = D_u^-1/2 G   and   A_i(G) = D_i^-1/2 G^T
+# with row sums D_u and column sums D_i, one where a sum is zero  -> sum_over_items, sum_over_users.
+#
+#   content         C_m   = dropout(X_m W_m + b_m)                                -> projections
+#                   F_u,m = A_u(R) C_m,  F_i,m = A_i(R) F_u,m                     -> _content
+#   guides          P_u,m = A_u(G_m) E_i,  P_i,m = A_i(G_m) E_u                   -> _guides
+#                   G_m, the graph of a modality, is R at first                   -> _learn_graphs
+#   start           U_0   = E_u + guide_weight n((mean over m of P_u,m) W)        -> _guided
+#                   I_0   = E_i + guide_weight n((mean over m of P_i,m) W)
+#                   W     = sum of the n_heads blocks (d, d) of `heads`
+#   propagation     U_l   = A_u(R) I_(l-1),  I_l = A_i(R) U_l,  l = 1..L          -> _final
+#                   in the last layer a softmax over the d entries closes each of the two
+#   final vectors   U     = (mean over l = 0..L of U_l) + content_weight sum_m n(F_u,m)
+#                   I     = (mean over l = 0..L of I_l) + content_weight sum_m n(F_i,m)
+#   score           <U, I>
+#
+#   score rows      S(a, b) = n((a b^T) o (1 - R)), for the users of a batch      -> score_rows
+#   fake rows       S_m   = S(F_u,m, F_i,m)
+#   real rows       Q     = n(softmax over items of (R + real_noise Gumbel)       -> real_rows
+#                             + real_score_weight S(U, I))
+#   critic          V(x)  = 100 sigmoid(w_3 h_2 + b_3),                           -> Critic
+#                   h_l   = dropout(batchnorm(W_l h_(l-1))), h_0 = x
+#   critic's loss   - mean V(Q) + mean V(S_m)                                     -> Critic.terms
+#                   + penalty_weight mean (|dV/dx| - 1)^2 at x = a Q + (1 - a) S_m, a uniform
+#
+#   loss            mean over the batch of -log sigmoid(<U, I_positive - I_negative>)
+#                   + reg_weight (sum of the squared batch vectors) / (2 batch size)
+#                   + content_reg_weight sum_m (|F_u,m|^2 + |F_i,m|^2) / (2 n_items)
+#                   - adversarial_weight mean over m and users of V(S_m)
+#                   + cl_weight sum_m contrast(P_u,m, U), for the users of the batch  -> contrast
 
 
 class MMSSL(MultimodalRecommender):
-    """Identities guided by learned graphs, propagated, and shifted by aggregated content."""
+    """Identities guided by learned graphs, propagated, and shifted by aggregated content.
+
+    The formulas stand above this class.
+    """
 
     hyperparameters = {
-        **dict.fromkeys(("embedding_size", "n_ui_layers", "n_heads", "graph_interval"), Int(min=1)),
-        **dict.fromkeys(("dropout", "graph_top_share"), Float(min=0, max=1)),
-        **dict.fromkeys(("guide_weight", "content_weight", "cl_weight"), Float(min=0)),
-        **dict.fromkeys(("reg_weight", "content_reg_weight"), Float(min=0)),
-        **dict.fromkeys(("adversarial_weight", "critic_learning_rate"), Float(min=0)),
-        **dict.fromkeys(("penalty_weight", "real_noise", "real_score_weight"), Float(min=0)),
-        "temperature": Float(min=1e-6),
-        "critic_dropout": Pair(Float(min=0, max=1), Float(min=0, max=1)),
-        "graph_update": Choice("released", "kept"),
+        "embedding_size": Int(min=1),  # d, width of every vector
+        "n_ui_layers": Int(min=1),  # L, layers of the propagation over the interactions
+        "n_heads": Int(min=1),  # blocks of the attention matrix; only their sum has an effect
+        "dropout": Float(min=0, max=1),  # on the projected features
+        "guide_weight": Float(min=0),  # of the guides from the modality graphs
+        "content_weight": Float(min=0),  # of the aggregated content of each modality
+        "reg_weight": Float(min=0),  # of the squared norms of the batch's final vectors
+        "content_reg_weight": Float(min=0),  # of the squared norms of all aggregated content
+        "cl_weight": Float(min=0),  # of the contrast between guides and final users
+        "temperature": Float(min=1e-6),  # of that contrast
+        "adversarial_weight": Float(min=0),  # of the critic's verdict in the main loss
+        "critic_learning_rate": Float(min=0),  # of the critic's Adam
+        "critic_dropout": Pair(Float(min=0, max=1), Float(min=0, max=1)),  # after W_1 and W_2
+        "penalty_weight": Float(min=0),  # of the gradient penalty in the critic's loss
+        "real_noise": Float(min=0),  # of the Gumbel noise in real rows
+        "real_score_weight": Float(min=0),  # of the model's own scores in real rows
+        "graph_update": Choice("released", "kept"),  # see _learn_graphs
+        "graph_interval": Int(min=1),  # batches between two buildings of the modality graphs
+        "graph_top_share": Float(min=0, max=1),  # top items of a user, as a share of all items
     }
-    features: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Create tables, projections and critic; modality graphs start as the interactions."""
+        """Create tables, projections and critic. The modality graphs start as the interactions."""
         super().__init__(config, dataset)
         size = self.embedding_size
         self.batch_size = config["train_batch_size"]
-        if self.graph_update == "kept" and self._top == 0:
+        self.n_top_items = int((self.n_items - 1) * self.graph_top_share)
+        if self.graph_update == "kept" and self.n_top_items == 0:
             raise ValueError(
                 f"MMSSL: graph_top_share must reach one of {self.n_items - 1} items for "
                 f"`graph_update: kept`, got {self.graph_top_share}; raise it, for instance to 0.02."
             )
         self.auxiliary_options = {"lr": self.critic_learning_rate, "betas": (0.5, 0.9)}
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
         self.heads = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_heads * size, size)))
+        self.features = FrozenFeatures(self.modalities)
         self.interactions = self.user_item_matrix(dataset)
         self.projections = nn.ModuleDict()
-        self.graphs: Any = nn.ModuleDict()
-        self.collected: Any = nn.ModuleDict()
+        self.modality_graphs: Any = nn.ModuleDict()  # G_m
+        self.collected_pairs: Any = nn.ModuleDict()  # counts of (user, top item) since G_m
         for name, modality in self.modalities.items():
             self.projections[name] = projection = nn.Linear(modality.dim, size)
             nn.init.xavier_uniform_(projection.weight)
-            self.graphs[name] = self.user_item_matrix(dataset)
-            self.collected[name] = adversarial.without_edges(self.interactions)
-        self.register_buffer("features", self.modalities.concatenated())
-        self.critic = adversarial.RowCritic(self.n_items - 1, self.critic_dropout)
+            self.modality_graphs[name] = self.user_item_matrix(dataset)
+            self.collected_pairs[name] = without_edges(self.interactions)
+        self.critic = Critic(self.n_items - 1, self.critic_dropout)
         self.batch_number = 0  # within the epoch
 
     def auxiliary_parameters(self) -> Iterable[nn.Parameter]:
-        """The critic's."""
+        """Parameters of the critic."""
         return self.critic.parameters()
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
-        """Count batches anew; what has been collected stays."""
+        """Count batches anew. The pairs collected so far stay."""
         self.batch_number = 0
 
     def on_batch_start(self, interaction: Any, minimise: Callable[[Tensor], None]) -> None:
@@ -90,109 +143,311 @@ class MMSSL(MultimodalRecommender):
         minimise(terms["real"] + terms["fake"] + self.penalty_weight * terms["penalty"])
 
     def critic_terms(self, user_ids: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms that the critic minimises, see :meth:`RowCritic.terms`."""
+        """Terms that the critic minimises, the penalty unweighted; see :meth:`Critic.terms`."""
         with torch.no_grad():
-            content = self._content()
+            user_content, item_content = content = self._content()
             users, items = self._final(content, self._guides())
-            seen = adversarial.seen_rows(self.interactions, user_ids)
-            scores = adversarial.score_rows(users[user_ids, None], items[1:, None], seen)
-            real = adversarial.real_rows(seen, scores, self.real_noise, self.real_score_weight)
-            fake = adversarial.score_rows(content[0][user_ids], content[1][1:], seen)
-        return self.critic.terms(real, fake)
+            seen = seen_items(self.interactions, user_ids)
+            (scores,) = score_rows(users[user_ids, None], items[1:, None], seen)
+            real = real_rows(seen, scores, self.real_noise, self.real_score_weight)
+            fake = score_rows(user_content[user_ids], item_content[1:], seen)
+        return self.critic.terms(real, fake.flatten(0, 1))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``."""
         return self._final(self._content(), self._guides())
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR, norms, the critic's verdict and contrasts; then the modality graphs move on."""
-        batch = self.batch(interaction)
-        content, guides = self._content(), self._guides()
-        final = self.gather(*self._final(content, guides), batch)
-        seen = adversarial.seen_rows(self.interactions, batch[0])
-        scores = adversarial.score_rows(content[0][batch[0]], content[1][1:], seen)
+        """BPR, norms, the critic's verdict and contrasts; then the modality graphs are updated."""
+        user_ids, positive_ids, negative_ids = batch = self.batch(interaction)
+        user_content, item_content = content = self._content()
+        user_guides, item_guides = guides = self._guides()
+        users, positives, negatives = self.gather(*self._final(content, guides), batch)
+        seen = seen_items(self.interactions, user_ids)
+        fake = score_rows(user_content[user_ids], item_content[1:], seen)  # (M, batch, n_items - 1)
+        norms = squared_loss(users, positives, negatives) / self.batch_size
+        content_norms = squared_loss(user_content, item_content) / (self.n_items - 1)
         terms = {
-            "bpr": bpr_loss(*final),
-            "reg": self.reg_weight * squared_loss(*final) / self.batch_size,
-            "content_reg": self.content_reg_weight * squared_loss(*content) / (self.n_items - 1),
-            "adversarial": -self.adversarial_weight * self.critic(scores).mean(),
+            "bpr": bpr_loss(users, positives, negatives),
+            "reg": self.reg_weight * norms,
+            "content_reg": self.content_reg_weight * content_norms,
+            "adversarial": -self.adversarial_weight * self.critic(fake.flatten(0, 1)).mean(),
         }
-        for name in self.modalities:
-            guide = rows(guides[name][0], batch[0]) if name in guides else 0 * final[0].detach()
-            terms[f"cl_{name}"] = self.cl_weight * _contrast(guide, final[0], self.temperature)
-        self._learn_graphs(batch[0], scores.detach())
+        for name, guide in user_guides.items():
+            agreement = contrast(rows(guide, user_ids), users, self.temperature)
+            terms[f"cl_{name}"] = self.cl_weight * agreement
+        self._learn_graphs(user_ids, fake.detach())
         return terms
 
     def _content(self) -> tuple[Tensor, Tensor]:
-        """Aggregated content of users and items, ``(n, M, d)``; all modalities in one product."""
-        blocks = self.features.split([m.dim for m in self.modalities.values()], dim=1)
-        projected = [project(x) for project, x in zip(self.projections.values(), blocks)]
-        dropped = F.dropout(torch.cat(projected, dim=1), self.dropout, self.training)
-        users = _to_users(self.interactions, dropped)
-        items = _to_items(self.interactions, users)
-        return users.unflatten(1, (len(blocks), -1)), items.unflatten(1, (len(blocks), -1))
+        """Aggregated content of users ``(n_users, M, d)`` and of items ``(n_items, M, d)``."""
+        # Plain form, for each modality: F_u = A_u(R) C, F_i = A_i(R) F_u. Here the modalities lie
+        # side by side, so that one sparse product serves all of them.
+        projected = []
+        for name, projection in self.projections.items():
+            projected.append(projection(self.features[name]))
+        content = F.dropout(torch.cat(projected, dim=1), self.dropout, self.training)
+        users = sum_over_items(self.interactions, content)
+        items = sum_over_users(self.interactions, users)
+        by_modality = (len(self.modalities), self.embedding_size)
+        return users.unflatten(1, by_modality), items.unflatten(1, by_modality)
 
-    def _guides(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Partners' identities of users and items, ``(n, d)``, in the graphs that have edges."""
-        return {
-            name: (_to_users(graph, self.item), _to_items(graph, self.user))
-            for name, graph in self.graphs.items()
-            if len(graph.values)
-        }
+    def _guides(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Guides of users ``(n_users, d)`` and of items ``(n_items, d)`` in each modality."""
+        of_users, of_items = {}, {}
+        for name, graph in self.modality_graphs.items():
+            of_users[name] = sum_over_items(graph, self.item_embedding)
+            of_items[name] = sum_over_users(graph, self.user_embedding)
+        return of_users, of_items
 
-    def _final(self, content: tuple[Tensor, Tensor], guides: dict[str, Any]) -> tuple[Any, Any]:
-        """Final users and items, ``(n, d)``."""
-        users = user_sum = self._guided(self.user, [guide for guide, _ in guides.values()])
-        items = item_sum = self._guided(self.item, [guide for _, guide in guides.values()])
-        for left in reversed(range(self.n_ui_layers)):
-            close = nn.Identity() if left else nn.Softmax(dim=1)
-            users = close(_to_users(self.interactions, items))
-            items = close(_to_items(self.interactions, users))
-            user_sum, item_sum = user_sum + users, item_sum + items
-        stages = self.n_ui_layers + 1
-        shifts = [self.content_weight * F.normalize(side, dim=2).sum(dim=1) for side in content]
-        return user_sum / stages + shifts[0], item_sum / stages + shifts[1]
-
-    def _guided(self, identities: Tensor, guides: list[Tensor]) -> Tensor:
-        """Shift ``identities (n, d)`` along the mean guide under the summed heads."""
+    def _guided(self, identities: Tensor, guides: dict[str, Tensor]) -> Tensor:
+        """Shift ``identities (n, d)`` by the direction of their mean guide."""
         size = self.embedding_size
-        zero = identities.new_zeros(1, size)  # with no guide, heads get a zero gradient, not none
-        mean = sum(guides, start=zero) / len(self.modalities)
+        mean = torch.stack(list(guides.values())).mean(dim=0)
         direction = F.normalize(mean @ self.heads.view(-1, size, size).sum(dim=0))
         return identities + self.guide_weight * direction
 
-    @property
-    def _top(self) -> int:
-        return int((self.n_items - 1) * self.graph_top_share)
+    def _final(
+        self, content: tuple[Tensor, Tensor], guides: tuple[dict[str, Tensor], dict[str, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Final users ``(n_users, d)`` and items ``(n_items, d)``."""
+        users = user_sum = self._guided(self.user_embedding, guides[0])
+        items = item_sum = self._guided(self.item_embedding, guides[1])
+        for layer in range(1, self.n_ui_layers + 1):
+            is_last = layer == self.n_ui_layers
+            users = sum_over_items(self.interactions, items)
+            users = users.softmax(dim=1) if is_last else users
+            items = sum_over_users(self.interactions, users)
+            items = items.softmax(dim=1) if is_last else items
+            user_sum, item_sum = user_sum + users, item_sum + items
+        n_stages = self.n_ui_layers + 1
+        user_shift = self.content_weight * F.normalize(content[0], dim=2).sum(dim=1)
+        item_shift = self.content_weight * F.normalize(content[1], dim=2).sum(dim=1)
+        return user_sum / n_stages + user_shift, item_sum / n_stages + item_shift
 
     def _learn_graphs(self, user_ids: Tensor, scores: Tensor) -> None:
-        """Collect the batch's top items, ``scores (M * batch, n_items - 1)``, or build graphs."""
-        due = self.batch_number > 0 and self.batch_number % self.graph_interval == 0
-        kept = self.graph_update == "kept"
+        """Collect each user's top items, and build the modality graphs when they are due.
+
+        Graphs are due in every batch whose number is a multiple of ``graph_interval``, but not in
+        batch 0.
+
+        ``released``: a batch either collects or builds. It builds from no pairs, too.
+        ``kept``: every batch collects, and a due graph is built if there are pairs.
+
+        Args:
+            user_ids: shape ``(batch,)``.
+            scores: shape ``(M, batch, n_items - 1)``, without gradient.
+        """
+        is_due = self.batch_number > 0 and self.batch_number % self.graph_interval == 0
+        is_kept = self.graph_update == "kept"
         self.batch_number += 1
-        for name, score in zip(self.modalities, scores.split(len(user_ids))):
-            pairs, graph = self.collected[name], self.graphs[name]
-            if kept or not due:
-                pairs = adversarial.add_top_items(pairs, user_ids, score, self._top, aligned=kept)
-            if due and (len(pairs.values) or (len(graph.values) and not kept)):
-                self.graphs[name], pairs = pairs, adversarial.without_edges(pairs)
-            self.collected[name] = pairs
+        for name, modality_scores in zip(self.modalities, scores):
+            if is_kept or not is_due:
+                items = modality_scores.topk(self.n_top_items, dim=1).indices + 1
+                pairs = pair(user_ids, items, aligned=is_kept)
+                self.collected_pairs[name] = add_pairs(self.collected_pairs[name], *pairs)
+            n_collected = len(self.collected_pairs[name].values)
+            if is_due and (n_collected > 0 or not is_kept):
+                self.modality_graphs[name] = self.collected_pairs[name]
+                self.collected_pairs[name] = without_edges(self.interactions)
 
 
-def _to_users(counts: Any, items: Tensor) -> Tensor:
-    """Sum over a user's items by the root of their number; zero without any."""
-    return (counts @ items) / (counts @ items.new_ones(len(items), 1)).clamp(min=1).sqrt()
+def sum_over_items(counts: SparseMatrix, items: Tensor) -> Tensor:
+    """A_u(counts) items: each user's sum over its items, divided by the root of its count.
+
+    Args:
+        counts: shape ``(n_users, n_items)``.
+        items: shape ``(n_items, d)``.
+
+    Returns:
+        Shape ``(n_users, d)``; zero for users without items.
+    """
+    degrees = counts @ items.new_ones(len(items), 1)
+    return (counts @ items) / degrees.clamp(min=1).sqrt()
 
 
-def _to_items(counts: Any, users: Tensor) -> Tensor:
-    number = counts.t_matmul(users.new_ones(len(users), 1)).clamp(min=1)
-    return counts.t_matmul(users) / number.sqrt()
+def sum_over_users(counts: SparseMatrix, users: Tensor) -> Tensor:
+    """A_i(counts) users: each item's sum over its users, divided by the root of its count.
+
+    Args:
+        counts: shape ``(n_users, n_items)``.
+        users: shape ``(n_users, d)``.
+
+    Returns:
+        Shape ``(n_items, d)``; zero for items without users.
+    """
+    degrees = counts.t_matmul(users.new_ones(len(users), 1))
+    return counts.t_matmul(users) / degrees.clamp(min=1).sqrt()
 
 
-def _contrast(guides: Tensor, finals: Tensor, temperature: float) -> Tensor:
-    """InfoNCE from guides to final vectors ``(n, d)``; the other guides are negatives as well."""
+def seen_items(interactions: SparseMatrix, user_ids: Tensor) -> Tensor:
+    """Rows of the interactions without the padding item, bool ``(batch, n_items - 1)``.
+
+    Args:
+        interactions: shape ``(n_users, n_items)``.
+        user_ids: shape ``(batch,)``; repeated ones are allowed.
+    """
+    # Plain form: dense(interactions)[user_ids, 1:] > 0, without the dense matrix.
+    start, column = interactions.crow.long(), interactions.col.long()
+    first, counts = start[user_ids], start[user_ids + 1] - start[user_ids]
+    row = torch.arange(len(user_ids), device=column.device).repeat_interleave(counts)
+    edge = torch.arange(len(row), device=column.device) + (first - counts.cumsum(0) + counts)[row]
+    seen = torch.zeros(len(user_ids), interactions.shape[1], dtype=torch.bool, device=row.device)
+    seen[row, column[edge]] = True
+    return seen[:, 1:]
+
+
+def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
+    """S(users, items): scores of the items not ``seen``, zero elsewhere, rows of unit length.
+
+    Args:
+        users, items: shapes ``(batch, M, d)``, ``(n_items, M, d)``: one score for each modality.
+        seen: bool ``(batch, n_items)``.
+
+    Returns:
+        Shape ``(M, batch, n_items)``.
+    """
+    scores = torch.einsum("umd,imd->mui", users, items).masked_fill(seen, 0.0)
+    return F.normalize(scores, dim=2)
+
+
+def real_rows(seen: Tensor, scores: Tensor, noise: float, score_weight: float) -> Tensor:
+    """Rows Q that the critic takes for real, of unit length.
+
+    Args:
+        seen: bool ``(batch, n_items)``, the interactions.
+        scores: same shape.
+        noise: scale of the Gumbel noise.
+        score_weight: of ``scores``.
+    """
+    gumbel = -((torch.rand(seen.shape, device=seen.device) + 1e-8).log().neg() + 1e-8).log()
+    return F.normalize((seen.float() + noise * gumbel).softmax(dim=1) + score_weight * scores)
+
+
+def contrast(guides: Tensor, finals: Tensor, temperature: float) -> Tensor:
+    """InfoNCE from guides to final vectors, mean over rows.
+
+    For row j, with g = n(guides), f = n(finals) and sums over all rows k:
+
+        -log(exp(<g_j, f_j> / t) / (sum_(k != j) exp(<g_j, g_k> / t) + sum_k exp(<g_j, f_k> / t))
+             + 1e-8)
+
+    Args:
+        guides, finals: shape ``(batch, d)``.
+        temperature: t.
+    """
     guides = F.normalize(guides)
-    same = (guides @ guides.T / temperature).fill_diagonal_(-torch.inf)
-    cross = guides @ F.normalize(finals).T / temperature
-    share = cross.diagonal() - torch.cat([same, cross], dim=1).logsumexp(dim=1)
-    return -(share.exp() + 1e-8).log().mean()
+    to_guides = (guides @ guides.T / temperature).fill_diagonal_(-torch.inf)
+    to_finals = guides @ F.normalize(finals).T / temperature
+    log_sums = torch.cat([to_guides, to_finals], dim=1).logsumexp(dim=1)
+    shares = (to_finals.diagonal() - log_sums).exp()
+    return -(shares + 1e-8).log().mean()
+
+
+def pair(user_ids: Tensor, items: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
+    """Lists of users and items that belong together, each ``(batch * top,)``.
+
+    Args:
+        user_ids: shape ``(batch,)``.
+        items: top items of these users, shape ``(batch, top)``.
+        aligned: whether users are paired with their own items. The release repeats the whole list
+            of users ``top`` times beside the list of items, which is the same for one top item.
+    """
+    top = items.shape[1]
+    users = user_ids.repeat_interleave(top) if aligned else user_ids.repeat(top)
+    return users, items.flatten()
+
+
+def add_pairs(counts: SparseMatrix, users: Tensor, items: Tensor) -> SparseMatrix:
+    """Add one to ``counts (n_users, n_items)`` for every pair of ``users`` and ``items (n,)``."""
+    old_users, old_items, old_counts = counts.edges()
+    return SparseMatrix(
+        torch.cat([old_users, users]),
+        torch.cat([old_items, items]),
+        torch.cat([old_counts, old_counts.new_ones(len(items))]),
+        counts.shape,
+    )
+
+
+def without_edges(counts: SparseMatrix) -> SparseMatrix:
+    """Empty matrix of the same shape, on the same device."""
+    users, items, values = counts.edges()
+    return SparseMatrix(users[:0], items[:0], values[:0], counts.shape)
+
+
+class Critic(nn.Module):
+    """Wasserstein critic V: tells real rows of item scores from fake ones.
+
+    Its three linear maps go from ``n`` items to n / 4, n / 8 and 1. The normalisations always use
+    the statistics of their input. There is no other non-linearity before the sigmoid. A bias
+    before a normalisation would cancel, so the first two maps have none.
+
+    Args:
+        n_items: items of a row, without the padding item.
+        dropout: probabilities after the two normalisations.
+
+    Raises:
+        ValueError: if there are fewer than 8 items, so that the second map would be empty.
+
+    Source: Wei et al., WWW 2023; Gulrajani et al., NeurIPS 2017 (the penalty).
+    """
+
+    def __init__(self, n_items: int, dropout: Sequence[float]) -> None:
+        """Create the layers, weights Kaiming normal."""
+        super().__init__()
+        wide, narrow = n_items // 4, n_items // 8
+        if narrow == 0:
+            raise ValueError(
+                f"MMSSL: the data set must have at least 8 items, got {n_items}; use more items."
+            )
+        self.first = nn.Linear(n_items, wide, bias=False)
+        second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
+        self.rest = nn.Sequential(
+            nn.BatchNorm1d(wide, track_running_stats=False),
+            nn.Dropout(dropout[0]),
+            second,
+            nn.BatchNorm1d(narrow, track_running_stats=False),
+            nn.Dropout(dropout[1]),
+            last,
+        )
+        for layer in (self.first, second, last):
+            nn.init.kaiming_normal_(layer.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Judge ``rows (n, n_items)``; returns ``(n,)``, between 0 and 100."""
+        return self._judge(self.first(rows))
+
+    def terms(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Terms that the critic minimises, the penalty unweighted.
+
+        Args:
+            real: shape ``(n, n_items)``, no gradient.
+            fake: shape ``(M * n, n_items)``, no gradient; row k belongs to real row k mod n.
+
+        Returns:
+            ``real``: minus the mean verdict; ``fake``: the mean verdict; ``penalty``: mean of
+            (norm of the gradient - 1)^2 at a random point between a real and its fake row.
+        """
+        # Plain form: mixed = a real + (1 - a) fake, gradients = dV(mixed) / d mixed. The first map
+        # W_1 is linear, so W_1 mixed = a W_1 real + (1 - a) W_1 fake, and a gradient with respect
+        # to a row is the one with respect to W_1 row, times W_1. A real row, which belongs to M
+        # fake ones, is mapped once.
+        fakes = self.first(fake)
+        reals = self.first(real).repeat(len(fake) // len(real), 1)
+        share = torch.rand(len(fakes), 1, device=fakes.device)
+        mixed = share * reals + (1 - share) * fakes
+        (to_mixed,) = torch.autograd.grad(self._judge(mixed).sum(), mixed, create_graph=True)
+        norms = torch.linalg.vector_norm(to_mixed @ self.first.weight, dim=1)
+        return {
+            "real": -self._judge(reals).mean(),
+            "fake": self._judge(fakes).mean(),
+            "penalty": (norms - 1).square().mean(),
+        }
+
+    def _judge(self, hidden: Tensor) -> Tensor:
+        """Judge rows after the first map, ``(n, n_items // 4)``; returns ``(n,)``."""
+        if len(hidden) == 1:  # one row has no variance; beside a copy it is normalised to zero
+            hidden = hidden.repeat(2, 1)
+        verdicts: Tensor = 100 * self.rest(hidden).squeeze(1).sigmoid()
+        return verdicts

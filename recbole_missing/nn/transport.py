@@ -1,10 +1,17 @@
-"""Entropic optimal transport between two sets of points; the kernel is streamed, never stored.
+"""Entropic optimal transport between two sets of points, without storing their kernel.
 
-The coupling of rows x_i and columns y_j with kernel K_ij = exp(-|x_i - y_j|^2 / width) is found
-by Sinkhorn's iterations (Cuturi, NIPS 2013): starting from K, every iteration divides each row by
-its sum, then each column by its sum. In the end columns sum to one, rows only nearly: coupling
-rows to columns is not the transpose of coupling columns to rows. The coupling is a constant for
-the gradient, which flows through the averaged points alone.
+The kernel of points x_i (rows) and y_j (columns) is K_ij = exp(-|x_i - y_j|^2 / width). Sinkhorn's
+iterations (Cuturi, NIPS 2013) turn K into a coupling: each one divides every row by its sum and
+then every column by its sum,
+
+    S = K;  n_iterations times:  S = D_r^-1 S, then S = S D_c^-1,  D_r, D_c row and column sums.
+
+The last step leaves columns that sum to one and rows that do so only nearly. So the coupling of
+rows to columns is not the transpose of the coupling of columns to rows. For the gradient the
+coupling is a constant: the gradient flows through the averaged points only.
+
+All steps scale rows or columns, so S_ij = a_i K_ij b_j, and two vectors a, b describe the coupling.
+K itself is computed in blocks of rows, anew in every pass.
 """
 
 from __future__ import annotations
@@ -16,19 +23,22 @@ import torch
 from torch import Tensor
 
 _CACHED = 2**19
-"""Entries of a block on the CPU: it stays in the cache from the product to the last sum."""
+"""Entries of a block on the CPU. A block of this size stays in the cache while it is used."""
 
 
 def transport(rows: Tensor, cols: Tensor, width: float, n_iterations: int) -> Tensor:
-    """Average ``cols`` with the coupling from ``rows`` to ``cols``.
+    """S(rows, cols) cols: the averages of ``cols`` by the coupling of ``rows`` to ``cols``.
 
     Args:
-        rows, cols: shapes ``(n_rows, d)``, ``(n_cols, d)``; ``cols`` alone gets a gradient.
+        rows, cols: shapes ``(n_rows, d)``, ``(n_cols, d)``; only ``cols`` gets a gradient.
         width: divides the squared distances.
-        n_iterations: of Sinkhorn, at least one; each is one pass over the kernel.
+        n_iterations: of Sinkhorn, at least one. Each is one pass over the kernel.
 
     Returns:
         Shape ``(n_rows, d)``.
+
+    Raises:
+        ValueError: if the width is so small that an exponential might overflow.
     """
     kernel = _Kernel(rows.detach(), cols.detach(), width)
     on_rows, on_cols = kernel.scalings(n_iterations, n_couplings=1)
@@ -41,7 +51,10 @@ def transport(rows: Tensor, cols: Tensor, width: float, n_iterations: int) -> Te
 def mutual_transport(
     left: Tensor, right: Tensor, width: float, n_iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """``transport(left, right)`` and ``transport(right, left)``, both from one kernel."""
+    """``transport(left, right)`` and ``transport(right, left)``.
+
+    Both use one pass over the kernel where two calls would use two.
+    """
     kernel = _Kernel(left.detach(), right.detach(), width)
     on_rows, on_cols = kernel.scalings(n_iterations, n_couplings=2)
     to_left, to_right = _Products.apply(on_cols[0] * right, on_rows[1] * left, kernel)
@@ -49,18 +62,23 @@ def mutual_transport(
 
 
 class _Kernel:
-    """K up to a factor per row and one per column, made anew in blocks of rows at every pass.
+    """The kernel K, up to factors of its rows and columns, in blocks of rows.
 
-    With both sets centred, E_ij = exp(2 <x_i, y_j> / width) is K without such factors, which the
-    scalings absorb. Its mean exponent is zero in every row and column, so no sum vanishes, and a
-    block is one matrix product.
+    Let p and q be the means of the rows x_i and of the columns y_j. Up to a constant,
+
+        -|x_i - y_j|^2 = 2 <x_i - p, y_j - q> - |x_i - q|^2 - |y_j - p|^2,
+
+    so K_ij is E_ij = exp(2 <x_i - p, y_j - q> / width) times a factor for row i and one for column
+    j. The iterations start from these factors. The exponents of E have mean zero in every row and
+    every column, so no sum of a row or column vanishes, however far apart the two sets are. A
+    block of E is one matrix product.
 
     Raises:
         ValueError: if the width is so small that an exponential might overflow.
     """
 
     def __init__(self, rows: Tensor, cols: Tensor, width: float) -> None:
-        """Centre the points; keep the factors of K in which the iterations start."""
+        """Centre the points, and compute the factors of rows and columns that make E into K."""
         row_mean, col_mean = rows.mean(dim=0), cols.mean(dim=0)
         self.row_factors = _gauss(rows - col_mean, width)
         self.col_factors = _gauss(cols - row_mean, width)
@@ -74,7 +92,7 @@ class _Kernel:
             )
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Row slices and their entries of E; an entry lives until the next block is taken."""
+        """Yield slices of rows and their block of E. The next block overwrites it."""
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
         entries = _CACHED if self.rows.device.type == "cpu" else 2**7 * _CACHED
         size = min(n_rows, max(64, entries // n_cols))
@@ -88,15 +106,17 @@ class _Kernel:
     def scalings(self, n_iterations: int, n_couplings: int) -> tuple[Tensor, Tensor]:
         """Factors that turn E into couplings, shapes ``(k, n_rows, 1)`` and ``(k, n_cols, 1)``.
 
-        Number 0 couples rows to columns. Number 1 couples columns to rows: it begins at the other
-        side, so its rows are one step behind and are made up for after the last pass.
+        Coupling 0 is that of rows to columns: each pass divides rows, then columns. Coupling 1 is
+        that of columns to rows: it divides columns first. A pass goes through the rows, so for
+        coupling 1 the division of rows that belongs to a pass is done in the next pass, and the
+        last one in a pass of its own.
         """
         on_rows = self.row_factors.repeat(n_couplings, 1)
         on_cols = self.col_factors.repeat(n_couplings, 1)
         for step in range(n_iterations):
-            sums = torch.zeros_like(on_cols, dtype=torch.float64)  # of hundreds of blocks
+            sums = torch.zeros_like(on_cols, dtype=torch.float64)  # hundreds of blocks are added
             for part, block in self.blocks():
-                for k in range(n_couplings):  # vector by vector: a product with two is slower
+                for k in range(n_couplings):  # two products with one vector are the faster form
                     if k == 0 or step > 0:
                         on_rows[k, part] = (block @ on_cols[k]).reciprocal_()
                     sums[k] += block.T @ on_rows[k, part]
@@ -118,7 +138,7 @@ class _Kernel:
 
 
 class _Products(torch.autograd.Function):
-    """Both products with a constant kernel; the backward pass is one more pass over it."""
+    """Both products with a constant kernel. The backward pass is one more pass over the kernel."""
 
     @staticmethod
     def forward(
@@ -134,6 +154,6 @@ class _Products(torch.autograd.Function):
 
 
 def _gauss(points: Tensor, width: float) -> Tensor:
-    """exp(-|p|^2 / width) up to a common factor that makes the largest one."""
+    """exp(-|p|^2 / width) for every point, times a common factor that makes the largest one."""
     squares = points.square().sum(dim=1)
     return ((squares.min() - squares) / width).exp()

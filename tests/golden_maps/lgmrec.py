@@ -30,9 +30,12 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    ours = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+    ours = {
+        "user_embedding": "user_embedding.weight",
+        "item_embedding": "item_id_embedding.weight",
+    }
     for name in modalities:
-        ours[f"features_{name}"] = f"{name}_embedding.weight"
+        ours[f"features.{name}"] = f"{name}_embedding.weight"
         ours[f"projections.{name}"] = f"item_{name}_trs"
         ours[f"prototypes.{name}"] = f"{letter(name)}_hyper"
     return ours

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from golden_maps import identities, projected_features
+from golden_maps import projected_features
 from recbole_missing.model.milk import MILK
 
 MODEL = MILK
@@ -41,7 +41,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    return {"user": identities()["user"], **projected_features(modalities)}
+    return {"user_embedding": "user_embedding.weight", **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, str]:

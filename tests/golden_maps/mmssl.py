@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_missing.model.mmssl import MMSSL, _to_items, _to_users
-from recbole_missing.nn import adversarial
+from recbole_missing.model import mmssl
+from recbole_missing.model.mmssl import MMSSL
 
 MODEL = MMSSL
 LAYERS = {"first": "0", "rest.0": "2", "rest.2": "4", "rest.3": "6", "rest.5": "8"}
@@ -65,8 +65,8 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     ours = {
-        "user": "user_id_embedding.weight",
-        "item": "item_id_embedding.weight",
+        "user_embedding": "user_id_embedding.weight",
+        "item_embedding": "item_id_embedding.weight",
         "heads": "weight_dict.w_self_attention_cat",
     }
     for name in modalities:
@@ -131,24 +131,24 @@ def compare_forward(model: MMSSL, npz: dict[str, np.ndarray]) -> None:
         for m, name in enumerate(model.modalities):
             same(content[0][1:, m], npz[f"mid0/G_{name}_user_embeds"], f"user content of {name}")
             same(content[1][1:, m], npz[f"mid0/G_{name}_item_embeds"], f"item content of {name}")
-            same(guides[name][0][1:], npz[f"mid0/G_{name}_user_id"], f"guide of {name}")
+            same(guides[0][name][1:], npz[f"mid0/G_{name}_user_id"], f"guide of {name}")
         compare_rows(model, npz, content, model._final(content, guides))
 
 
 def compare_rows(model: MMSSL, npz: dict[str, np.ndarray], content: Any, final: Any) -> None:
     """What the critic is shown: rows of scores, and real rows without and with the draws."""
     user_ids = ids_of_batch(npz, 0)["user_id"]
-    seen = adversarial.seen_rows(model.interactions, user_ids)
-    fakes = adversarial.score_rows(content[0][user_ids], content[1][1:], seen)
-    for name, fake in zip(model.modalities, fakes.split(len(user_ids))):
+    seen = mmssl.seen_items(model.interactions, user_ids)
+    fakes = mmssl.score_rows(content[0][user_ids], content[1][1:], seen)
+    for name, fake in zip(model.modalities, fakes):
         same(fake, npz[f"mid0/{name}_u_sim_detach"], f"scores by {name}")
-    scores = adversarial.score_rows(final[0][user_ids, None], final[1][1:, None], seen)
+    (scores,) = mmssl.score_rows(final[0][user_ids, None], final[1][1:, None], seen)
     same(scores, npz["mid0/ui_u_sim_detach"], "scores")
     draws = {"": torch.zeros(scores.shape), "rand/": torch.from_numpy(npz["rand/uniform"])}
     for group, uniform in draws.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "rand", lambda *_, uniform=uniform, **__: uniform)
-            real = adversarial.real_rows(seen, scores, model.real_noise, model.real_score_weight)
+            real = mmssl.real_rows(seen, scores, model.real_noise, model.real_score_weight)
         same(real, npz[f"{group}mid0/u_ui"], f"{group}real rows")
 
 
@@ -257,12 +257,12 @@ def compare_graphs(model: MMSSL, npz: dict[str, np.ndarray], group: str, k: int)
         pairs = npz[f"{group}queue{k}/{name}_user"], npz[f"{group}queue{k}/{name}_item"]
         queued = np.zeros((n_users, n_items), np.float32)
         np.add.at(queued, pairs, 1)
-        rows, cols, values = model.collected[name].edges()
+        rows, cols, values = model.collected_pairs[name].edges()
         ours = torch.zeros(n_users + 1, n_items + 1)
         ours[rows, cols] = values
         same(ours[1:, 1:], queued, f"{group}collected of {name} after {k}")
-        to_users = _to_users(model.graphs[name], torch.eye(n_items + 1))
-        to_items = _to_items(model.graphs[name], torch.eye(n_users + 1))
+        to_users = mmssl.sum_over_items(model.modality_graphs[name], torch.eye(n_items + 1))
+        to_items = mmssl.sum_over_users(model.modality_graphs[name], torch.eye(n_users + 1))
         for key, ours in (("ui", to_users), ("iu", to_items)):
             prefix = f"{group}graph_after{k}/{name}_{key}_graph"
             published = np.zeros(tuple(size - 1 for size in ours.shape), np.float32)

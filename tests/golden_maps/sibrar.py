@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from golden_maps import identities, linear, projected_features
+from golden_maps import linear, projected_features
 from recbole_missing.model.sibrar import SIBRAR
 
 MODEL = SIBRAR
@@ -32,7 +32,11 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
     branch = {**linear("branch.0", "fc1"), **linear("branch.2", "fc2")}
-    return {**identities(), **branch, **projected_features(modalities)}
+    tables = {
+        "user_embedding": "user_embedding.weight",
+        "item_embedding": "item_id_embedding.weight",
+    }
+    return {**tables, **branch, **projected_features(modalities)}
 
 
 def terms(modalities: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from recbole_missing.nn import transport as streamed
 from recbole_missing.nn.transport import mutual_transport, transport
 
 WIDTH, STEPS = 0.2, 10
-"""Narrow, so that ten steps do not yet make the two couplings one."""
+"""A small width: after ten steps the two couplings still differ."""
 
 
 @pytest.fixture
 def points() -> tuple[Tensor, Tensor]:
-    """Two clouds that nothing centres: sums of sigmoids beside sigmoids."""
+    """Two sets of points with different means."""
     generator = torch.Generator().manual_seed(3)
     shape = (301, 12)
     left = (3 * torch.randn(shape, generator=generator)).sigmoid() + 1.0
@@ -72,7 +72,7 @@ def test_gradients_flow_through_the_averaged_points_alone(points) -> None:
 
 
 def test_far_sets_of_different_sizes_stay_finite() -> None:
-    """Every entry of the plain kernel is zero: only differences of distances matter."""
+    """Here every entry of the plain kernel is zero in float32."""
     rows, cols = torch.rand(70, 64) + 6.0, torch.rand(90, 64)
     moved = transport(rows, cols, 5.0, STEPS)
     assert torch.exp(-torch.cdist(rows, cols).square() / 5.0).max() == 0
