@@ -99,6 +99,59 @@ def dense(matrix: SparseMatrix) -> torch.Tensor:
     return torch.zeros(matrix.shape).index_put_((rows, cols), values, accumulate=True)
 
 
+def dense_adjacency(dataset: TinyDataset) -> Tensor:
+    """Binary adjacency of all nodes, users first, items after them, ``(n_nodes, n_nodes)``."""
+    n_users, n_items = dataset.num("user_id"), dataset.num("item_id")
+    adjacency = torch.zeros(n_users + n_items, n_users + n_items)
+    for user, item in zip(dataset.inter_feat["user_id"], dataset.inter_feat["item_id"]):
+        adjacency[user, n_users + item] = adjacency[n_users + item, user] = 1.0
+    return adjacency
+
+
+def dense_symmetric(adjacency: Tensor) -> Tensor:
+    """D^-1/2 A D^-1/2; nodes without neighbours have empty rows and columns."""
+    roots = adjacency.sum(dim=1).clamp(min=1).sqrt()
+    return adjacency / roots[:, None] / roots
+
+
+def plain_bpr(users: Tensor, items: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """-log sigmoid(<u, p> - <u, n>), mean over the batch, one triple after the other."""
+    total = torch.zeros(())
+    triples = list(zip(batch["user_id"], batch["item_id"], batch["neg_item_id"]))
+    for user, positive, negative in triples:
+        margin = users[user] @ items[positive] - users[user] @ items[negative]
+        total = total - torch.log(torch.sigmoid(margin))
+    return total / len(triples)
+
+
+def same_terms_and_gradients(
+    model: torch.nn.Module, ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Compare loss terms, and the gradient of each term in every parameter of the model."""
+    assert set(ours) == set(expected)
+    parameters = dict(model.named_parameters())
+    for name in ours:
+        _same(ours[name], expected[name], name)
+        if not ours[name].requires_grad and not expected[name].requires_grad:
+            continue
+        gradients = []
+        for term in (ours[name], expected[name]):
+            found = torch.autograd.grad(
+                term, list(parameters.values()), allow_unused=True, retain_graph=True
+            )
+            gradients.append(found)
+        for key, one, other in zip(parameters, *gradients):
+            zeros = torch.zeros_like(parameters[key])
+            one, other = (zeros if grad is None else grad for grad in (one, other))
+            _same(one, other, f"gradient of {name} in {key}")
+
+
+def _same(actual: Tensor, expected: Tensor, what: str) -> None:
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-4, atol=1e-6, msg=lambda text: f"{what}: {text}"
+    )
+
+
 def random_matrix(n_rows: int = 7, n_cols: int = 5, seed: int = 0) -> SparseMatrix:
     generator = torch.Generator().manual_seed(seed)
     full = torch.rand(n_rows, n_cols, generator=generator)

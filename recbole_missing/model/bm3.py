@@ -1,15 +1,17 @@
-"""BM3: LightGCN without negatives; a predictor must hit the partner's detached, dropped-out vector.
+"""BM3: LightGCN without negatives; a predictor maps one view to a dropout copy of the other.
 
 Paper:   Zhou, Zhou, Liu et al., "Bootstrap Latent Representations for Multi-modal
          Recommendation", WWW 2023, https://arxiv.org/abs/2207.05969
 Code:    https://github.com/enoche/MMRec, src/models/bm3.py, e775373 (read for facts)
-Follows: code. The feature tables are trained; the second view is the dropout of final vectors.
-Quirks:  The penalty takes the unsquared norms of all propagated users and items and divides by
-         the number of items, whatever the batch. Dropout is drawn per row of the batch, so an
-         item that occurs twice has two masks. The DGMRec release also zeroes the projections of
-         items that lack a modality (two modalities only); MMRec, followed here, does not.
-Needs:   User-item graph; trains the feature tables; no negatives.
-Missing: Nothing of its own: every item's content is what imputation made of it.
+Follows: code. The feature tables are trained. The second view of a vector is its dropout copy,
+         and no gradient flows into it.
+Quirks:  The penalty takes the unsquared norms of all propagated users and items. It divides them
+         by the number of items, whatever the batch size. Dropout is drawn for every row of the
+         batch, so an item that occurs twice has two masks. The DGMRec release also zeroes the
+         projected features of items that lack a modality, with two modalities only. MMRec does
+         not, and this file follows MMRec.
+Needs:   User-item graph. The feature tables are trained. No negatives.
+Missing: No special treatment. The model reads the features as imputation completed them.
 """
 
 from __future__ import annotations
@@ -23,53 +25,67 @@ from recbole_missing.config.constraints import Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import feature_table, rows, xavier_table
+from recbole_missing.nn.layers import rows, trained_features, xavier_table
 from recbole_missing.nn.losses import cosine_loss, norm_loss
+
+# The model, with the paper's symbols; A is the normalised user-item graph, L = n_ui_layers:
+#
+#   h_u, h_i'  = mean over l = 0..L of A^l [E_u; E_i]          LightGCN       self._propagate
+#   h_i        = h_i' + E_i                                                   self._propagate
+#   h_m        = X_m W_m + b_m                          for every modality m  self.projections[m]
+#   f(h)       = h W_p + b_p                            linear predictor      self.predictor
+#   t(h)       = dropout(stop_gradient(h))              target view           self._target
+#   C(a, b)    = 1 - mean over rows of cos(a, b)                              losses.cosine_loss
+#   score(u,i) = <f(h_u), f(h_i)>                                             self.encode
+#
+# For a batch of users u and their positive items i; every h stands for its rows in the batch:
+#
+#   graph = C(f(h_u), t(h_i)) + C(f(h_i), t(h_u))
+#   cl    = cl_weight * sum_m [ C(f(h_m), t(h_i)) + C(f(h_m), t(h_m)) ]
+#   reg   = reg_weight * (|h_i|_F + |h_u|_F) / n_items      all users, all items; losses.norm_loss
 
 
 class BM3(MultimodalRecommender):
-    """Online vectors pass a linear predictor; target vectors are detached and dropped out."""
+    """LightGCN and projected features, trained by agreement between views."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=0),
-        "dropout": Float(min=0, max=1),
-        "reg_weight": Float(min=0),
-        "cl_weight": Float(min=0),
+        "embedding_size": Int(min=1),  # d
+        "n_ui_layers": Int(min=0),  # L, products with the user-item graph
+        "dropout": Float(min=0, max=1),  # share of a target's entries that are dropped
+        "reg_weight": Float(min=0),  # weight of the norms of all users and items
+        "cl_weight": Float(min=0),  # weight of the modalities' agreement
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Create tables, predictor and one projection a modality."""
+        """Create tables, predictor and projections, and build the graph."""
         super().__init__(config, dataset)
         size = self.embedding_size
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
         self.predictor = nn.Linear(size, size)
-        self.features = nn.ParameterDict(
-            {name: feature_table(modality) for name, modality in self.modalities.items()}
-        )
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(modality.dim, size) for name, modality in self.modalities.items()}
-        )
+        self.features = trained_features(self.modalities)
+        self.projections = nn.ModuleDict()
+        for name, modality in self.modalities.items():
+            self.projections[name] = nn.Linear(modality.dim, size)
         for layer in (self.predictor, *self.projections.values()):
             nn.init.xavier_normal_(layer.weight)
-        self.user_item = symmetric_norm(self.user_item_matrix(dataset))
+        self.user_item_graph = symmetric_norm(self.user_item_matrix(dataset))
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        """Predicted users ``(n_users, d)`` and items ``(n_items, d)``."""
+        """Users f(h_u) ``(n_users, d)`` and items f(h_i) ``(n_items, d)``."""
         users, items = self._propagate()
         return self.predictor(users), self.predictor(items)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """Agreement across the graph, agreement of modalities, and norms; no negatives."""
-        user_ids, item_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        """Agreement of users with items, agreement of modalities with items, and norms."""
+        user_ids, positive_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
         all_users, all_items = self._propagate()
-        users, items = rows(all_users, user_ids), rows(all_items, item_ids)
+        users, items = rows(all_users, user_ids), rows(all_items, positive_ids)
         user_target, item_target = self._target(users), self._target(items)
         graph = self._disagreement(users, item_target) + self._disagreement(items, user_target)
         modal = graph.new_zeros(())
         for name, projection in self.projections.items():
-            content = projection(rows(self.features[name], item_ids))  # (batch, d)
+            content = projection(rows(self.features[name], positive_ids))  # h_m, (batch, d)
             modal = modal + self._disagreement(content, item_target)
             modal = modal + self._disagreement(content, self._target(content))
         return {
@@ -79,11 +95,16 @@ class BM3(MultimodalRecommender):
         }
 
     def _propagate(self) -> tuple[Tensor, Tensor]:
-        users, items = light_gcn(self.user_item, self.user, self.item, self.n_ui_layers)
-        return users, items + self.item
+        """h_u ``(n_users, d)`` and h_i ``(n_items, d)``."""
+        users, items = light_gcn(
+            self.user_item_graph, self.user_embedding, self.item_embedding, self.n_ui_layers
+        )
+        return users, items + self.item_embedding
 
-    def _target(self, online: Tensor) -> Tensor:
-        return F.dropout(online.detach(), self.dropout)
+    def _target(self, view: Tensor) -> Tensor:
+        """t(h): a dropout copy into which no gradient flows."""
+        return F.dropout(view.detach(), self.dropout)
 
-    def _disagreement(self, online: Tensor, target: Tensor) -> Tensor:
-        return cosine_loss(self.predictor(online), target)
+    def _disagreement(self, view: Tensor, target: Tensor) -> Tensor:
+        """C(f(view), target)."""
+        return cosine_loss(self.predictor(view), target)

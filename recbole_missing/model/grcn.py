@@ -1,18 +1,22 @@
-"""GRCN: identities travel on training edges that content attention has weighed or cut.
+"""GRCN: content attention weighs or cuts training edges before identities are propagated.
 
 Paper:   Wei, Wang, Nie, He and Chua, "Graph-Refined Convolutional Network for Multimedia
          Recommendation with Implicit Feedback", ACM MM 2020, https://arxiv.org/abs/2111.02036
 Code:    https://github.com/enoche/MMRec, src/models/grcn.py, e775373 (read for facts)
-Follows: code. The paper refines preferences by attention over a user's items; released routing
-         sends its messages to items alone, so that they stay (`routing_steps: 0`). Any number of
-         modalities: a content part and a column of confidences each, one maximum over all.
-Quirks:  An edge counts by its sender's confidence; about half of these are negative at the start,
-         and an edge without a positive product is cut. Identities enter as unit rows, the penalty
-         takes them as they are. Beside the preferences of the batch's users it takes all of the
-         first listed modality (MMRec; the authors' repository does not).
-Needs:   User-item graph; features stay constant.
-Missing: Nothing of its own: every item's content is what imputation made of it. New items have no
-         edge: random identity and own content.
+Follows: code. The paper refines a user's preference by attention over the user's items (routing).
+         The released routing sends messages to items alone, so that preferences never change.
+         `routing_steps: 0` gives the released model, a positive number the paper's routing. Every
+         modality has a content part and a column of confidences. The maximum over modalities
+         decides the weight of an edge.
+Quirks:  An edge is weighed with the confidence of the node that sends along it. About half of the
+         confidences are negative at the start. An edge that has no positive product of attention
+         and confidence gets weight zero. Identities are propagated as unit rows, but the penalty
+         takes them as they are. Beside the preferences of the batch's users the penalty takes all
+         preferences of the first listed modality. That is MMRec's; the authors' repository has
+         no such term.
+Needs:   User-item graph. Features stay constant.
+Missing: No special treatment. The model reads the features as imputation completed them. A new
+         item has no edge: its vector is its random identity and its own content.
 """
 
 from __future__ import annotations
@@ -24,97 +28,98 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Float, Int
-from recbole_missing.modality import Modality
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.edges import edge_dots, edge_product, edge_softmax, edge_t_product
-from recbole_missing.nn.layers import node_tables, rows
+from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
 from recbole_missing.nn.losses import bpr_loss
 
-
-def trusted(shares: list[Tensor], confidence: Tensor, senders: Tensor) -> Tensor:
-    """Weight of every edge: the best product of share and sender's confidence, at least 0.
-
-    Args:
-        shares: one ``(n_edges,)`` a modality.
-        confidence: shape ``(n_nodes, M)``.
-        senders: node that each edge starts from, ``(n_edges,)``.
-    """
-    products = torch.stack(shares, dim=1) * rows(confidence, senders)
-    return products.max(dim=1).values.relu()
-
-
-class Content(nn.Module):
-    """Projected constant features of one modality, as unit rows ``(n_items, size)``."""
-
-    features: Tensor
-
-    def __init__(self, modality: Modality, size: int) -> None:
-        """Store the features and create the projection."""
-        super().__init__()
-        self.register_buffer("features", modality.features)
-        self.projection = nn.Linear(modality.dim, size)
-        nn.init.xavier_normal_(self.projection.weight)
-
-    def forward(self) -> Tensor:
-        """Project all items."""
-        return F.normalize(F.leaky_relu(self.projection(self.features)), eps=1e-12)
+# The model, with the paper's symbols; j -> i is a training edge along which j sends to i, in both
+# directions; norm scales rows to unit length; | concatenates:
+#
+# Content, for every modality m:
+#   p_m          = norm(P_m)                         preferences of users       self._content
+#   f_m          = norm(leaky(X_m W_m + b_m))        features of items          self._content
+#   x_m          = [p_m; f_m]                        all nodes
+#   a_m(j -> i)  = softmax over the neighbours j of i of <x_m,i , x_m,j>        edge_softmax
+#   c_m,i        = x_m,i + sum_j a_m(j -> i) x_m,j                              self._parts
+# Refined graph, conf the confidences:
+#   w(j -> i)    = relu(max_m a_m(j -> i) conf_j,m)                             edge_weights
+# Identities, L = n_ui_layers:
+#   e_0          = norm([E_u; E_i])
+#   e_l,i        = sum_j w(j -> i) e_(l-1),j                                    self._identities
+# Vectors and score:
+#   z            = [e_0 + ... + e_L | c_1 | ... | c_M]                          self.encode
+#   score(u,i)   = <z_u, z_i>
+#
+# For a batch of triples (u, p, n); ms is the mean of squares over rows and columns:
+#
+#   bpr       = mean of -log sigmoid(score(u,p) - score(u,n))                   losses.bpr_loss
+#   reg_batch = reg_weight * (ms(E_u[u]) + ms(E_i[p and n]) + sum_m ms(P_m[u]))
+#   reg_all   = reg_weight * ms(P_1)                                            all users
 
 
 class GRCN(MultimodalRecommender):
-    """Identities on the refined graph, side by side with one smoothed content part a modality."""
+    """Identities on the refined graph, concatenated with one content part a modality."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "latent_size": Int(min=1),
-        "n_ui_layers": Int(min=1),
-        "routing_steps": Int(min=0),
-        "reg_weight": Float(min=0),
+        "embedding_size": Int(min=1),  # d, width of the identity part
+        "latent_size": Int(min=1),  # c, width of each content part
+        "n_ui_layers": Int(min=1),  # L, products with the refined graph
+        "routing_steps": Int(min=0),  # refinements of the preferences; released code: none
+        "reg_weight": Float(min=0),  # weight of the mean squares
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Create identities, confidences and contents, and the edges."""
+        """Create identities, confidences, preferences and projections."""
         super().__init__(config, dataset)
         sizes = self.n_users, self.n_items
-        self.user, self.item = map(nn.Parameter, node_tables(*sizes, self.embedding_size))
-        confidences = node_tables(*sizes, len(self.modalities))
-        self.user_confidence, self.item_confidence = map(nn.Parameter, confidences)
-        self.preferences, self.contents = nn.ParameterDict(), nn.ModuleDict()
+        users, items = node_tables(*sizes, self.embedding_size)
+        self.user_embedding, self.item_embedding = nn.Parameter(users), nn.Parameter(items)
+        users, items = node_tables(*sizes, len(self.modalities))
+        self.user_confidence, self.item_confidence = nn.Parameter(users), nn.Parameter(items)
+        self.features = FrozenFeatures(self.modalities)
+        self.preferences, self.projections = nn.ParameterDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
             preference = torch.zeros(self.n_users, self.latent_size)
             nn.init.xavier_normal_(preference[1:])
             self.preferences[name] = nn.Parameter(preference)
-            self.contents[name] = Content(modality, self.latent_size)
-        self.user_item = self.user_item_matrix(dataset)
+            self.projections[name] = nn.Linear(modality.dim, self.latent_size)
+            nn.init.xavier_normal_(self.projections[name].weight)
+        self.interactions = self.user_item_matrix(dataset)
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d + M c)`` and items ``(n_items, d + M c)``."""
-        users, items = self._parts()
-        return torch.cat(users, dim=1), torch.cat(items, dim=1)
+        user_parts, item_parts = self._parts()
+        return torch.cat(user_parts, dim=1), torch.cat(item_parts, dim=1)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR, and mean squares of identities and preferences."""
-        user_ids, *item_ids = self.batch(interaction)
-        both_ids = torch.cat(item_ids)
+        """BPR loss, and mean squares of identities and preferences."""
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        item_ids = torch.cat([positive_ids, negative_ids])
         user_parts, item_parts = self._parts()
         users = torch.cat([rows(part, user_ids) for part in user_parts], dim=1)
-        items = torch.cat([rows(part, both_ids) for part in item_parts], dim=1)
-        preferences = list(self.preferences.values())
-        drawn = [(self.user, user_ids), (self.item, both_ids)]
-        drawn += [(preference, user_ids) for preference in preferences]
-        squares = [rows(table, ids).square().mean() for table, ids in drawn]
+        items = torch.cat([rows(part, item_ids) for part in item_parts], dim=1)
+        positives, negatives = items.chunk(2)
+        squares = [
+            rows(self.user_embedding, user_ids).square().mean(),
+            rows(self.item_embedding, item_ids).square().mean(),
+        ]
+        for preference in self.preferences.values():
+            squares.append(rows(preference, user_ids).square().mean())
+        first_preference = next(iter(self.preferences.values()))
         return {
-            "bpr": bpr_loss(users, *items.chunk(2)),
+            "bpr": bpr_loss(users, positives, negatives),
             "reg_batch": self.reg_weight * torch.stack(squares).sum(),
-            "reg_all": self.reg_weight * preferences[0][1:].square().mean(),
+            "reg_all": self.reg_weight * first_preference[1:].square().mean(),
         }
 
     def _parts(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Identity part and content parts, those of users and those of items."""
-        graph = self.user_item
-        user_parts, item_parts, to_users, to_items = [], [], [], []
-        for name, content in self.contents.items():
-            items = content()
-            users = self._routed(F.normalize(self.preferences[name], eps=1e-12), items)
+        """Identity part and content parts of z, first those of users, then those of items."""
+        graph = self.interactions
+        user_parts, item_parts = [], []
+        to_users, to_items = [], []  # a_m(i -> u) and a_m(u -> i) on every edge
+        for name in self.modalities:
+            users, items = self._content(name)
             logits = edge_dots(graph, users, items)  # the same in both directions
             to_users.append(edge_softmax(graph, logits, dim=1))
             to_items.append(edge_softmax(graph, logits, dim=0))
@@ -122,26 +127,43 @@ class GRCN(MultimodalRecommender):
             item_parts.append(items + edge_t_product(graph, to_items[-1], users))
         user_ids, item_ids, _ = graph.edges()
         users, items = self._identities(
-            trusted(to_users, self.item_confidence, senders=item_ids),
-            trusted(to_items, self.user_confidence, senders=user_ids),
+            edge_weights(to_users, self.item_confidence, senders=item_ids),
+            edge_weights(to_items, self.user_confidence, senders=user_ids),
         )
         return [users, *user_parts], [items, *item_parts]
 
-    def _routed(self, users: Tensor, items: Tensor) -> Tensor:
-        """Preferences drawn towards the items that resemble them (the paper's routing)."""
-        for _ in range(self.routing_steps):
-            shares = edge_softmax(self.user_item, edge_dots(self.user_item, users, items))
-            users = F.normalize(users + edge_product(self.user_item, shares, items), eps=1e-12)
-        return users
+    def _content(self, name: str) -> tuple[Tensor, Tensor]:
+        """p_m ``(n_users, c)`` and f_m ``(n_items, c)``."""
+        users = F.normalize(self.preferences[name], eps=1e-12)
+        projected = self.projections[name](self.features[name])
+        items = F.normalize(F.leaky_relu(projected), eps=1e-12)
+        for _ in range(self.routing_steps):  # p_m <- norm(p_m + sum_j a_m(j -> u) f_m,j)
+            attention = edge_softmax(self.interactions, edge_dots(self.interactions, users, items))
+            messages = edge_product(self.interactions, attention, items)
+            users = F.normalize(users + messages, eps=1e-12)
+        return users, items
 
     def _identities(self, to_users: Tensor, to_items: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over layers of unit identities on the graph with these edge weights."""
-        users, items = F.normalize(self.user, eps=1e-12), F.normalize(self.item, eps=1e-12)
+        """e_0 + ... + e_L of users and of items, on edges of these weights."""
+        users = F.normalize(self.user_embedding, eps=1e-12)
+        items = F.normalize(self.item_embedding, eps=1e-12)
         user_sum, item_sum = users, items
         for _ in range(self.n_ui_layers):
             users, items = (
-                edge_product(self.user_item, to_users, items),
-                edge_t_product(self.user_item, to_items, users),
+                edge_product(self.interactions, to_users, items),
+                edge_t_product(self.interactions, to_items, users),
             )
             user_sum, item_sum = user_sum + users, item_sum + items
         return user_sum, item_sum
+
+
+def edge_weights(attention: list[Tensor], confidence: Tensor, senders: Tensor) -> Tensor:
+    """w(j -> i) of every edge, shape ``(n_edges,)``.
+
+    Args:
+        attention: a_m(j -> i), one ``(n_edges,)`` a modality.
+        confidence: conf, shape ``(n_nodes, M)``.
+        senders: the node j of every edge, shape ``(n_edges,)``.
+    """
+    products = torch.stack(attention, dim=1) * rows(confidence, senders)
+    return products.max(dim=1).values.relu()

@@ -1,20 +1,23 @@
-"""LATTICE: an item graph learned from projected features smooths item identities.
+"""LATTICE: item identities are smoothed on an item graph learned from projected features.
 
 Paper:   Zhang, Zhu, Liu, Wu, Wang and Wang, "Mining Latent Structures for Multimedia
          Recommendation", ACM MM 2021, https://arxiv.org/abs/2104.09036
 Code:    https://github.com/enoche/MMRec, src/models/lattice.py, e775373 (read for facts)
 Follows: code, with LightGCN as collaborative part (`n_ui_layers: 0` gives matrix factorisation).
-         The user-item graph is a random walk with self loops, and the learned graphs are mixed
-         before they are normalised, once. Any number of modalities: softmax over their logits.
-Quirks:  The graph is learned in the first batch of an epoch; in the others it is constant, and
-         projections, features and logits get no gradient at all. The penalty divides by the
-         configured `train_batch_size`. Items whose weights do not add up to a positive number get
-         zeros, where the release gets NaN. The DGMRec release scores with an unnormalised learned
-         part, and with three modalities never normalises it (`normalise_learned`). New items
-         start from zero vectors, as there, and have no neighbour while the model trains.
-Needs:   User-item graph, a constant and a learned kNN graph a modality; trains the feature tables.
-Missing: Nothing of its own: items that lack a modality follow `knn_missing` in its original and in
-         its learned graph (the DGMRec release isolates them in the original one only).
+         The user-item graph is a random walk with self loops. The learned graphs are mixed first,
+         and the mixture is normalised. The weights of the modalities are a softmax over any number
+         of logits.
+Quirks:  The graph is learned in the first batch of an epoch. In the other batches it is constant,
+         and projections, features and logits get no gradient at all. The penalty divides by the
+         configured `train_batch_size`, whatever the rows of the batch. An item whose edge weights
+         do not add up to a positive number gets zero weights; the code gets NaN. The DGMRec
+         release scores with an unnormalised learned part, and with three modalities it never
+         normalises that part (`normalise_learned`). As in that release, new items start from zero
+         vectors, and they have no neighbour while the model trains.
+Needs:   User-item graph, and for every modality a constant and a learned kNN graph. The feature
+         tables are trained.
+Missing: `knn_missing` says what an item that lacks a modality does in both kNN graphs of that
+         modality. The DGMRec release isolates such items in the constant graph only.
 """
 
 from __future__ import annotations
@@ -40,102 +43,131 @@ from recbole_missing.nn.edges import (
     scale_edges,
     sum_edges,
 )
-from recbole_missing.nn.layers import feature_table, knn_item_graph, xavier_table
+from recbole_missing.nn.layers import knn_item_graph, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
+
+# The model, with the paper's symbols; X_m are the features that training changes, X_m^0 those that
+# imputation completed; kNN keeps the k largest entries of every row:
+#
+# Item graph, for every modality m:
+#   O_m        = Lap(kNN(cos(X_m^0, X_m^0)))                  constant          self.item_graphs[m]
+#   B_m        = kNN(cos(X_m W_m + b_m, X_m W_m + b_m))       learned           self._learned_edges
+#   Lap(B)_ij  = r_i^-1/2 B_ij r_j^-1/2, r the row sums of B                    row_sum_norm_edges
+#   w          = softmax(logits)
+#   S          = (1 - lambda) Lap(sum_m w_m B_m) + lambda sum_m w_m O_m         self._item_graph
+# Vectors, N = D^-1 (A + I) over all nodes, L = n_ui_layers:
+#   h          = S^n_mm_layers E_i
+#   z_u, z_i   = mean over l = 0..L of N^l [E_u; E_i]                           self.walk_graph
+#   user u     = z_u,   item i = z_i + h_i / |h_i|                              self._vectors
+#   score(u,i) = <user u, item i>
+#
+# For a batch of triples (u, p, n):
+#
+#   bpr = mean of -log sigmoid(score(u,p) - score(u,n))                         losses.bpr_loss
+#   reg = reg_weight / (2 train_batch_size) * sum (|user u|^2 + |item p|^2 + |item n|^2)
 
 
 class LATTICE(MultimodalRecommender):
-    """Item vectors of LightGCN plus normalised identities smoothed on a mixed item graph."""
+    """LightGCN, plus item identities smoothed on a mixture of constant and learned graphs."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "projection_size": Int(min=1),
-        "n_ui_layers": Int(min=0),
-        "n_mm_layers": Int(min=0),
-        "knn_k": Int(min=1),
-        "knn_missing": Choice(*KNN_MISSING),
-        "original_weight": Float(min=0, max=1),
-        "normalise_learned": Choice("always", "training", "never"),
-        "initial_logits": Optional(ListOf(Float())),
-        "reg_weight": Float(min=0),
+        "embedding_size": Int(min=1),  # d
+        "projection_size": Int(min=1),  # width of the features that the learned graph compares
+        "n_ui_layers": Int(min=0),  # L, products with the user-item graph
+        "n_mm_layers": Int(min=0),  # products with the item graph S
+        "knn_k": Int(min=1),  # entries kept in a row of a kNN graph, the item's own included
+        "knn_missing": Choice(*KNN_MISSING),  # what kNN does with items that lack the modality
+        "original_weight": Float(min=0, max=1),  # lambda, share of the constant graphs
+        "normalise_learned": Choice("always", "training", "never"),  # when Lap is applied to B
+        "initial_logits": Optional(ListOf(Float())),  # logits of the modalities before training
+        "reg_weight": Float(min=0),  # weight of the squared norms
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
         """Create tables, projections and logits, and build the constant graphs."""
         super().__init__(config, dataset)
         self.batch_size = config["train_batch_size"]
-        self.user = xavier_table(self.n_users, self.embedding_size)
-        self.item = xavier_table(self.n_items, self.embedding_size)
+        self.user_embedding = xavier_table(self.n_users, self.embedding_size)
+        self.item_embedding = xavier_table(self.n_items, self.embedding_size)
         with torch.no_grad():
-            self.item[self.new_items] = 0.0
+            self.item_embedding[self.new_items] = 0.0
         self.logits = nn.Parameter(self._first_logits())
-        self.features, self.projections = nn.ParameterDict(), nn.ModuleDict()
-        self.original_graphs = nn.ModuleDict()
+        self.features = trained_features(self.modalities)
+        self.projections, self.item_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
-            self.features[name] = feature_table(modality)
             self.projections[name] = nn.Linear(modality.dim, self.projection_size)
-            self.original_graphs[name] = knn_item_graph(
+            self.item_graphs[name] = knn_item_graph(
                 modality, self.knn_k, self.knn_missing, self.new_items
             )
-        self.walk = row_mean_norm(whole_graph(self.user_item_matrix(dataset), self_loops=True))
-        self._epoch_graph: LearnedGraph | None = None  # scores and checkpoints do without it
+        nodes = whole_graph(self.user_item_matrix(dataset), self_loops=True)
+        self.walk_graph = row_mean_norm(nodes)
+        # S of this epoch as a constant; a cache, which scores and checkpoints do without
+        self._epoch_graph: LearnedGraph | None = None
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
         """Let the next batch learn the item graph anew."""
         self._epoch_graph = None
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        """Users ``(n_users, d)`` and items ``(n_items, d)``, on the graph of these parameters."""
+        """Users ``(n_users, d)`` and items ``(n_items, d)``, with S of the present parameters."""
         return self._vectors(self._item_graph())
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR and the squares of the batch's final vectors."""
-        graph = self._epoch_graph or self._item_graph()
-        self._epoch_graph = graph.detached()
-        vectors = self.gather(*self._vectors(graph), self.batch(interaction))
+        """BPR loss and the squared norms of the batch's vectors."""
+        item_graph = self._epoch_graph or self._item_graph()
+        self._epoch_graph = item_graph.detached()
+        users, positives, negatives = self.gather(
+            *self._vectors(item_graph), self.batch(interaction)
+        )
+        squares = squared_loss(users, positives, negatives)
         return {
-            "bpr": bpr_loss(*vectors),
-            "reg": self.reg_weight * squared_loss(*vectors) / self.batch_size,
+            "bpr": bpr_loss(users, positives, negatives),
+            "reg": self.reg_weight * squares / self.batch_size,
         }
 
     def _first_logits(self) -> Tensor:
+        """Logits of the modalities before training, shape ``(M,)``."""
         n, given = len(self.modalities), self.initial_logits
-        if given is not None and len(given) != n:
+        if given is None:
+            return torch.full((n,), 1.0 / n)
+        if len(given) != n:
             raise ValueError(
                 f"LATTICE: initial_logits must be a list of {n} numbers, one a modality, got "
                 f"{given}; leave it empty (~) for equal ones."
             )
-        return torch.full((n,), 1.0 / n) if given is None else torch.tensor(given).float()
-
-    def _vectors(self, item_graph: LearnedGraph) -> tuple[Tensor, Tensor]:
-        """Mean over the layers of the random walk; items add smoothed directions."""
-        layers = [torch.cat([self.user, self.item])]
-        for _ in range(self.n_ui_layers):
-            layers.append(self.walk @ layers[-1])
-        users, items = torch.stack(layers).mean(dim=0).split([self.n_users, self.n_items])
-        smoothed = propagate(item_graph, self.item, self.n_mm_layers)
-        return users, items + F.normalize(smoothed, eps=1e-12)
+        return torch.tensor(given).float()
 
     def _item_graph(self) -> LearnedGraph:
-        """S = (1 - lambda) Lap(sum_m w_m kNN_m) + lambda sum_m w_m O_m, w = softmax(logits)."""
-        learned, parts = [], []
-        shares, weight = self.logits.softmax(dim=0), self.original_weight
+        """S, shape ``(n_items, n_items)``, sparse, with a gradient."""
+        weight = self.original_weight  # lambda
+        shares = self.logits.softmax(dim=0)  # w
+        learned, original = [], []
         for name, observed, share in zip(self.modalities, self.observed.T, shares):
             learned.append(scale_edges(self._learned_edges(name, observed), share))
-            parts.append(scale_edges(self.original_graphs[name].current.edges(), weight * share))
-        normalised = {"always": True, "training": self.training, "never": False}
-        mixed = join_edges(learned)
-        if normalised[self.normalise_learned]:
-            mixed = row_sum_norm_edges(mixed, self.n_items)
-        return sum_edges([scale_edges(mixed, 1.0 - weight), *parts], self.n_items)
+            constant = self.item_graphs[name].current.edges()
+            original.append(scale_edges(constant, weight * share))
+        mixture = join_edges(learned)
+        when = self.normalise_learned
+        if when == "always" or (when == "training" and self.training):
+            mixture = row_sum_norm_edges(mixture, self.n_items)
+        return sum_edges([scale_edges(mixture, 1.0 - weight), *original], self.n_items)
 
     def _learned_edges(self, name: str, observed: Tensor) -> Edges:
-        """Nearest neighbours by projected features, found without and weighted with gradient."""
+        """B_m: neighbours are found without gradient, their cosines have one."""
         unit = F.normalize(self.projections[name](self.features[name]), eps=1e-12)
-        excluded = self.new_items if self.training else None
+        new_items = self.new_items if self.training else None
         pattern = knn_graph(
-            unit.detach(), self.knn_k, observed, self.knn_missing, excluded=excluded
+            unit.detach(), self.knn_k, observed, self.knn_missing, excluded=new_items
         )
         rows, cols, _ = pattern.edges()
         # An item's cosine with itself is 1; its gradient would be nothing but rounding noise.
         return rows, cols, torch.where(rows == cols, 1.0, edge_dots(pattern, unit, unit))
+
+    def _vectors(self, item_graph: LearnedGraph) -> tuple[Tensor, Tensor]:
+        """Final users ``(n_users, d)`` and items ``(n_items, d)``."""
+        layers = [torch.cat([self.user_embedding, self.item_embedding])]
+        for _ in range(self.n_ui_layers):
+            layers.append(self.walk_graph @ layers[-1])
+        users, items = torch.stack(layers).mean(dim=0).split([self.n_users, self.n_items])
+        smoothed = propagate(item_graph, self.item_embedding, self.n_mm_layers)  # h
+        return users, items + F.normalize(smoothed, eps=1e-12)

@@ -1,20 +1,21 @@
-"""MMGCN: one graph network a modality; neighbours' means meet a node's own vector and identity.
+"""MMGCN: one graph network a modality on the user-item graph; their outputs are averaged.
 
 Paper:   Wei, Wang, Nie, He, Hong and Chua, "MMGCN: Multi-modal Graph Convolution Network for
          Personalized Recommendation of Micro-video", ACM MM 2019,
          https://doi.org/10.1145/3343031.3351034
 Code:    https://github.com/enoche/MMRec, src/models/mmgcn.py, e775373 (read for facts)
-Follows: code: both halves of a layer are concatenated, and only the last layer counts. Any number
-         of modalities: networks apart, outputs averaged; `latent_sizes` says by position which
-         features are projected first (released: those of the first modality).
-Quirks:  Identities and preferences are random and stay so, hence the penalty is a constant; the
-         paper learns them (`train_tables: True`). The DGMRec release scales neighbours' means to
-         unit length with two modalities, not with three (`neighbourhood`), and penalises every
-         preference (`penalised_preferences`). With three it also sees the true features of items
-         that lack them, which no setting repeats.
-Needs:   User-item graph; features stay constant.
-Missing: Nothing of its own: every item's content is what imputation made of it. New items have no
-         neighbour: random identity and own content.
+Follows: code. The combination concatenates both vectors of a node, and only the last layer counts.
+         Every modality has a network of its own. `latent_sizes` says, in the order of the
+         modalities, which features are projected first (released: those of the first modality).
+Quirks:  Identities and preferences are random and stay as they are, hence the penalty is a
+         constant. The paper learns them (`train_tables: True`). With two modalities the DGMRec
+         release adds a bias to the aggregation and scales its result to unit length
+         (`neighbourhood: unit_mean`). It also penalises the preferences of all modalities
+         (`penalised_preferences: all`). With three modalities that release reads the true features
+         of items that lack them; no setting repeats this.
+Needs:   User-item graph. Features stay constant.
+Missing: No special treatment. The model reads the features as imputation completed them. A new
+         item has no neighbour: its vector comes from its random identity and its own content.
 """
 
 from __future__ import annotations
@@ -27,135 +28,100 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf
 from recbole_missing.graph.normalise import row_mean_norm
-from recbole_missing.graph.sparse import SparseMatrix, whole_graph
-from recbole_missing.modality import Modality
+from recbole_missing.graph.sparse import whole_graph
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import node_tables, rows
+from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
 from recbole_missing.nn.losses import bpr_loss
 
-
-class Start(nn.Module):
-    """Unit vectors of all nodes before the first layer, for one modality.
-
-    Args:
-        modality: its completed features.
-        n_users: number of preferences.
-        latent_size: width to which features are projected, 0 for none.
-        trained: whether preferences are a parameter, else a buffer.
-    """
-
-    features: Tensor
-    preferences: Tensor
-    vectors: Tensor | None
-    means: Tensor | None
-
-    def __init__(self, modality: Modality, n_users: int, latent_size: int, trained: bool) -> None:
-        """Create preferences and projection."""
-        super().__init__()
-        self.width = latent_size or modality.dim
-        self.projection = nn.Linear(modality.dim, latent_size) if latent_size else None
-        self.register_buffer("features", modality.features)
-        preferences = torch.zeros(n_users, self.width)
-        nn.init.xavier_normal_(preferences[1:])
-        _register(self, "preferences", preferences, trained)
-        self.register_buffer("vectors", None, persistent=False)
-        self.register_buffer("means", None, persistent=False)
-
-    def forward(self, mean: SparseMatrix) -> tuple[Tensor, Tensor]:
-        """Vectors ``(n_nodes, width)`` and the means of their neighbours."""
-        if self.vectors is not None and self.means is not None:
-            return self.vectors, self.means
-        items = self.features if self.projection is None else self.projection(self.features)
-        x = torch.cat([F.normalize(part, eps=1e-12) for part in (self.preferences, items)])
-        return x, mean @ x
-
-    @torch.no_grad()
-    def keep(self, mean: SparseMatrix) -> None:
-        """Compute both now if training cannot change them."""
-        self.vectors = self.means = None
-        if self.projection is None and not isinstance(self.preferences, nn.Parameter):
-            self.vectors, self.means = self(mean)
-
-
-class Layer(nn.Module):
-    """From width w to d: mixes the neighbours' x C with the node's own x L + b plus identity.
-
-    With ``unit`` the neighbours' x C have a bias, and their mean is scaled to unit length.
-    """
-
-    def __init__(self, width: int, size: int, unit: bool) -> None:
-        """Create the three transforms."""
-        super().__init__()
-        self.neighbours = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
-        self.bias = nn.Parameter(torch.zeros(width)) if unit else None
-        self.own = nn.Linear(width, size)
-        nn.init.xavier_normal_(self.own.weight)
-        self.mix = nn.Linear(width + size, size)
-
-    def forward(self, x: Tensor, means: Tensor, identities: Tensor, connected: Tensor) -> Tensor:
-        """Return ``(n, d)``; ``connected (n, 1)`` is one where a node has neighbours, else zero."""
-        h = means @ self.neighbours  # the mean of x C, ``means`` being those of x
-        if self.bias is not None:
-            h = F.normalize(h + connected * self.bias, eps=1e-12)
-        own = F.leaky_relu(self.own(x)) + identities
-        return F.leaky_relu(self.mix(torch.cat([F.leaky_relu(h), own], dim=1)))
+# The model, with the paper's symbols. Nodes are users, then items; M = D^-1 A takes the mean over a
+# node's neighbours; norm scales rows to unit length; | concatenates. For every modality m:
+#
+#   F_m        = X_m W_m + b_m where latent_sizes gives a width, else X_m        self.projections
+#   x_m^0      = [norm(P_m); norm(F_m)]       P_m: preferences of users          self._first_vectors
+#   for l = 1..n_ui_layers, with the matrices of layer l and modality m:
+#     h        = leaky(M (x_m^(l-1) W_1))                      aggregation       Layer.aggregate
+#     s        = leaky(x_m^(l-1) W_2 + b_2) + e                                  Layer.combine
+#     x_m^l    = leaky([h | s] W_3 + b_3)                      combination       Layer.combine
+#   e          = identities [E_u; E_i], the same in all modalities and layers
+# With neighbourhood: unit_mean,
+#     h        = leaky(norm(M (x_m^(l-1) W_1 + b_1)))                            Layer.aggregate
+# Vectors and score:
+#   z          = mean over m of x_m^n_ui_layers                                  self._propagate
+#   score(u,i) = <z_u, z_i>
+#
+# For a batch of triples (u, p, n); ms is the mean of squares over rows and columns:
+#
+#   bpr             = mean of -log sigmoid(score(u,p) - score(u,n))              losses.bpr_loss
+#   reg_identities  = reg_weight * (ms(E_u[u]) + ms(E_i[p and n]))
+#   reg_preferences = reg_weight * ms(P_1), all users        penalised_preferences: first
+#                   = reg_weight * sum over m of ms(P_m)     penalised_preferences: all
 
 
 class MMGCN(MultimodalRecommender):
-    """The mean of one network a modality; users are the first nodes, items the others."""
+    """The mean of one graph network a modality."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "latent_sizes": ListOf(Int(min=0)),
-        "n_ui_layers": Int(min=1),
-        "neighbourhood": Choice("mean", "unit_mean"),
-        "penalised_preferences": Choice("first", "all"),
-        "train_tables": Bool(),
-        "reg_weight": Float(min=0),
+        "embedding_size": Int(min=1),  # d, width of identities and of every layer's output
+        "latent_sizes": ListOf(Int(min=0)),  # widths of F_m, in order; 0 or no entry: X_m itself
+        "n_ui_layers": Int(min=1),  # layers of every network
+        "neighbourhood": Choice("mean", "unit_mean"),  # form of the aggregation
+        "penalised_preferences": Choice("first", "all"),  # modalities in the penalty
+        "train_tables": Bool(),  # learn identities and preferences, as in the paper
+        "reg_weight": Float(min=0),  # weight of the mean squares
     }
-    starts: Any
-    layers: Any
-    identities: Tensor
+    user_embedding: Tensor
+    item_embedding: Tensor
     connected: Tensor
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Create identities, start vectors and layers."""
+        """Create identities, preferences, projections and layers, and build the graph."""
         super().__init__(config, dataset)
-        excess = len(self.latent_sizes) - len(self.modalities)
-        if excess > 0:
-            raise ValueError(
-                "MMGCN: latent_sizes must have at most one entry a modality, got "
-                f"{self.latent_sizes} for {list(self.modalities)}; remove {excess}."
-            )
-        identities = node_tables(self.n_users, self.n_items, self.embedding_size)
-        _register(self, "identities", torch.cat(identities), self.train_tables)
-        self.mean = row_mean_norm(whole_graph(self.user_item_matrix(dataset)))
-        self.register_buffer("connected", (self.mean.row_sums() > 0).float()[:, None])
-        self.starts = nn.ModuleDict()
-        latent_sizes = [*self.latent_sizes, *[0] * -excess]
-        for latent_size, (name, modality) in zip(latent_sizes, self.modalities.items()):
-            self.starts[name] = Start(modality, self.n_users, latent_size, self.train_tables)
-        self.layers = nn.ModuleList(self._layers(depth) for depth in range(self.n_ui_layers))
+        users, items = node_tables(self.n_users, self.n_items, self.embedding_size)
+        _register(self, "user_embedding", users, self.train_tables)
+        _register(self, "item_embedding", items, self.train_tables)
+        self.mean_graph = row_mean_norm(whole_graph(self.user_item_matrix(dataset)))  # M
+        has_neighbours = self.mean_graph.row_sums() > 0
+        self.register_buffer("connected", has_neighbours.float()[:, None])
+        self.features = FrozenFeatures(self.modalities)
+        self.projections = nn.ModuleDict()
+        self.preferences = Preferences()
+        widths = {}  # of x_m^0
+        for name, latent_size in self._latent_sizes().items():
+            dim = self.modalities[name].dim
+            widths[name] = latent_size or dim
+            if latent_size:
+                self.projections[name] = nn.Linear(dim, latent_size)
+            self.preferences.add(name, self.n_users, widths[name], self.train_tables)
+        self.layers = nn.ModuleList()  # one ModuleDict, name -> Layer, for each l
+        for _ in range(self.n_ui_layers):
+            self.layers.append(self._layers(widths))
+            widths = {name: self.embedding_size for name in widths}
         for layer in self.layers[0].values():
-            nn.init.xavier_normal_(layer.mix.weight)
+            nn.init.xavier_normal_(layer.combination.weight)
         self._keep_constants()
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``."""
-        users, items = self._outputs().split([self.n_users, self.n_items])
+        users, items = self._propagate().split([self.n_users, self.n_items])
         return users, items
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR, and mean squares of identities and preferences."""
-        user_ids, *item_ids = self.batch(interaction)
-        ids = torch.cat([user_ids, *(self.n_users + ids for ids in item_ids)])
-        of_users, *of_items = (x.square().mean() for x in rows(self.identities, ids).chunk(3))
-        squares = [start.preferences[1:].square().mean() for start in self.starts.values()]
-        penalised = squares[:1] if self.penalised_preferences == "first" else squares
+        """BPR loss, and mean squares of identities and preferences."""
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        nodes = torch.cat([user_ids, self.n_users + positive_ids, self.n_users + negative_ids])
+        users, positives, negatives = self._propagate(nodes).chunk(3)
+        item_ids = torch.cat([positive_ids, negative_ids])
+        identities = (
+            rows(self.user_embedding, user_ids).square().mean()
+            + rows(self.item_embedding, item_ids).square().mean()
+        )
+        names = list(self.modalities)
+        penalised = names[:1] if self.penalised_preferences == "first" else names
+        preferences = [self.preferences[name][1:].square().mean() for name in penalised]
         return {
-            "bpr": bpr_loss(*self._outputs(ids).chunk(3)),
-            "reg_identities": self.reg_weight * (of_users + torch.stack(of_items).mean()),
-            "reg_preferences": self.reg_weight * torch.stack(penalised).sum(),
+            "bpr": bpr_loss(users, positives, negatives),
+            "reg_identities": self.reg_weight * identities,
+            "reg_preferences": self.reg_weight * torch.stack(preferences).sum(),
         }
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -164,35 +130,150 @@ class MMGCN(MultimodalRecommender):
         self._keep_constants()
         return result
 
+    def _latent_sizes(self) -> dict[str, int]:
+        """Width to which the features of each modality are projected, 0 for no projection."""
+        excess = len(self.latent_sizes) - len(self.modalities)
+        if excess > 0:
+            raise ValueError(
+                "MMGCN: latent_sizes must have at most one entry a modality, got "
+                f"{self.latent_sizes} for {list(self.modalities)}; remove {excess}."
+            )
+        return dict(zip(self.modalities, [*self.latent_sizes, *[0] * -excess]))
+
+    def _layers(self, widths: dict[str, int]) -> nn.ModuleDict:
+        """One layer a modality, for input vectors of these widths."""
+        layers, has_bias = nn.ModuleDict(), self.neighbourhood == "unit_mean"
+        for name, width in widths.items():
+            layers[name] = Layer(width, self.embedding_size, has_bias)
+        return layers
+
+    @torch.no_grad()
     def _keep_constants(self) -> None:
-        for start in self.starts.values():
-            start.keep(self.mean)
+        """Compute x_m^0 and M x_m^0 once, where no parameter is in them."""
+        self.constants = nn.ModuleDict()
+        for name in self.modalities:
+            if name not in self.projections and not self.train_tables:
+                vectors = self._first_vectors(name)
+                self.constants[name] = FirstInput(vectors, self.mean_graph @ vectors)
 
-    def _layers(self, depth: int) -> nn.ModuleDict:
-        size, unit = self.embedding_size, self.neighbourhood == "unit_mean"
-        widths = {name: size if depth else start.width for name, start in self.starts.items()}
-        return nn.ModuleDict({name: Layer(width, size, unit) for name, width in widths.items()})
+    def _first_vectors(self, name: str) -> Tensor:
+        """x_m^0, shape ``(n_nodes, width)``."""
+        features = self.features[name]
+        if name in self.projections:
+            features = self.projections[name](features)
+        users = F.normalize(self.preferences[name], eps=1e-12)
+        return torch.cat([users, F.normalize(features, eps=1e-12)])
 
-    def _outputs(self, ids: Tensor | None = None) -> Tensor:
-        """Mean of the networks ``(n, d)``; with ``ids`` only these nodes pass the last layer."""
-        vectors, means = zip(*(start(self.mean) for start in self.starts.values()))
-        for layers in self.layers[:-1]:
-            vectors = self._pass(layers, vectors, means)
-            means = (self.mean @ torch.cat(vectors, dim=1)).chunk(len(vectors), dim=1)
-        return torch.stack(self._pass(self.layers[-1], vectors, means, ids)).mean(dim=0)
+    def _first_input(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """x_m^0 and M x_m^0 of every modality."""
+        vectors, means = {}, {}
+        for name in self.modalities:
+            if name in self.constants:
+                vectors[name] = self.constants[name].vectors
+                means[name] = self.constants[name].means
+            else:
+                vectors[name] = self._first_vectors(name)
+                means[name] = self.mean_graph @ vectors[name]
+        return vectors, means
 
-    def _pass(self, layers: Any, vectors: Any, means: Any, ids: Tensor | None = None) -> Any:
-        """One ``(n, d)`` a modality, for all nodes or for ``ids``."""
+    def _propagate(self, nodes: Tensor | None = None) -> Tensor:
+        """Vectors z of all nodes ``(n_nodes, d)``, or of the given ones ``(len(nodes), d)``.
 
-        def at(x: Tensor) -> Tensor:
-            return x if ids is None else rows(x, ids)
+        Only the given nodes pass the last layer, since no neighbour reads its output.
+        """
+        identities = torch.cat([self.user_embedding, self.item_embedding])
+        connected = self.connected
+        vectors, means = self._first_input()
+        *earlier_layers, last_layers = self.layers
+        for layers in earlier_layers:
+            for name, layer in layers.items():
+                vectors[name] = layer(vectors[name], means[name], identities, connected)
+            # Plain: means[name] = M @ vectors[name]. Here one product serves all modalities.
+            joined = self.mean_graph @ torch.cat(list(vectors.values()), dim=1)
+            means = dict(zip(vectors, joined.chunk(len(vectors), dim=1)))
+        if nodes is not None:
+            identities, connected = rows(identities, nodes), rows(connected, nodes)
+            vectors = {name: rows(x, nodes) for name, x in vectors.items()}
+            means = {name: rows(x, nodes) for name, x in means.items()}
+        outputs = []
+        for name, layer in last_layers.items():
+            outputs.append(layer(vectors[name], means[name], identities, connected))
+        return torch.stack(outputs).mean(dim=0)
 
-        identities, connected = at(self.identities), at(self.connected)
-        inputs = zip(layers.values(), vectors, means)
-        return [layer(at(x), at(mean), identities, connected) for layer, x, mean in inputs]
+
+class Layer(nn.Module):
+    """One layer of one modality, from width w to width d.
+
+    Args:
+        width: w.
+        size: d.
+        unit_mean: whether the aggregation has a bias and is scaled to unit length.
+    """
+
+    def __init__(self, width: int, size: int, unit_mean: bool) -> None:
+        """Create W_1 (and b_1), W_2, W_3 and their biases."""
+        super().__init__()
+        self.aggregation = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))  # W_1
+        self.aggregation_bias = nn.Parameter(torch.zeros(width)) if unit_mean else None  # b_1
+        self.own = nn.Linear(width, size)  # W_2, b_2
+        nn.init.xavier_normal_(self.own.weight)
+        self.combination = nn.Linear(width + size, size)  # W_3, b_3
+
+    def forward(self, x: Tensor, means: Tensor, identities: Tensor, connected: Tensor) -> Tensor:
+        """Vectors of the next layer, shape ``(n, d)``.
+
+        Args:
+            x: vectors of n nodes, shape ``(n, w)``.
+            means: M x, the means of their neighbours' vectors, shape ``(n, w)``.
+            identities: e, shape ``(n, d)``.
+            connected: 1 where a node has neighbours, else 0, shape ``(n, 1)``.
+        """
+        return self.combine(self.aggregate(means, connected), x, identities)
+
+    def aggregate(self, means: Tensor, connected: Tensor) -> Tensor:
+        """h, shape ``(n, w)``."""
+        # M (x W_1 + b_1) = (M x) W_1 + b_1 where a node has neighbours, and zero elsewhere.
+        h = means @ self.aggregation
+        if self.aggregation_bias is not None:
+            h = F.normalize(h + connected * self.aggregation_bias, eps=1e-12)
+        return F.leaky_relu(h)
+
+    def combine(self, h: Tensor, x: Tensor, identities: Tensor) -> Tensor:
+        """The next layer's vectors, shape ``(n, d)``."""
+        s = F.leaky_relu(self.own(x)) + identities
+        return F.leaky_relu(self.combination(torch.cat([h, s], dim=1)))
+
+
+class Preferences(nn.Module):
+    """P_m: one table ``(n_users, width)`` a modality, random, trained or constant."""
+
+    def add(self, name: str, n_users: int, width: int, trained: bool) -> None:
+        """Create the table of the modality ``name``; its padding row is zero."""
+        table = torch.zeros(n_users, width)
+        nn.init.xavier_normal_(table[1:])
+        _register(self, name, table, trained)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the table of the modality ``name``."""
+        table: Tensor = getattr(self, name)
+        return table
+
+
+class FirstInput(nn.Module):
+    """x_m^0 and M x_m^0 of a modality as constants, which a checkpoint does without."""
+
+    vectors: Tensor
+    means: Tensor
+
+    def __init__(self, vectors: Tensor, means: Tensor) -> None:
+        """Store both, each of shape ``(n_nodes, width)``."""
+        super().__init__()
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("means", means, persistent=False)
 
 
 def _register(module: nn.Module, name: str, table: Tensor, trained: bool) -> None:
+    """Make ``table`` a parameter of the module if it is trained, else a buffer."""
     if trained:
         module.register_parameter(name, nn.Parameter(table))
     else:

@@ -1,25 +1,29 @@
-"""SLMRec: a LightGCN per item representation, fused; a chain of views is contrasted fine to coarse.
+"""SLMRec: one LightGCN for every view of an item; the views are fused, and contrasted in a chain.
 
 Paper:   Tao, Liu, Xia et al., "Self-Supervised Learning for Multimedia Recommendation", IEEE
          Transactions on Multimedia 2022, https://doi.org/10.1109/TMM.2022.3187556
 Code:    https://github.com/enoche/MMRec, src/models/slmrec.py, e775373 (read for facts)
 Follows: code, with the paper's feature fine and coarse (FAC) task. Propagation and fusion take any
-         number of modalities. The contrast walks a chain, identity -> first modality -> ...;
-         `contrast_chain: first_two` is what both releases do (the first two modalities, with the
-         linear map of a left-out step between them), `all` is the authors' chain through every
-         modality in order (theirs: image, audio, text). One modality has a chain of one step.
-Quirks:  Training compares normalised vectors, scores are inner products of unnormalised ones (the
-         release takes their sigmoid: the same order, but ties far from zero). The contrast has
-         neither normalisation nor a reverse direction, and an item that occurs twice in a batch
-         is its own negative. Weight decay acts on everything. The DGMRec release contrasts only
-         items that LACK the modality, its mask being inverted (`ssl_rows: lacking`).
-Needs:   User-item graph; features stay constant; no negatives.
-Missing: Works on imputed features; `ssl_rows` says which items' rows are contrasted.
+         number of modalities. The contrast follows a chain: identity, first modality, second
+         modality, and so on. `contrast_chain: first_two` is what both releases do. They contrast
+         the first two modalities, and the linear map of a step that they leave out stays between
+         these two. `contrast_chain: all` is the authors' chain through every modality in order
+         (theirs: image, audio, text). With one modality the chain has one step.
+Quirks:  The main loss compares normalised vectors, the scores are inner products of unnormalised
+         ones. The release takes the sigmoid of the scores. That leaves their order alone, except
+         for ties far from zero. The contrast does not normalise and has one direction only. An
+         item that occurs twice in a batch is its own negative. Weight decay acts on everything.
+         The DGMRec release inverts a mask by mistake and contrasts only items that lack the
+         modality (`ssl_rows: lacking`).
+Needs:   User-item graph. Features stay constant. No negatives.
+Missing: The model reads the features as imputation completed them. `ssl_rows` says which items of
+         a batch are contrasted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,77 +32,62 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
+from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import rows, xavier_table
-from recbole_missing.nn.losses import info_nce
+from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.losses import batch_softmax_loss, info_nce
 
-
-def alternate(
-    there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor], table: Tensor, n: int
-) -> tuple[Tensor, Tensor]:
-    """Walk a bipartite graph; sum what is at home after even, and away after odd, steps 0..n.
-
-    Args:
-        there, back: products that lead from the table's side to the other, and from there back.
-        table: where the walk starts.
-        n: number of steps, at least 1.
-    """
-    latest = away = there(table)
-    home = table
-    for step in range(2, n + 1):
-        if step % 2:
-            latest = there(latest)
-            away = away + latest
-        else:
-            latest = back(latest)
-            home = home + latest
-    return home, away
-
-
-def diagonal_loss(anchors: Tensor, others: Tensor, temperature: float, kept: Tensor) -> Tensor:
-    """Cross entropy of inner products whose right answer is the diagonal, mean over kept rows.
-
-    Args:
-        anchors, others: shape ``(batch, d)``, not normalised; every row of ``others`` is a choice.
-        temperature: divides the inner products.
-        kept: bool ``(batch,)``, whose rows count. None gives zero.
-    """
-    answers = torch.arange(len(anchors), device=anchors.device)
-    losses = F.cross_entropy(anchors @ others.T / temperature, answers, reduction="none")
-    return torch.where(kept, losses, 0.0).sum() / kept.sum().clamp(min=1)
+# The model, with the paper's symbols; A is the normalised user-item graph of all nodes,
+# L = n_ui_layers, the views v are the identity and the modalities 1..M, | concatenates:
+#
+#   T_id  = E_i                                                            self.item_embedding
+#   T_m   = norm(X_m) W_m + b_m                   for every modality m     self.projections[m]
+#   H_v   = 1 / (L + 1) sum over l = 0..L of A^l [E_u; T_v]     LightGCN   self._views
+#   user  = [H_id | H_1 | ... | H_M] W_u + b_u    rows of users            self.user_fusion
+#   item  = [H_id | H_1 | ... | H_M] W_i + b_i    rows of items            self.item_fusion
+#   score(u,i) = <user u, item i>
+#
+# For a batch of B pairs (u_b, i_b); CE(S) = mean over rows b of -log(exp S_bb / sum_b' exp S_bb'):
+#
+#   main  = CE(cos(user u_b, item i_b') / temperature)                     losses.info_nce
+#   c_0   = H_id,  c_k = coarse_k(c_(k-1))        k-th modality m          self.coarse_heads[m]
+#   f_k   = fine_k(H_m)                                                    self.fine_heads[m]
+#   cl_m  = cl_weight * CE(<c_k at i_b, f_k at i_b'> / cl_temperature)     losses.batch_softmax_loss
 
 
 class SLMRec(MultimodalRecommender):
     """In-batch softmax of fused users and items, plus the contrasts of the chain."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=1),
-        "temperature": Float(min=1e-6),
-        "cl_weight": Float(min=0),
-        "cl_temperature": Float(min=1e-6),
-        "contrast_chain": Choice("first_two", "all"),
-        "ssl_rows": Choice("all", "lacking", "observed"),
+        "embedding_size": Int(min=1),  # d
+        "n_ui_layers": Int(min=1),  # L, products with the user-item graph
+        "temperature": Float(min=1e-6),  # of the main loss
+        "cl_weight": Float(min=0),  # weight of the contrasts
+        "cl_temperature": Float(min=1e-6),  # of the contrasts
+        "contrast_chain": Choice("first_two", "all"),  # which modalities are contrasted
+        "ssl_rows": Choice("all", "lacking", "observed"),  # which items of a batch are contrasted
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
         """Create tables, projections, fusion and the chain's heads, and build the graph."""
         super().__init__(config, dataset)
         size = self.embedding_size
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
-        self.projections = nn.ModuleDict()
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
+        unit_rows, self.projections = [], nn.ModuleDict()
         for name, modality in self.modalities.items():
             unit = F.normalize(modality.features, eps=1e-12)
-            self.register_buffer(f"features_{name}", unit)
+            unit_rows.append(replace(modality, features=unit))
             self.projections[name] = nn.Linear(modality.dim, size)
+        self.features = FrozenFeatures(Modalities(unit_rows))
         width = (1 + len(self.modalities)) * size
-        self.user_fusion, self.item_fusion = nn.Linear(width, size), nn.Linear(width, size)
-        self.coarse, self.fine = self._heads()
+        self.user_fusion = nn.Linear(width, size)
+        self.item_fusion = nn.Linear(width, size)
+        self.coarse_heads, self.fine_heads = self._heads()
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
-        self.user_item = symmetric_norm(self.user_item_matrix(dataset))
+        self.user_item_graph = symmetric_norm(self.user_item_matrix(dataset))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Fused users ``(n_users, d)`` and items ``(n_items, d)``."""
@@ -106,53 +95,86 @@ class SLMRec(MultimodalRecommender):
         return self.user_fusion(users), self.item_fusion(items)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """Softmax over the batch's items, and one contrast for every link of the chain."""
-        user_ids, item_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        """Softmax over the batch's items, and one contrast for every step of the chain."""
+        user_ids, positive_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
         all_users, all_items = self._views()
-        users, items = rows(all_users, user_ids), rows(all_items, item_ids)
-        fused = self.user_fusion(users), self.item_fusion(items)
-        terms = {"main": info_nce(*fused, self.temperature)}
+        users, items = rows(all_users, user_ids), rows(all_items, positive_ids)
+        fused_users, fused_items = self.user_fusion(users), self.item_fusion(items)
+        terms = {"main": info_nce(fused_users, fused_items, self.temperature)}
         coarse, *contents = items.split(self.embedding_size, dim=1)
-        kept = self._contrasted(item_ids)
-        for name, content, counts in zip(self.fine, contents, kept):
-            coarse, fine = self.coarse[name](coarse), self.fine[name](content)
-            contrast = diagonal_loss(coarse, fine, self.cl_temperature, counts)
+        contrasted = self._contrasted(positive_ids)
+        for name, content, kept in zip(self.fine_heads, contents, contrasted):
+            coarse = self.coarse_heads[name](coarse)
+            fine = self.fine_heads[name](content)
+            contrast = batch_softmax_loss(coarse, fine, self.cl_temperature, kept)
             terms[f"cl_{name}"] = self.cl_weight * contrast
         return terms
 
     def _heads(self) -> tuple[nn.ModuleDict, nn.ModuleDict]:
-        """Heads of the chain, coarse ones in a row; the last link is half as wide."""
+        """Linear maps of the chain's steps; the last step is half as wide."""
         size = self.embedding_size
-        shortened = self.contrast_chain == "first_two"
-        names = list(self.modalities)[: 2 if shortened else None]
+        first_two = self.contrast_chain == "first_two"
+        names = list(self.modalities)[: 2 if first_two else None]
         coarse, fine = nn.ModuleDict(), nn.ModuleDict()
         for name in names:
             width = max(size // 2, 1) if name == names[-1] else size
-            left_out = [nn.Linear(size, size)] if shortened and name != names[0] else []
+            left_out = [nn.Linear(size, size)] if first_two and name != names[0] else []
             coarse[name] = nn.Sequential(*left_out, nn.Linear(size, width))
             fine[name] = nn.Linear(size, width)
         return coarse, fine
 
     def _views(self) -> tuple[Tensor, Tensor]:
-        """Identity and every modality after LightGCN, side by side: ``(n, (1 + M) d)`` each.
-
-        All views share the user table and the graph is linear, so that table travels once and
-        alone, and the item tables in one product a layer.
-        """
-        tables: list[Tensor] = [self.item]
+        """All views after LightGCN, side by side: users and items, ``(n, (1 + M) d)`` each."""
+        tables: list[Tensor] = [self.item_embedding]
         for name, projection in self.projections.items():
-            tables.append(projection(self.get_buffer(f"features_{name}")))
-        to_users, to_items = self.user_item.__matmul__, self.user_item.t_matmul
-        n = self.n_ui_layers
-        users, users_at_items = alternate(to_items, to_users, self.user, n)
-        items, items_at_users = alternate(to_users, to_items, torch.cat(tables, dim=1), n)
+            tables.append(projection(self.features[name]))
+        # The plain form, one LightGCN for every view:
+        #     views = [light_gcn(graph, self.user_embedding, table, n) for table in tables]
+        # The faster form below uses two facts.
+        # A is linear and all views share E_u: A^l [E_u; T] = A^l [E_u; 0] + A^l [0; T]. So E_u is
+        # propagated once, and the tables T side by side in one product a layer.
+        # A is bipartite: A^l [E_u; 0] is zero for all items if l is even, for all users if l is
+        # odd, and A^l [0; T] the other way round. So only one half of each layer is computed.
+        graph, n = self.user_item_graph, self.n_ui_layers
+        to_users, to_items = graph.__matmul__, graph.t_matmul
+        users, users_at_items = one_sided_sums(self.user_embedding, to_items, to_users, n)
+        items, items_at_users = one_sided_sums(torch.cat(tables, dim=1), to_users, to_items, n)
         users = users.repeat(1, len(tables)) + items_at_users
         items = users_at_items.repeat(1, len(tables)) + items
         return users / (n + 1), items / (n + 1)
 
     def _contrasted(self, item_ids: Tensor) -> Tensor:
-        """Whose rows count in the contrast with each modality, bool ``(M, batch)``."""
+        """Which rows of the batch each modality contrasts, bool ``(M, batch)``."""
         observed = self.observed[item_ids].T
         if self.ssl_rows == "all":
             return torch.ones_like(observed)
         return observed if self.ssl_rows == "observed" else ~observed
+
+
+def one_sided_sums(
+    table: Tensor,
+    forth: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+    n_layers: int,
+) -> tuple[Tensor, Tensor]:
+    """Sum over layers 0..n of A^l applied to vectors of one side, the other side being zero.
+
+    Args:
+        table: vectors of one side, users or items, shape ``(n_side, d)``.
+        forth: product with the normalised graph that leads to the other side.
+        back: product that leads from the other side to this one.
+        n_layers: number of products, at least 1.
+
+    Returns:
+        The sum on this side, from even layers, and the sum on the other side, from odd layers.
+    """
+    here, there = table, forth(table)
+    here_sum, there_sum = here, there
+    for layer in range(2, n_layers + 1):
+        if layer % 2 == 0:
+            here = back(there)
+            here_sum = here_sum + here
+        else:
+            there = forth(here)
+            there_sum = there_sum + there
+    return here_sum, there_sum

@@ -1,7 +1,8 @@
 """Sparse graphs whose edge values are learned: products, inner products, softmax, normalisation.
 
-A ``pattern`` is a :class:`~recbole_missing.graph.SparseMatrix` of which only the edges count;
-``values`` stand in the order of ``pattern.edges()``.
+A ``pattern`` is a :class:`~recbole_missing.graph.sparse.SparseMatrix` that says where the edges
+are; its own values are not read. ``values`` holds one number an edge, in the order of
+``pattern.edges()``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Edges = tuple[Tensor, Tensor, Tensor]
 
 
 def edge_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
-    """Product of the matrix with ``values`` on the edges of ``pattern``, differentiable in both.
+    """M @ dense, where M has ``values`` on the edges of ``pattern``; both get gradients.
 
     Args:
         pattern: shape ``(n_rows, n_cols)``.
@@ -36,7 +37,7 @@ def edge_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor
 
 
 def edge_t_product(pattern: SparseMatrix, values: Tensor, dense: Tensor) -> Tensor:
-    """:func:`edge_product` of the transpose: ``dense (n_rows, d)`` gives ``(n_cols, d)``."""
+    """M^T @ dense of the same M: ``dense (n_rows, d)`` gives ``(n_cols, d)``."""
     product: Tensor = _EdgeProduct.apply(values, dense, pattern, True)
     return product
 
@@ -53,7 +54,16 @@ def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
 
 
 def edge_softmax(pattern: SparseMatrix, logits: Tensor, dim: int = 1) -> Tensor:
-    """Softmax of ``logits (n_edges,)`` over the edges of each row (``dim`` 1) or column (0)."""
+    """Softmax of ``logits`` over the edges of each row or of each column.
+
+    Args:
+        pattern: shape ``(n_rows, n_cols)``.
+        logits: shape ``(n_edges,)``.
+        dim: 1 for a softmax over the edges of a row, 0 over those of a column.
+
+    Returns:
+        Shape ``(n_edges,)``: exp(l_e) / sum over the edges e' of the same row of exp(l_e').
+    """
     group = pattern.edges()[1 - dim]
     shape = (pattern.shape[1 - dim],)
     highest = logits.new_full(shape, -torch.inf)
@@ -79,7 +89,7 @@ class LearnedGraph:
 
 
 def sum_edges(parts: Sequence[Edges], n: int) -> LearnedGraph:
-    """Add graphs ``(n, n)`` given by their edges; repeated ones are summed."""
+    """Sum of graphs ``(n, n)`` that are given by their edges; repeated edges are added up."""
     rows, cols, values = join_edges(parts)
     pattern = SparseMatrix(rows, cols, values.detach(), (n, n))
     pattern_rows, pattern_cols, _ = pattern.edges()
@@ -89,7 +99,7 @@ def sum_edges(parts: Sequence[Edges], n: int) -> LearnedGraph:
 
 
 def join_edges(parts: Sequence[Edges]) -> Edges:
-    """Lay edges one after the other."""
+    """Concatenate lists of edges; an edge that occurs twice stays twice."""
     rows, cols, values = (torch.cat(arrays) for arrays in zip(*parts))
     return rows, cols, values
 
@@ -101,9 +111,11 @@ def scale_edges(edges: Edges, factor: Tensor | float) -> Edges:
 
 
 def row_sum_norm_edges(edges: Edges, n: int) -> Edges:
-    """:func:`~recbole_missing.graph.row_sum_norm` with a gradient; repeated edges may stand apart.
+    """r_i^-1/2 B_ij r_j^-1/2 with r = row sums of B ``(n, n)``, with a gradient.
 
-    The gradient also flows through the row sums; where one is not positive it is zero.
+    This is :func:`~recbole_missing.graph.normalise.row_sum_norm` for values that are learned: the
+    gradient also flows through the row sums. A repeated edge counts as often as it stands there.
+    Where a row sum is not positive, values and gradients are zero.
     """
     rows, cols, values = edges
     sums = values.new_zeros(n).index_add(0, rows, values)

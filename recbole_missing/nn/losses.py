@@ -21,32 +21,50 @@ def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
 
 
 def norm_loss(*blocks: Tensor) -> Tensor:
-    """Sum of the unsquared Frobenius norms of the blocks, divided by the rows of the first."""
+    """(|B_1|_F + |B_2|_F + ...) / rows of B_1, with unsquared Frobenius norms."""
     norms = torch.stack([torch.linalg.vector_norm(block) for block in blocks])
     return norms.sum() / max(blocks[0].shape[0], 1)
 
 
 def squared_loss(*blocks: Tensor) -> Tensor:
-    """Half the sum of all squared entries of the blocks; the caller divides."""
+    """(|B_1|_F^2 + |B_2|_F^2 + ...) / 2, a sum over rows; the caller divides."""
     return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
 
 
 def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
-    """1 - cosine, mean over rows; norms are clamped below at 1e-8. Shapes ``(rows, d)``."""
+    """1 - cos(online, target), mean over rows; norms are clamped below at 1e-8.
+
+    Args:
+        online, target: shape ``(rows, d)``.
+    """
     return 1.0 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
+
+
+def batch_softmax_loss(anchors: Tensor, others: Tensor, temperature: float, kept: Tensor) -> Tensor:
+    """-log softmax_b' (<anchor_b, other_b'> / temperature) at b' = b, mean over the kept rows b.
+
+    Args:
+        anchors, others: shape ``(batch, d)``; not normalised. Row b of both is the positive pair,
+            all rows of ``others`` stand in the denominator.
+        temperature: divides the inner products.
+        kept: bool ``(batch,)``, the rows that count. The loss of no rows is zero.
+    """
+    positives = torch.arange(len(anchors), device=anchors.device)
+    losses = F.cross_entropy(anchors @ others.T / temperature, positives, reduction="none")
+    return torch.where(kept, losses, 0.0).sum() / kept.sum().clamp(min=1)
 
 
 def info_nce(
     anchors: Tensor, others: Tensor, temperature: float, candidates: Tensor | None = None
 ) -> Tensor:
-    """InfoNCE from anchors to others, mean over rows; row r of both is the positive pair.
+    """-log softmax_j (cos(anchor_r, other_j) / temperature) at j = r, mean over rows r.
 
     Args:
-        anchors, others: shape ``(rows, d)``; normalised here. All other rows of ``others`` are
-            negatives, repeated ones included. No row gives zero.
+        anchors, others: shape ``(rows, d)``; normalised here. Row r of both is the positive pair,
+            all rows of ``others`` stand in the denominator. The loss of no rows is zero.
         temperature: divides the cosine.
-        candidates: shape ``(n, d)``, if given the rows of the denominator instead of ``others``,
-            for instance a table of all items. Nothing of ``rows x n`` is stored.
+        candidates: shape ``(n, d)``. If given, its rows stand in the denominator instead of
+            those of ``others``, for instance all items. Nothing of ``rows x n`` is stored.
 
     Source: van den Oord et al., 2018, eq. 4, with cosine similarity.
     """
@@ -59,15 +77,16 @@ def info_nce(
 
 
 def log_sum_exp(anchors: Tensor, candidates: Tensor, block_entries: int | None = None) -> Tensor:
-    """Log sum_j exp <anchor, candidate_j>, shape ``(rows,)``, in blocks of candidates.
+    """Log sum_j exp <anchor_r, candidate_j> of every row r, shape ``(rows,)``.
 
-    The backward pass computes the blocks anew, so memory is that of one block.
+    The candidates are taken in blocks, and the backward pass computes each block again. So the
+    memory is that of one block.
 
     Args:
         anchors: shape ``(rows, d)``, at least one.
         candidates: shape ``(n, d)``, at least one.
-        block_entries: products held at a time; by default as many as a CPU's cache holds (1 MiB),
-            or as few blocks as a GPU likes.
+        block_entries: inner products of one block. The default is 2^18 on a CPU (1 MiB, which its
+            cache holds) and 2^26 on a GPU, where few large blocks are faster.
     """
     entries = block_entries or (2**18 if anchors.device.type == "cpu" else 2**26)
     logs: Tensor = _LogSumExp.apply(anchors, candidates, max(1, entries // len(anchors)))

@@ -34,15 +34,15 @@ def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
 
     identities, confidences = ("id_gcn.id_embedding",), ("model_specific_conf",)
     mapped: dict[str, str | Published] = {
-        "user": Published(identities, of_users),
-        "item": Published(identities, of_items),
+        "user_embedding": Published(identities, of_users),
+        "item_embedding": Published(identities, of_items),
         "user_confidence": Published(confidences, lambda nodes: of_users(nodes)[:, columns]),
         "item_confidence": Published(confidences, lambda nodes: of_items(nodes)[:, columns]),
     }
     for name, one in zip(modalities, letters):
         mapped[f"preferences.{name}"] = f"{one}_gcn.preference"
         for kind in ("weight", "bias"):
-            mapped[f"contents.{name}.projection.{kind}"] = f"{one}_gcn.MLP.{kind}"
+            mapped[f"projections.{name}.{kind}"] = f"{one}_gcn.MLP.{kind}"
     return mapped
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from golden_maps import dense, identities, padded_graph, projected_features
-from recbole_missing.model.lattice import LATTICE, row_sum_norm_edges
+from recbole_missing.model.lattice import LATTICE
 
 MODEL = LATTICE
 UNUSED = {
@@ -43,7 +43,7 @@ def terms(modalities: Any) -> dict[str, str]:
 def prepare(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
     """Compare the graphs; where ties decide who is a neighbour, how near they are, then swap."""
     ties = any(npz[key].size for key in npz if key.startswith("missing_"))
-    for name, graph in model.original_graphs.items():
+    for name, graph in model.item_graphs.items():
         ours, published = dense(graph.full), npz[f"param/{name}_original_adj"]
         if ties:
             graph.full = padded_graph(published)
@@ -56,10 +56,8 @@ def extra(model: LATTICE, npz: dict[str, np.ndarray]) -> None:
     n_users = model.n_users
     real = np.delete(np.arange(1, n_users + model.n_items), n_users - 1)
     walk = torch.eye(n_users + model.n_items).numpy()
-    walk[1:, 1:] = dense(model.walk)
+    walk[1:, 1:] = dense(model.walk_graph)
     same(walk[np.ix_(real, real)], npz["param/norm_adj"], "user-item graph")
-    versions_of_the_learned_part(model)
-    unlucky_row_sums_stay_finite()
 
 
 def batch(model: LATTICE, npz: dict[str, np.ndarray], k: int, monkeypatch: Any) -> None:
@@ -68,46 +66,6 @@ def batch(model: LATTICE, npz: dict[str, np.ndarray], k: int, monkeypatch: Any) 
         graph = [model.logits, *model.features.values(), *model.projections.parameters()]
         learns = [parameter.grad is not None for parameter in graph]
         assert all(learns) if k in (1, 3) else not any(learns), f"gradients of batch {k - 1}"
-
-
-def versions_of_the_learned_part(model: LATTICE) -> None:
-    """No file holds the release's versions; here they stand against dense formulas."""
-    shares = model.logits.detach().softmax(dim=0).numpy()
-    original = [dense(model.original_graphs[name].full) for name in model.modalities]
-    learned = [learned_cosines(model, name) for name in model.modalities]
-    lam = model.original_weight
-    constant = lam * sum(share * graph for share, graph in zip(shares, original))
-    plain = sum(share * graph for share, graph in zip(shares, learned))
-    roots = plain.sum(axis=1) ** -0.5
-    for normalise, training in (("always", False), ("training", True), ("training", False)):
-        model.normalise_learned = normalise
-        normal = normalise == "always" or training
-        mixture = plain * roots[:, None] * roots if normal else plain
-        graph = model.train(training)._item_graph()
-        same(dense(graph.pattern), constant + (1 - lam) * mixture, f"{normalise} {training}")
-        same(graph.values.detach().numpy(), graph.pattern.values.numpy(), "values with gradient")
-    model.normalise_learned = "never"
-    same(dense(model.train()._item_graph().pattern), constant + (1 - lam) * plain, "never")
-    model.normalise_learned = "always"
-
-
-def learned_cosines(model: LATTICE, name: str) -> np.ndarray:
-    with torch.no_grad():
-        x = model.projections[name](model.features[name])[1:].numpy()
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    smallest = np.sort(cosines, axis=1)[:, -model.knn_k, None]
-    return np.where(cosines >= smallest, cosines, 0.0)
-
-
-def unlucky_row_sums_stay_finite() -> None:
-    """Row 1 adds up to a negative number, row 2 to zero."""
-    rows, cols = torch.tensor([1, 1, 2, 2, 3]), torch.tensor([1, 2, 1, 2, 3])
-    values = torch.tensor([1.0, -3.0, -1.0, 1.0, 4.0], requires_grad=True)
-    normalised = row_sum_norm_edges((rows, cols, values), 4)[2]
-    normalised.square().sum().backward()
-    assert normalised.tolist() == [0, 0, 0, 0, 1]
-    assert torch.isfinite(values.grad).all()
 
 
 def same(actual: np.ndarray, expected: np.ndarray, what: str) -> None:

@@ -36,28 +36,29 @@ def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
     unit = settings(meta)["neighbourhood"] == "unit_mean"
     n_items = modalities.observed.shape[0] - 1
 
-    def padded(nodes: np.ndarray) -> np.ndarray:
-        return np.insert(nodes, [0, len(nodes) - n_items], 0, axis=0)
-
-    mapped: dict[str, str | Published] = {"identities": Published(("id_embedding",), padded)}
+    identities = ("id_embedding",)
+    mapped: dict[str, str | Published] = {
+        "user_embedding": Published(identities, lambda nodes: nodes[:-n_items]),
+        "item_embedding": Published(identities, lambda nodes: nodes[-n_items:]),
+    }
     for position, name in enumerate(modalities):
         theirs = f"{letter(name)}_gcn"
-        mapped[f"starts.{name}.preferences"] = f"{theirs}.preference"
+        mapped[f"preferences.{name}"] = f"{theirs}.preference"
         if position == 0:
             for kind in ("weight", "bias"):
-                mapped[f"starts.{name}.projection.{kind}"] = f"{theirs}.MLP.{kind}"
+                mapped[f"projections.{name}.{kind}"] = f"{theirs}.MLP.{kind}"
         for depth in range(3):
             mapped.update(layer_names(f"layers.{depth}.{name}", theirs, depth + 1, unit))
     return mapped
 
 
 def layer_names(ours: str, theirs: str, number: int, unit: bool) -> dict[str, str]:
-    mapped = {f"{ours}.neighbours": f"{theirs}.conv_embed_{number}.weight"}
+    mapped = {f"{ours}.aggregation": f"{theirs}.conv_embed_{number}.weight"}
     if unit:
-        mapped[f"{ours}.bias"] = f"{theirs}.conv_embed_{number}.bias"
+        mapped[f"{ours}.aggregation_bias"] = f"{theirs}.conv_embed_{number}.bias"
     for kind in ("weight", "bias"):
         mapped[f"{ours}.own.{kind}"] = f"{theirs}.linear_layer{number}.{kind}"
-        mapped[f"{ours}.mix.{kind}"] = f"{theirs}.g_layer{number}.{kind}"
+        mapped[f"{ours}.combination.{kind}"] = f"{theirs}.g_layer{number}.{kind}"
     return mapped
 
 

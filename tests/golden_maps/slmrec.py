@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from golden_maps import letter
@@ -13,12 +12,14 @@ from recbole_missing.model.slmrec import SLMRec
 MODEL = SLMRec
 UNUSED = {"g_a_iva.*": "no release uses it: the third modality is not contrasted"}
 LINKS = (
-    {"coarse.0": "g_i_iv", "fine": "g_v_iv"},
-    {"coarse.0": "g_iv_iva", "coarse.1": "g_iva_ivat", "fine": "g_t_ivat"},
+    {"coarse_heads.0": "g_i_iv", "fine_heads": "g_v_iv"},
+    {"coarse_heads.0": "g_iv_iva", "coarse_heads.1": "g_iva_ivat", "fine_heads": "g_t_ivat"},
 )
 """Published heads of the chain's two links."""
 
-LOOSE = {"fine.*.bias": (4e-4, "a sum that nearly cancels; Adam turns its rounding into steps")}
+LOOSE = {
+    "fine_heads.*.bias": (4e-4, "a sum that nearly cancels; Adam turns its rounding into steps")
+}
 
 
 def settings(meta: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def names(modalities: Any, meta: Any = None) -> dict[str, str]:
             side, *layer = ours.split(".")
             layers[".".join([side, name, *layer])] = theirs
     return {
-        "user": "embedding_user.weight",
-        "item": "embedding_item.weight",
+        "user_embedding": "embedding_user.weight",
+        "item_embedding": "embedding_item.weight",
         **{
             f"{ours}.{part}": f"{theirs}.{part}"
             for ours, theirs in layers.items()
@@ -68,18 +69,3 @@ def optimizer(model: SLMRec, meta: dict[str, Any]) -> torch.optim.Optimizer:
 
 def scores(products: torch.Tensor) -> torch.Tensor:
     return products.sigmoid()
-
-
-def extra(model: SLMRec, npz: dict[str, np.ndarray]) -> None:
-    """Rows that lack and rows that have a modality make up the contrast of all rows."""
-    ids = {"user_id": "user", "item_id": "pos"}
-    batch = {ours: torch.from_numpy(npz[f"batch0_{key}"]) + 1 for ours, key in ids.items()}
-    published, totals, n_rows = model.ssl_rows, {}, len(batch["item_id"])
-    for position, name in enumerate(model.fine):
-        n_observed = int(model.observed[batch["item_id"], position].sum())
-        counts = {"observed": n_observed, "lacking": n_rows - n_observed, "all": n_rows}
-        for model.ssl_rows, count in counts.items():
-            totals[model.ssl_rows] = count * model.loss_terms(batch)[f"cl_{name}"]
-        parts = totals["observed"] + totals["lacking"]
-        torch.testing.assert_close(parts, totals["all"])
-    model.ssl_rows = published

@@ -24,10 +24,10 @@ def names(modalities: Any, meta: Any = None) -> dict[str, Any]:
     start = dict(zip(order, starts))
     columns = np.concatenate([start[m.name] + np.arange(m.dim) for m in modalities.values()])
     return {
-        "user": "u_embedding",
-        "item": "i_embedding",
-        "content.weight": Published(("item_linear.weight",), lambda weight: weight[:, columns]),
-        "content.bias": "item_linear.bias",
+        "user_embedding": "u_embedding",
+        "item_embedding": "i_embedding",
+        "projection.weight": Published(("item_linear.weight",), lambda weight: weight[:, columns]),
+        "projection.bias": "item_linear.bias",
     }
 
 

@@ -61,3 +61,30 @@ def test_summed_and_normalised_edges_equal_the_constant_ones() -> None:
     constant = type(one)(rows, cols, full[rows, cols], (6, 6))
     normalised = edges.sum_edges([edges.row_sum_norm_edges(both, 6)], 6)
     torch.testing.assert_close(normalised.detached() @ x, row_sum_norm(constant) @ x)
+
+
+def test_row_sums_that_are_not_positive_give_zeros_and_finite_gradients() -> None:
+    """Row 1 adds up to a negative number, row 2 to zero."""
+    rows, cols = torch.tensor([1, 1, 2, 2, 3]), torch.tensor([1, 2, 1, 2, 3])
+    values = torch.tensor([1.0, -3.0, -1.0, 1.0, 4.0], requires_grad=True)
+    normalised = edges.row_sum_norm_edges((rows, cols, values), 4)[2]
+    normalised.square().sum().backward()
+    assert normalised.tolist() == [0, 0, 0, 0, 1]
+    assert torch.isfinite(values.grad).all()
+
+
+def test_the_gradient_flows_through_the_row_sums() -> None:
+    matrix = random_matrix(6, 6)
+    rows, cols, values = matrix.edges()
+    values = values.clone().requires_grad_()
+    full = torch.zeros(6, 6).index_put((rows, cols), values)
+    roots = full.sum(dim=1).clamp(min=1e-12).sqrt()
+    expected = (full / roots[:, None] / roots)[rows, cols]
+    has_sum = (full.sum(dim=1) > 0)[cols]
+    ours = edges.row_sum_norm_edges((rows, cols, values), 6)[2]
+    torch.testing.assert_close(ours[has_sum], expected[has_sum])
+    weight = torch.randn(int(has_sum.sum()))
+    mine, theirs = (
+        torch.autograd.grad((x[has_sum] * weight).sum(), values)[0] for x in (ours, expected)
+    )
+    torch.testing.assert_close(mine, theirs)

@@ -1,44 +1,13 @@
-"""Shared losses and layers against formulas written here."""
+"""Shared layers against formulas written here."""
 
 from __future__ import annotations
 
-import pytest
 import torch
-import torch.nn.functional as F
 from helpers import tiny_modalities
 
 from recbole_missing.graph.knn import knn_graph
 from recbole_missing.graph.normalise import row_sum_norm
 from recbole_missing.nn.layers import knn_item_graph, perturb
-from recbole_missing.nn.losses import info_nce, log_sum_exp
-
-
-@pytest.mark.parametrize("block_entries", [1, 12, 400])
-def test_streamed_log_sum_exp_equals_the_dense_one(block_entries: int) -> None:
-    torch.manual_seed(0)
-    anchors = torch.randn(4, 5, requires_grad=True)
-    candidates = (3 * torch.randn(7, 5)).requires_grad_()
-    weight = torch.randn(4)
-    ours = log_sum_exp(anchors, candidates, block_entries)
-    dense = torch.logsumexp(anchors @ candidates.T, dim=1)
-    torch.testing.assert_close(ours, dense)
-    for mine, theirs in zip(
-        torch.autograd.grad((ours * weight).sum(), (anchors, candidates)),
-        torch.autograd.grad((dense * weight).sum(), (anchors, candidates)),
-    ):
-        torch.testing.assert_close(mine, theirs)
-
-
-def test_info_nce_over_a_table_counts_the_whole_table() -> None:
-    torch.manual_seed(0)
-    anchors, others, table = torch.randn(3, 4), torch.randn(3, 4), torch.randn(9, 4)
-    normal = [F.normalize(x) for x in (anchors, others, table)]
-    positive = (normal[0] * normal[1]).sum(dim=1) / 0.3
-    expected = (torch.logsumexp(normal[0] @ normal[2].T / 0.3, dim=1) - positive).mean()
-    torch.testing.assert_close(info_nce(anchors, others, 0.3, candidates=table), expected)
-    torch.testing.assert_close(
-        info_nce(anchors, others, 0.3, candidates=others), info_nce(anchors, others, 0.3)
-    )
 
 
 def test_an_item_graph_hides_new_items_while_it_trains() -> None:

@@ -1,0 +1,113 @@
+"""Each loss, and its gradient, against a plain formula written here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recbole_missing.nn.losses import (
+    batch_softmax_loss,
+    bpr_loss,
+    cosine_loss,
+    info_nce,
+    log_sum_exp,
+    norm_loss,
+    squared_loss,
+)
+
+
+@pytest.fixture
+def blocks() -> list[Tensor]:
+    """Three blocks of five rows that get gradients."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(5, 3, generator=generator).requires_grad_() for _ in range(3)]
+
+
+def same(ours: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(ours, expected)
+    mine, theirs = (torch.autograd.grad(loss, inputs) for loss in (ours, expected))
+    torch.testing.assert_close(mine, theirs)
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def test_bpr(blocks: list[Tensor]) -> None:
+    total = 0.0
+    for user, positive, negative in zip(*blocks):
+        total = total - torch.log(1 / (1 + torch.exp(user @ negative - user @ positive)))
+    same(bpr_loss(*blocks), total / 5, blocks)
+
+
+def test_norms_are_unsquared_and_divided_by_the_rows_of_the_first_block(
+    blocks: list[Tensor],
+) -> None:
+    two = [blocks[0], torch.cat([blocks[1], blocks[1]])]
+    expected = ((blocks[0] ** 2).sum() ** 0.5 + (2 * (blocks[1] ** 2).sum()) ** 0.5) / 5
+    same(norm_loss(*two), expected, blocks[:2])
+
+
+def test_squares_are_halved_and_summed(blocks: list[Tensor]) -> None:
+    expected = sum(entry**2 for block in blocks for entry in block.flatten()) / 2
+    same(squared_loss(*blocks), expected, blocks)
+
+
+def test_cosine(blocks: list[Tensor]) -> None:
+    total = 0.0
+    for one, other in zip(*blocks[:2]):
+        total = total + 1 - one @ other / (one.norm() * other.norm())
+    same(cosine_loss(*blocks[:2]), total / 5, blocks[:2])
+
+
+@pytest.mark.parametrize("kept", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]])
+def test_batch_softmax(blocks: list[Tensor], kept: list[int]) -> None:
+    total = 0.0 * (blocks[0].sum() + blocks[1].sum())
+    for row in range(5):
+        if kept[row]:
+            powers = [torch.exp(blocks[0][row] @ other / 0.3) for other in blocks[1]]
+            total = total - torch.log(powers[row] / sum(powers))
+    ours = batch_softmax_loss(*blocks[:2], 0.3, torch.tensor(kept).bool())
+    same(ours, total / max(sum(kept), 1), blocks[:2])
+
+
+def test_info_nce(blocks: list[Tensor]) -> None:
+    anchors, others = unit(blocks[0]), unit(blocks[1])
+    total = 0.0
+    for row in range(5):
+        powers = [torch.exp(anchors[row] @ other / 0.3) for other in others]
+        total = total - torch.log(powers[row] / sum(powers))
+    same(info_nce(*blocks[:2], 0.3), total / 5, blocks[:2])
+
+
+def test_info_nce_over_a_table_counts_the_whole_table(blocks: list[Tensor]) -> None:
+    anchors, others, table = blocks[0][:2], blocks[1][:2], blocks[2]
+    a, o, t = unit(anchors), unit(others), unit(table)
+    total = 0.0
+    for row in range(2):
+        powers = [torch.exp(a[row] @ candidate / 0.3) for candidate in t]
+        total = total - torch.log(torch.exp(a[row] @ o[row] / 0.3) / sum(powers))
+    same(info_nce(anchors, others, 0.3, candidates=table), total / 2, blocks)
+    torch.testing.assert_close(
+        info_nce(anchors, others, 0.3, candidates=others), info_nce(anchors, others, 0.3)
+    )
+
+
+def test_info_nce_of_no_rows_is_zero() -> None:
+    nobody = torch.zeros(0, 3, requires_grad=True)
+    loss = info_nce(nobody, nobody, 0.3)
+    loss.backward()
+    assert loss.item() == 0.0 and nobody.grad is not None
+
+
+@pytest.mark.parametrize("block_entries", [1, 12, 400, None])
+def test_streamed_log_sum_exp_equals_the_dense_one(block_entries: int | None) -> None:
+    torch.manual_seed(0)
+    anchors = torch.randn(4, 5, requires_grad=True)
+    candidates = (3 * torch.randn(7, 5)).requires_grad_()
+    weight = torch.randn(4)
+    ours = log_sum_exp(anchors, candidates, block_entries)
+    dense = torch.logsumexp(anchors @ candidates.T, dim=1)
+    torch.testing.assert_close(ours, dense)
+    same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
