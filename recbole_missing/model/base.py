@@ -36,15 +36,18 @@ class MultimodalRecommender(GeneralRecommender):
             interaction in training.
         last_terms: the loss terms of the last batch, without gradient.
 
-    ``observed`` and ``new_items`` are buffers and copies, so loading a checkpoint does not change the
+    ``observed`` and ``new_items`` are buffers and copies: loading a checkpoint does not change the
     data set. Every name in ``hyperparameters`` becomes an attribute with the value of the config.
 
-    A model class may declare, for the tests and for readers of its file:
+    A test holds for every model unless its class declares an exception and the reason:
 
     ``idle_parameters``
-        pattern of parameter names -> why their gradient is zero in some or all settings.
+        Every parameter gets a gradient. Pattern of names -> why theirs is zero.
     ``new_items_in_training``
-        loss term, ``users`` or ``items`` -> how a new item changes it during training.
+        New items change no loss of other items, and no vector of users and other items in training
+        mode. Loss term, ``users`` or ``items`` -> how new items change it.
+    ``new_features_ignored``
+        The features of a new item have an effect on its scores. Why not.
 
     Raises:
         ValueError: if a hyper-parameter breaks its constraint or the data set has no modalities.
@@ -54,6 +57,7 @@ class MultimodalRecommender(GeneralRecommender):
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
     idle_parameters: ClassVar[Mapping[str, str]] = {}
     new_items_in_training: ClassVar[Mapping[str, str]] = {}
+    new_features_ignored: ClassVar[str] = ""
     auxiliary_options: Mapping[str, Any] = {"lr": 1e-4}
     observed: Tensor
     new_items: Tensor

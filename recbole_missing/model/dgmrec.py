@@ -199,6 +199,9 @@ class DGMRec(MultimodalRecommender):
     }
     new_items_in_training: ClassVar[dict[str, str]] = {
         "recon": "The reconstruction covers every row of the feature tables.",
+        "club": "The estimators are fitted to raw parts of all items, new ones among them.",
+        "users": "Vectors of both modes come from the inference graphs, losses from others.",
+        "items": "As for users.",
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
