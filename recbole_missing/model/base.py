@@ -1,6 +1,8 @@
-"""The one base of every model: modalities, graph, batches, scores, losses and epoch hooks.
+"""The base class of all models.
 
-A model adds :meth:`MultimodalRecommender.encode` and :meth:`MultimodalRecommender.loss_terms`.
+It checks the hyper-parameters, takes the modalities, unpacks batches, sums the loss terms and
+computes scores. A model adds :meth:`MultimodalRecommender.encode` and
+:meth:`MultimodalRecommender.loss_terms`.
 """
 
 from __future__ import annotations
@@ -27,12 +29,25 @@ class MultimodalRecommender(GeneralRecommender):
         dataset: the training split of a :class:`~recbole_missing.data.dataset.MultimodalDataset`.
 
     Attributes:
-        modalities: :class:`~recbole_missing.modality.Modalities`, completed by imputation,
-            on the CPU; a model that needs them on its device registers what it needs.
-        observed: bool ``(n_items, n_modalities)``, who truly has what (a buffer).
-        new_items: bool ``(n_items,)``, items of the new-item setting (a buffer).
+        modalities: :class:`~recbole_missing.modality.Modalities`, completed by imputation, on the
+            CPU. A model registers as parameters or buffers what it needs on its device.
+        observed: bool ``(n_items, n_modalities)``, True where an item truly has the modality.
+        new_items: bool ``(n_items,)``, True for the items of the new-item setting, which have no
+            interaction in training.
+        last_terms: the loss terms of the last batch, without gradient.
 
-    Every name in ``hyperparameters`` becomes an attribute that holds the checked config value.
+    ``observed`` and ``new_items`` are buffers and copies: loading a checkpoint does not change the
+    data set. Every name in ``hyperparameters`` becomes an attribute with the value of the config.
+
+    A test holds for every model unless its class declares an exception and the reason:
+
+    ``idle_parameters``
+        Every parameter gets a gradient. Pattern of names -> why theirs is zero.
+    ``new_items_in_training``
+        New items change no loss of other items, and no vector of users and other items in training
+        mode. Loss term, ``users`` or ``items`` -> how new items change it.
+    ``new_features_ignored``
+        The features of a new item have an effect on its scores. Why not.
 
     Raises:
         ValueError: if a hyper-parameter breaks its constraint or the data set has no modalities.
@@ -40,6 +55,9 @@ class MultimodalRecommender(GeneralRecommender):
 
     input_type = InputType.PAIRWISE
     hyperparameters: ClassVar[Mapping[str, Any]] = {}
+    idle_parameters: ClassVar[Mapping[str, str]] = {}
+    new_items_in_training: ClassVar[Mapping[str, str]] = {}
+    new_features_ignored: ClassVar[str] = ""
     auxiliary_options: Mapping[str, Any] = {"lr": 1e-4}
     observed: Tensor
     new_items: Tensor
@@ -57,7 +75,7 @@ class MultimodalRecommender(GeneralRecommender):
             setattr(self, key, config[key])
         self.modalities = dataset.modalities
         self.register_buffer("observed", dataset.modalities.observed)
-        self.register_buffer("new_items", dataset.new_items.clone())  # the data set keeps its own
+        self.register_buffer("new_items", dataset.new_items.clone())
         self.last_terms: dict[str, Tensor] = {}
         self._scoring = False
         self._embeddings: tuple[Tensor, Tensor] | None = None
@@ -73,31 +91,36 @@ class MultimodalRecommender(GeneralRecommender):
         raise NotImplementedError
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
-        """Do the work of an epoch before its first batch.
+        """Do what the model does once an epoch, before the first batch.
 
         Args:
-            minimise: takes a scalar loss and makes one step of the second optimiser, the one of
+            minimise: takes a scalar loss and makes one step of the second optimiser, which owns
                 :meth:`auxiliary_parameters`.
         """
 
     def on_batch_start(self, interaction: Any, minimise: Callable[[Tensor], None]) -> None:
-        """Do what comes before the loss of a batch, for instance a step of the second optimiser."""
+        """Do what comes before the loss of a batch, for instance a step of the second optimiser.
+
+        Arguments as in :meth:`loss_terms` and :meth:`on_epoch_start`.
+        """
 
     def on_validation_start(self) -> None:
-        """Do what the model does before each validation pass."""
+        """Do what the model does before each validation."""
 
     def auxiliary_parameters(self) -> Iterable[torch.nn.Parameter]:
-        """Parameters of the second optimiser; the main one leaves them alone.
+        """Parameters that the second optimiser trains, and the main one does not.
 
-        It is an Adam with ``auxiliary_options``, a class or instance attribute.
+        The second optimiser is an Adam with the options ``auxiliary_options``, an attribute of the
+        class or of the model.
         """
         return ()
 
     def completed_features(self) -> dict[str, Tensor]:
-        """Features ``(n_items, dim)`` of each modality with a value for whoever lacks it.
+        """Features of each modality with a value for every item: name -> ``(n_items, dim)``.
 
-        Here: what imputation made. A model that makes features of its own returns these. Rows of
-        items that truly have the modality are the model's too, trained ones perhaps, and no truth.
+        By default they are those that imputation completed. A model that generates features returns
+        its own. Then also the rows of items that have the modality may differ from the data,
+        because the model may train them.
         """
         return {name: modality.features for name, modality in self.modalities.items()}
 
@@ -122,19 +145,22 @@ class MultimodalRecommender(GeneralRecommender):
         return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
 
     def complete_items(self, ids: Tensor) -> Tensor:
-        """Return the distinct ones among ``ids`` that truly have every modality, sorted."""
+        """Distinct items among ``ids`` that truly have every modality, in ascending order."""
         items = torch.unique(ids)
         return items[self.observed[items].all(dim=1)]
 
     @staticmethod
     def gather(users: Tensor, items: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Rows of ``users`` for the first ids of the batch, of ``items`` for the others."""
+        """Rows of ``users`` for the first ids of the batch, rows of ``items`` for the other ids.
+
+        With the batch of :meth:`batch` these are users, positives and negatives.
+        """
         return rows(users, batch[0]), *(rows(items, ids) for ids in batch[1:])
 
     # --------------------------------------------------------------------- RecBole's interface
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        """Sum of the loss terms; their values stay in ``last_terms`` for the log."""
+        """Sum of the loss terms. It keeps their values in ``last_terms``."""
         terms = self.loss_terms(interaction)
         self.last_terms = {name: term.detach() for name, term in terms.items()}
         return torch.stack(list(terms.values())).sum()
@@ -162,7 +188,8 @@ class MultimodalRecommender(GeneralRecommender):
     def scoring(self) -> Iterator[None]:
         """Call :meth:`encode` only once for all scores inside a ``with`` block.
 
-        Parameters must not change in between. Outside a block every score is computed anew.
+        Parameters must not change inside the block. Outside of one, every call of
+        :meth:`predict` or :meth:`full_sort_predict` encodes anew.
         """
         self._scoring = True
         try:

@@ -16,7 +16,7 @@ Missing: No special treatment. The model reads the features as imputation comple
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +48,10 @@ from recbole_missing.nn.losses import cosine_loss, norm_loss
 class BM3(MultimodalRecommender):
     """LightGCN and projected features, trained by agreement between views."""
 
+    new_items_in_training: ClassVar[dict[str, str]] = {
+        "reg": "The penalty takes all rows of the item table.",
+    }
+    new_features_ignored = "The scores come from identities alone; features are in the loss."
     hyperparameters = {
         "embedding_size": Int(min=1),  # d
         "n_ui_layers": Int(min=0),  # L, products with the user-item graph

@@ -82,6 +82,7 @@ class CI2MG(MultimodalRecommender):
     The formulas stand above this class.
     """
 
+    new_features_ignored = "An item's content comes through its users, and a new item has none."
     hyperparameters = {
         "embedding_size": Int(min=1),  # d, width of identities and of each modality's vectors
         "n_ui_layers": Int(min=0),  # products of the identities with the mean graphs

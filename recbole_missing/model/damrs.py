@@ -1,16 +1,21 @@
-"""DAMRS: item graphs on which all modalities agree; their agreement weighs BPR, labels a contrast.
+"""DAMRS: item graphs on which all modalities agree; their agreement weighs BPR and a contrast.
 
 Paper:   Xv, Li, Xie et al., "Improving Multi-modal Recommender Systems by Denoising and Aligning
          Multi-modal Content and User Feedback", KDD 2024, https://arxiv.org/abs/2406.12501
 Code:    https://github.com/enoche/MMRec, src/models/damrs.py, e775373 (read for facts)
-Follows: code, on LightGCN; with any number of modalities all of them and behaviour are averaged.
-Quirks:  Features only select edges, shared users only rank them; out-degrees scale both ends of an
-         edge. For three modalities the DGMRec release has other `contrast_items`, `pseudo_labels`
-         and half the `cl_weight`. Where releases fail: a row of zeros keeps its self loop, and
-         fewer than 2 * `pseudo_labels` items label half of themselves. No norm penalty.
+Follows: code, on LightGCN. With any number of modalities, the views of all of them and of behaviour
+         are averaged.
+Quirks:  Features only decide which edges there are, and numbers of shared users only rank them:
+         every edge counts 1. The normalisation takes the out-degree for both ends of an edge. For
+         three modalities the DGMRec release has other `contrast_items` and `pseudo_labels` and
+         half the `cl_weight`. There is no norm penalty. Where the releases fail: a row of zeros
+         keeps its self loop, and if there are fewer than 2 * `pseudo_labels` items, half of them
+         are labels.
 Needs:   User-item graph, a kNN graph a modality, a co-interaction graph; features stay constant.
-Missing: `knn_missing` rules the edges of lacking items; their imputed rows still count in what is
-         similar. `contrast_items: complete` leaves them out. In training, new items touch nothing.
+Missing: `knn_missing` says what the content graphs do with lacking items. Imputed rows always
+         count in the mean similarity. `contrast_items: complete` contrasts only items that have
+         every modality. In training, new items have no edge to other items and are no candidates
+         of the contrast.
 """
 
 from __future__ import annotations
@@ -22,11 +27,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.co_interaction import co_interaction
-from recbole_missing.graph.knn import KNN_MISSING, distinct_rows, stable_topk
+from recbole_missing.graph.knn import KNN_MISSING, Cosines, block_rows, nearest
 from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
 from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
@@ -34,140 +39,220 @@ from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import ItemGraph, rows, xavier_table
 from recbole_missing.nn.losses import log_sum_exp
 
+# The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
+# views x are the M modalities and behaviour.
+#
+# Once
+#   Identities       E_u, E_i                         -> self.user_embedding, self.item_embedding
+#   Content graph    items i and j are similar if cos_m(i, j) >= mean of cos_m, for every m;
+#                    B_m: 1 for the k similar items of largest cos_m            -> content_edges
+#   Behaviour graph  B_s: 1 for the item itself and the behaviour_k items that share the most users
+#                    with it, and at least behaviour_min_count                  -> behaviour_edges
+#   Normalisation    A_x = B_x,ij / sqrt(r_i r_j), r the row sums of B_x        -> row_sum_norm
+# Forward
+#   LightGCN         Z_0 = [E_u ; E_i] by rows,  Z_l+1 = D^-1/2 A D^-1/2 Z_l,
+#                    g_u, g_i = mean of Z_0 .. Z_L                              -> light_gcn
+#   Views            h_x = A_x^L' E_i,  side = mean_x h_x                       -> self._forward
+#   Final vectors    user = g_u,  item = g_i + side;  score = <user, item>      -> self.encode
+#
+# Losses of a batch of triples (u, p, n); J: the distinct items among p and n, K: the distinct u
+#   q_x     = sigmoid(<g_u, norm(h_x,p)>),  q' = mean over triples and x of the same with n for p
+#   a       = mean_x q_x * exp(-2 var_x q_x)
+#   b       = max(max_x q_x - q', 0) where mean_x q_x < q', else 0
+#   L_wbpr  = mean of -a log sigmoid(s) - b log sigmoid(-s), s = score(u, p) - score(u, n); a and b
+#             have no gradient                                                  -> weighted_bpr
+#   L_kl    = mean over K x J of KL(y|y') + KL(y'|y), y = sigmoid(<g_u, norm(g_j)>),
+#             y' = sigmoid(<g_u, norm(side_j)>)                                 -> score_gap
+#   Pseudo neighbours of an item j in J, n = pseudo_labels: P_x = softmax over all items of
+#             cos(h_x,j, h_x);  first_x = the top n of sum_y P_y + P_x;  second_x = the top n of
+#             P_x without first_x                                               -> pseudo_neighbours
+#   L_nd    = mean_x mean_j -log(A / Z) - log(B / (Z - A)), where A, B and Z sum
+#             exp(cos(h_x,j, h_x) / temperature) over first_x, second_x and all items
+#                                                                               -> neighbour_loss
+#   loss    = L_wbpr + kl_weight L_kl + cl_weight L_nd                          -> self.loss_terms
+
 
 class DAMRS(MultimodalRecommender):
-    """LightGCN plus views: identities smoothed on each content graph and on behaviour's."""
+    """LightGCN plus the mean of views, identities on item graphs; formulas stand above."""
 
     hyperparameters = {
-        **dict.fromkeys(("embedding_size", "knn_k", "pseudo_labels"), Int(min=1)),
-        **dict.fromkeys(("n_ui_layers", "n_mm_layers", "behaviour_k"), Int(min=0)),
-        "knn_missing": Choice(*KNN_MISSING),
-        "behaviour_min_count": Int(min=1),
+        "embedding_size": Int(min=1),  # d, width of every vector
+        "n_ui_layers": Int(min=0),  # L, products with the user-item graph
+        "n_mm_layers": Int(min=0),  # L', products with each item graph
+        "knn_k": Int(min=1),  # neighbours of an item in B_m, the item itself among them
+        "knn_missing": Choice(*KNN_MISSING),  # what B_m does with items that lack m
+        "behaviour_k": Int(min=0),  # neighbours of an item in B_s
+        "behaviour_min_count": Int(min=1),  # users that neighbours in B_s share at least
         "kl_weight": Float(min=0),
         "cl_weight": Float(min=0),
-        "temperature": Float(min=1e-6),
-        "contrast_items": Choice("all", "complete"),
+        "temperature": Float(min=1e-6),  # of L_nd
+        "pseudo_labels": Int(min=1),  # n of the pseudo neighbours
+        "contrast_items": Choice("all", "complete"),  # J, or positives that have every modality
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
         """Create the two tables and build the graphs."""
         super().__init__(config, dataset)
-        self.user = xavier_table(self.n_users, self.embedding_size)
-        self.item = xavier_table(self.n_items, self.embedding_size)
-        self.view_terms = (*(f"nd_{name}" for name in self.modalities), "behaviour_nd")
+        self.user_embedding = xavier_table(self.n_users, self.embedding_size)
+        self.item_embedding = xavier_table(self.n_items, self.embedding_size)
         fewest = 2 * self.pseudo_labels
-        if len(self.new_items) - 1 < fewest:
-            getLogger().warning(f"DAMRS: {fewest} items are needed for labels; half serve.")
+        if self.n_items - 1 < fewest:
+            getLogger().warning(
+                f"DAMRS: pseudo_labels needs {fewest} items, got {self.n_items - 1}; half of them "
+                "are labels."
+            )
         self.register_buffer("old_items", (~self.new_items).nonzero()[1:, 0], persistent=False)
-        self.user_item = symmetric_norm(self.user_item_matrix(dataset))
-        self.view_graphs = ItemGraph(self._view_graphs, self.new_items)
+        interactions = self.user_item_matrix(dataset)
+        self.user_item_graph = symmetric_norm(interactions)
+        self._build_item_graphs(interactions)
+
+    def _build_item_graphs(self, interactions: SparseMatrix) -> None:
+        neighbours = self.knn_k, self.knn_missing
+        nobody = torch.zeros_like(self.new_items)
+        edges = content_edges(self.modalities, *neighbours, nobody)
+        old_edges: dict[str, Tensor] = {}
+        if self.new_items.any():
+            old_edges = content_edges(self.modalities, *neighbours, self.new_items)
+        self.item_graphs = nn.ModuleDict()
+        for name in self.modalities:
+            without_new = self._graph(old_edges[name]) if old_edges else None
+            self.item_graphs[name] = ItemGraph(self._graph(edges[name]), without_new)
+        counted = self.behaviour_k, self.behaviour_min_count
+        self.behaviour_graph = self._graph(behaviour_edges(interactions, *counted))
+
+    def _graph(self, edges: Tensor) -> SparseMatrix:
+        """A_x of ``edges (2, n_edges)``."""
+        ones, shape = torch.ones(edges.shape[1]), (self.n_items, self.n_items)
+        return row_sum_norm(SparseMatrix(edges[0], edges[1], ones, shape))
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        """Users and items, ``(n, d)``: LightGCN, and for items the mean of the views on top."""
-        users, items, views = self._parts()
+        """Users ``(n_users, d)`` and items ``(n_items, d)``: g_u, and g_i + side."""
+        users, items, views = self._forward()
         return users, items + views.mean(dim=0)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """Weighted BPR, agreement of scores by both sides, a contrast of neighbours a view."""
-        batch = self.batch(interaction)
-        users, items, views = self._parts()
-        side, unit = views.mean(dim=0), F.normalize(views, dim=2)
-        triples = self.gather(users, items + side, batch)
-        user_ids, item_ids = batch[0].unique(), torch.cat(batch[1:]).unique()
-        gap = score_gap(rows(users, user_ids), rows(items, item_ids), rows(side, item_ids))
-        wbpr = weighted_bpr(triples, unit[:, batch[1]], unit[:, batch[2]])
-        if self.contrast_items == "complete":
-            item_ids = self.complete_items(batch[1])
-        contrast = self._contrast(*(unit.index_select(1, i) for i in (item_ids, self.old_items)))
-        return {"wbpr": wbpr, "kl": self.kl_weight * gap, **contrast}
+        """L_wbpr, L_kl, and L_nd of each view."""
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        all_users, all_items, all_views = self._forward()
+        all_sides, unit = all_views.mean(dim=0), F.normalize(all_views, dim=2)
+        users = rows(all_users, user_ids)
+        positives = rows(all_items + all_sides, positive_ids)
+        negatives = rows(all_items + all_sides, negative_ids)
+        liked, disliked = unit[:, positive_ids], unit[:, negative_ids]
+        distinct_users = user_ids.unique()
+        distinct_items = torch.cat([positive_ids, negative_ids]).unique()
+        items, sides = rows(all_items, distinct_items), rows(all_sides, distinct_items)
+        gap = score_gap(rows(all_users, distinct_users), items, sides)
+        terms = {
+            "wbpr": weighted_bpr(users, positives, negatives, liked, disliked),
+            "kl": self.kl_weight * gap,
+        }
+        if self.cl_weight > 0:  # the contrast is most of the work
+            contrasted = distinct_items
+            if self.contrast_items == "complete":
+                contrasted = self.complete_items(positive_ids)
+            terms.update(self._contrast(unit, contrasted))
+        return terms
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """LightGCN's users and items, ``(n, d)``, and the views ``(n_views, n_items, d)``."""
-        users, items = light_gcn(self.user_item, self.user, self.item, self.n_ui_layers)
-        identities = self.item.repeat(len(self.view_terms), 1)
-        views = propagate(self.view_graphs, identities, self.n_mm_layers)
-        return users, items, views.view(-1, *self.item.shape)
+    def _forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """g_u ``(n_users, d)``, g_i ``(n_items, d)`` and the views h_x ``(M + 1, n_items, d)``."""
+        identities = self.user_embedding, self.item_embedding
+        users, items = light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
+        views = []
+        for graph in [*self.item_graphs.values(), self.behaviour_graph]:
+            views.append(propagate(graph, self.item_embedding, self.n_mm_layers))
+        return users, items, torch.stack(views)
 
-    def _view_graphs(self, excluded: Tensor) -> SparseMatrix:
-        """The views' binary graphs as blocks of one diagonal, normalised."""
-        edges = content_edges(self.modalities, self.knn_k, self.knn_missing, excluded)
-        edges += [behaviour_edges(self.user_item, self.behaviour_k, self.behaviour_min_count)]
-        items, neighbours = torch.cat([e + i * self.n_items for i, e in enumerate(edges)], dim=1)
-        size, ones = len(edges) * self.n_items, torch.ones(len(items))
-        return row_sum_norm(SparseMatrix(items, neighbours, ones, (size, size)))
-
-    def _contrast(self, anchors: Tensor, candidates: Tensor) -> dict[str, Tensor]:
-        if self.cl_weight == 0:  # the contrast is most of the work
-            return {}
+    def _contrast(self, unit: Tensor, item_ids: Tensor) -> dict[str, Tensor]:
+        """Weighted L_nd of each view: unit vectors of ``item_ids`` against those of all items."""
+        anchors = unit.index_select(1, item_ids)
+        candidates = unit.index_select(1, self.old_items)
         labels = pseudo_neighbours(anchors, candidates, self.pseudo_labels)
-        weight, tau = self.cl_weight / len(labels), self.temperature
-        views = zip(self.view_terms, anchors, candidates, labels)
-        return {term: weight * neighbour_loss(a, c, n, tau) for term, a, c, n in views}
+        terms = [*(f"nd_{name}" for name in self.modalities), "behaviour_nd"]
+        weight = self.cl_weight / len(terms)
+        found = {}
+        for x, term in enumerate(terms):
+            loss = neighbour_loss(anchors[x], candidates[x], labels[x], self.temperature)
+            found[term] = weight * loss
+        return found
 
 
-def weighted_bpr(triples: tuple[Tensor, ...], liked: Tensor, disliked: Tensor) -> Tensor:
-    """BPR both ways; constant weights say how surely a triple is right, or wrong; mean.
+def weighted_bpr(
+    users: Tensor, positives: Tensor, negatives: Tensor, liked: Tensor, disliked: Tensor
+) -> Tensor:
+    """L_wbpr, mean over the triples.
 
     Args:
-        triples: users, positives, negatives, shape ``(batch, d)`` each.
-        liked, disliked: unit vectors of the items in every view, ``(n_views, batch, d)``.
+        users, positives, negatives: final vectors, ``(batch, d)``.
+        liked, disliked: unit vectors of positives and negatives in every view,
+            ``(n_views, batch, d)``.
     """
-    users, positives, negatives = triples
     with torch.no_grad():
-        chances = (users * liked).sum(dim=2).sigmoid()
-        mean, usual = chances.mean(dim=0), (users * disliked).sum(dim=2).sigmoid().mean()
-        right = mean * (-2 * chances.var(dim=0)).exp()
-        wrong = (chances.amax(dim=0) - usual).clamp(min=0) * (mean < usual)
+        q = (users * liked).sum(dim=2).sigmoid()  # (n_views, batch)
+        mean = q.mean(dim=0)
+        usual = (users * disliked).sum(dim=2).sigmoid().mean()  # q', one number
+        a = mean * (-2 * q.var(dim=0)).exp()
+        b = (q.amax(dim=0) - usual).clamp(min=0) * (mean < usual)
     margin = (users * (positives - negatives)).sum(dim=1)
-    return -(right * F.logsigmoid(margin) + wrong * F.logsigmoid(-margin)).mean()
+    return -(a * F.logsigmoid(margin) + b * F.logsigmoid(-margin)).mean()
 
 
 def score_gap(users: Tensor, items: Tensor, sides: Tensor) -> Tensor:
-    """KL(x|y) + KL(y|x), mean over all pairs; x, y: sigmoids of scores by items and by sides."""
-    a, b = users @ F.normalize(items).T, users @ F.normalize(sides).T
-    return ((a.sigmoid() - b.sigmoid()) * (a - b)).mean()  # the same, and finite for all scores
+    """L_kl, mean over all pairs of ``users (n, d)`` and items, ``items`` and ``sides (m, d)``."""
+    by_items, by_sides = users @ F.normalize(items).T, users @ F.normalize(sides).T
+    # For y = sigmoid(a), y' = sigmoid(b): KL(y|y') + KL(y'|y) = (y - y') (a - b), which is finite
+    # for all scores.
+    return ((by_items.sigmoid() - by_sides.sigmoid()) * (by_items - by_sides)).mean()
 
 
 @torch.no_grad()
 def pseudo_neighbours(anchors: Tensor, candidates: Tensor, n: int) -> Tensor:
-    """``n`` candidates nearest by all views (the own one twice), then ``n`` more by the own one.
+    """Pseudo neighbours of the anchors in every view: ``n`` of first_x, then ``n`` of second_x.
 
     Args:
-        anchors, candidates: unit vectors, ``(n_views, n_rows, d)``, ``(n_views, n_candidates, d)``.
-        n: half the candidates if they are fewer; the result is ``(n_views, n_rows, 2 * n)``.
+        anchors: unit vectors, ``(n_views, n_rows, d)``.
+        candidates: unit vectors, ``(n_views, n_candidates, d)``.
+        n: half the number of candidates, if that is smaller.
+
+    Returns:
+        Numbers of candidates, ``(n_views, n_rows, 2 * n)``.
     """
     labels, n = [], min(n, candidates.shape[1] // 2)
-    block_size = 1 + 2**24 // candidates[..., 0].numel()  # a bound on the similarities held
+    block_size = 1 + 2**24 // candidates[..., 0].numel()  # bounds the similarities held
     for part in anchors.split(block_size, dim=1):
         cosines = part @ candidates.transpose(1, 2)
-        shares = cosines.softmax(dim=2)
-        first = (shares + shares.sum(dim=0)).topk(n).indices
+        shares = cosines.softmax(dim=2)  # P_x
+        first = (shares.sum(dim=0) + shares).topk(n).indices
+        # The order of P_x is that of the cosines.
         second = cosines.scatter_(2, first, -torch.inf).topk(n).indices
         labels.append(torch.cat([first, second], dim=2))
     return torch.cat(labels, dim=1)
 
 
 def neighbour_loss(anchors: Tensor, candidates: Tensor, labels: Tensor, tau: float) -> Tensor:
-    """-log(A / Z) - log(B / (Z - A)), mean over the anchors of one view; none give zero.
+    """L_nd of one view, mean over the anchors; no anchor gives zero.
 
-    Z sums exp(cosine / tau) over all candidates, A over the first half of an anchor's ``labels``
-    ``(n_rows, 2 * n)``, B over the second half.
+    Args:
+        anchors, candidates: unit vectors, ``(n_rows, d)`` and ``(n_candidates, d)``.
+        labels: pseudo neighbours, ``(n_rows, 2 * n)``.
+        tau: temperature.
     """
     logits = (rows(candidates, labels) @ anchors[:, :, None])[:, :, 0] / tau
-    shares = (logits - log_sum_exp(anchors / tau, candidates)[:, None]).exp()
-    a, b = (half.sum(dim=1) for half in shares.chunk(2, dim=1))
-    rest = torch.maximum(1 - a, b).clamp(min=1e-30)  # rounding may make 1 - a too small
+    log_z = log_sum_exp(anchors / tau, candidates)
+    shares = (logits - log_z[:, None]).exp()
+    first, second = shares.chunk(2, dim=1)
+    a, b = first.sum(dim=1), second.sum(dim=1)  # A / Z and B / Z
+    rest = torch.maximum(1 - a, b).clamp(min=1e-30)  # (Z - A) / Z; rounding may make it too small
     return -((a + 1e-9).log() + (b / rest + 1e-9).log()).sum() / max(len(anchors), 1)
 
 
-def behaviour_edges(user_item: SparseMatrix, k: int, min_count: int) -> Tensor:
-    """Edges ``(2, n_edges)`` from every item to itself and the ``k`` that share most users with it.
-
-    Of equal counts the smaller id wins; counts below ``min_count`` are no edges.
-    """
-    users, items, values = user_item.edges()
-    matrix = sparse.csr_matrix((values, (users, items)), shape=user_item.shape)
-    loops = sparse.eye(user_item.shape[1], format="csr")[1:]  # so an item shares most with itself
+def behaviour_edges(interactions: SparseMatrix, k: int, min_count: int) -> Tensor:
+    """Edges of B_s, ``(2, n_edges)``. Of equal counts the smaller item id wins."""
+    users, items, values = interactions.edges()
+    matrix = sparse.csr_matrix((values, (users, items)), shape=interactions.shape)
+    # One more user for each item, who has this item alone: an item then shares more users with
+    # itself than with any other, and also an item without users gets its self loop.
+    loops = sparse.eye(interactions.shape[1], format="csr")[1:]
     counts = co_interaction(sparse.vstack([matrix, loops]), k + 1)
     edges, count = torch.from_numpy(np.stack(counts.nonzero())), torch.from_numpy(counts.data)
     return edges[:, (edges[0] == edges[1]) | (count >= min_count)]
@@ -175,29 +260,56 @@ def behaviour_edges(user_item: SparseMatrix, k: int, min_count: int) -> Tensor:
 
 @torch.no_grad()
 def content_edges(
-    modalities: Modalities, k: int, missing: str, excluded: Tensor, block_size: int = 512
-) -> list[Tensor]:
-    """Edges ``(2, n_edges)``, a modality each, to the nearest items similar in all modalities.
+    modalities: Modalities,
+    k: int,
+    missing: str,
+    excluded: Tensor,
+    block_size: int | None = None,
+) -> dict[str, Tensor]:
+    """Edges of B_m: name -> ``(2, n_edges)``.
 
-    Similar means a cosine of at least the mean over all pairs (which is the squared norm of the
-    mean unit row), up to 2^-20. An item is its own first neighbour; then the larger cosine (above
-    zero, on a grid of 2^-20) wins, then the smaller id. ``missing`` is that of
-    :func:`~recbole_missing.graph.knn_graph`; ``excluded`` items have self loops only.
+    Args:
+        modalities: completed modalities.
+        k: neighbours of an item, which is its own first one. The larger cosine wins, among equal
+            ones (on a grid of 2^-20) the smaller id; only positive cosines count.
+        missing: as in :func:`~recbole_missing.graph.knn.knn_graph`.
+        excluded: bool ``(n_items,)``; these items have self loops only.
+        block_size: items looked at together.
     """
     items = (~excluded).nonzero()[1:, 0]
-    tables = [distinct_rows(F.normalize(m.features[items])) for m in modalities.values()]
-    means = torch.stack([unit[at].mean(dim=0).square().sum() for unit, at in tables])
-    lacking = ~modalities.observed[items].T & (missing != "imputed")
-    found: list[list[Tensor]] = [[excluded.nonzero().T.expand(2, -1)] for _ in tables]
-    for block in torch.arange(len(items)).split(block_size):
-        cosines = torch.stack([(unit[at[block]] @ unit.T)[:, at] for unit, at in tables])
-        cosines *= (cosines >= means[:, None, None] - 2.0**-20).all(dim=0)
-        if missing == "isolated":
-            cosines *= ~(lacking[:, block, None] | lacking[:, None])
-        cosines[:, torch.arange(len(block)), block] = 2.0  # itself, above every cosine
-        for edges, cosine, lacks in zip(found, cosines, lacking):
-            value, col = stable_topk(cosine, min(k, len(items)))
-            row = block[:, None].expand_as(col)
-            kept = (value > 0) & ((row == col) | ~(lacks[row] | lacks[col]))
-            edges.append(items[torch.stack([row[kept], col[kept]])])
-    return [torch.cat(edges, dim=1) for edges in found]
+    lacking = ~modalities.observed[items].T & (missing != "imputed")  # (M, n)
+    similarity = _AgreedCosines(modalities, items, lacking & (missing == "isolated"))
+    rows_together = block_size or block_rows(len(modalities) * len(items))
+    numbers = torch.arange(len(items))
+    values, found = nearest(similarity, numbers, min(k, len(items)), rows_together)
+    edges = {}
+    loops = excluded.nonzero()[:, 0].expand(2, -1)
+    for name, value, col, lacks in zip(modalities, values, found, lacking):
+        row = numbers[:, None].expand_as(col)
+        kept = (value > 0) & ((row == col) | ~(lacks[row] | lacks[col]))
+        edges[name] = torch.cat([loops, items[torch.stack([row[kept], col[kept]])]], dim=1)
+    return edges
+
+
+class _AgreedCosines:
+    """Cosines in every modality, zero for pairs that are not similar in all of them.
+
+    Args:
+        modalities: completed modalities.
+        items: ids, ``(n,)``.
+        isolated: bool ``(M, n)``, who has a cosine of zero to the others.
+    """
+
+    def __init__(self, modalities: Modalities, items: Tensor, isolated: Tensor) -> None:
+        """Prepare the cosines and their means over all pairs."""
+        self.isolated = isolated
+        self.cosines = [Cosines(modality.features[items]) for modality in modalities.values()]
+        self.means = torch.stack([cosines.mean() for cosines in self.cosines])
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        """Cosines of the items at these positions, ``(M, len(queries), n)``."""
+        found = torch.stack([cosines(queries) for cosines in self.cosines])
+        found *= (found >= self.means[:, None, None] - 2.0**-20).all(dim=0)
+        found *= ~(self.isolated[:, queries, None] | self.isolated[:, None])
+        found[:, torch.arange(len(queries)), queries] = 2.0  # itself, above every cosine
+        return found

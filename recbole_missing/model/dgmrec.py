@@ -1,26 +1,34 @@
-"""DGMRec: general and specific parts of each modality, gated by taste; missing ones are generated.
+"""DGMRec: splits each modality into a general and a specific part, and generates missing ones.
 
 Paper:   Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation
          in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
 Code:    https://github.com/ptkjw1997/DGMRec, src/models/dgmrec.py, src/utils/mi_estimator.py,
          branch main (extended version of the paper), cd8f00d (read for facts)
-Follows: code. The gate is the mean over an item's users of tanh(W_m e_u), one for both parts.
-Quirks:  Scores use the kNN graphs of construction, which no refresh reaches (the conference code
-         differs: `score_on_refreshed_graph`). Feature tables are trained, and reconstruction aims
-         at them. The second intra term has the inter temperature. Generators, translators and
-         CLUB see raw parts in one place, propagated ones in another. Only items lacking exactly
-         one modality are generated. Modalities beyond the second have no CLUB and no user-level
-         inter term, their intra term compares general parts, and three or more refresh generated
-         items only (`treat_modalities_alike` ends this). With new items the training graphs isolate
-         these but link mean-imputed rows, and refreshed rows may choose new items.
+Follows: code. The gate of an item is the mean of tanh(W_m e_u) over its users. Both parts of a
+         modality have the same gate.
+Quirks:  Scores use the kNN graphs of the construction. The refresh reaches the training graphs
+         only (the conference code also refreshes the graphs of the scores:
+         `score_on_refreshed_graph`).
+         The feature tables are trained, and they are the targets of the reconstruction.
+         The second intra-modal term uses the inter-modal temperature.
+         The general part is translated from propagated parts in the loss and from raw parts when
+         features are generated. CLUB is fitted to raw parts and applied to propagated ones.
+         Features are generated only for items that lack exactly one modality.
+         The release makes exceptions from the third modality on: it has no CLUB term and no
+         inter-modal term of users, and its intra-modal term compares general parts. With three
+         modalities or more, the refresh covers the generated rows only. All of this ends with
+         `treat_modalities_alike`.
+         With new items, the training graphs isolate the new items, but they link rows that were
+         imputed with the mean. Refreshed rows may choose new items as neighbours.
 Needs:   User-item graph, kNN graphs, a second optimiser (CLUB); trains the feature tables.
-Missing: Generates missing features during training and leaves them out of every target.
+Missing: Generates missing features once an epoch. A missing modality is no target of the
+         inter-modal and the generation terms; the reconstruction covers every row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,85 +40,213 @@ from recbole_missing.graph.normalise import row_mean_norm, row_sum_norm, symmetr
 from recbole_missing.graph.sparse import blend_rows, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.club import ClubEstimator
-from recbole_missing.nn.layers import perturb, xavier_table
+from recbole_missing.nn.layers import perturb, rows, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 
-CLUB_STEPS, CLUB_ROWS = 5, 2048
-EPOCHS_PER_REFRESH, ID_REG_WEIGHT = 5, 1e-5
+CLUB_STEPS = 5  # steps of the CLUB estimators before an epoch
+CLUB_ROWS = 2048  # items that one of these steps looks at
+EPOCHS_PER_REFRESH = 5
+ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
+
+# The model in formulas. There are M modalities m. R is the binary training matrix, D_u and D_i are
+# the diagonal matrices of its row and column sums. "*" multiplies entry by entry, [a ; b] puts
+# columns side by side, Lin is a linear layer with bias. Every loss is a mean over its rows.
+#
+#   Item features        X_m                         (n_items, dim_m)   -> self.features[name]
+#   Identities           E_u, E_i                    -> self.user_embedding, self.item_embedding
+#
+# Forward
+#   Collaborative        Z_0 = [E_u ; E_i] by rows, Z_l+1 = D^-1/2 A D^-1/2 Z_l, A the graph of R,
+#                        z_u, z_i = mean of Z_0 .. Z_L              -> light_gcn, self._nodes
+#   General part         g_m = sigmoid(Lin_shared(tanh(Lin_m(X_m))))             -> self._raw_parts
+#   Specific part        s_m = sigmoid(Lin'_m(X_m))                              -> self._raw_parts
+#   Gate                 p_m = D_i^-1 R^T tanh(E_u W_m^T)                        -> self._gates
+#   Propagation          G_m = A_m^L (p_m * g_m),  S_m = A_m^L (p_m * s_m),
+#                        A_m the kNN graph of modality m                         -> self._item_parts
+#   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way       -> self._nodes
+#   Fusion               user, item = z + (mean_m G_m + sum_m S_m) / (M + 1)     -> Nodes.fused
+#   Score                <user, item>
+#
+# Losses of a batch of triples (u, p, n); A: its distinct items, A_m: those that have modality m,
+# A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b;
+# noise(x) = x + 0.1 sign(x) * (a random unit vector)                            -> perturb
+#   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                  -> bpr_loss
+#   L_reg   = (1e-5 (|z_u| + |z_p| + |z_n|) + reg_weight sum_m |G_m[p] + S_m[p]|) / batch, with
+#             Frobenius norms, not squared                                       -> self._norms
+#   L_club  = sum_m CLUB_m(S_m, G_m) over all items                              -> self._club
+#   L_inter = sum_(m, m') NCE(g_m[A_all], g_m'[A_all]) + NCE(G_m[u], G_m'[u]) over the pairs
+#             (1, 2), (2, 3), ..., (M, 1); one pair for M = 2                   -> self._inter_modal
+#   L_intra = NCE(z_u, z_p) + NCE(sum_m G_m[u], sum_m G_m[p]) + sum_m NCE(S_m[u], S_m[p])
+#                                                                               -> self._intra_modal
+#   L_recon = sum_m |Dec_m(noise([G_m ; S_m])) - X_m|^2 over all items, mean over the entries; no
+#             gradient to G_m and S_m                                      -> self._reconstruction
+#   L_gen   = sum_m |Tr_m(noise([G_m' of the others])) - G_m|^2 over A_all
+#           + sum_m |Gen_m(noise(p_m)) - s_m|^2 over A_m                         -> self._generation
+#   L_align = NCE(z_p, sum_m G_m[p]) + NCE(z_u, sum_m G_m[u])                    -> self._alignment
+#   Gen_m and Tr_m are Lin(tanh(Lin(x))), Dec_m is Lin                           -> ModalityNetwork
+#
+# Before each epoch                                                           -> on_epoch_start
+#   1. Fit CLUB_m to (s_m, g_m) of sampled items: 5 steps of the second optimiser -> self._fit_clubs
+#   2. X_m = Dec_m(noise([A_m^L Tr_m([g_m' of the others]) ; A_m^L Gen_m(p_m)])) in the rows of
+#      items that lack m alone                      -> self._generated_parts, self._write_features
+#   3. Every fifth epoch, rows of items that lack m: A_m = avg_lambda * kNN(X_m)
+#      + (1 - avg_lambda) * A_m                                           -> self._refresh_graphs
+
+
+class ModalityNetwork(nn.Module):
+    """Layers of one modality.
+
+    Args:
+        dim: number of its features.
+        size: width d of a part.
+        others: names of the other modalities, in the cyclic order that begins after this one.
+    """
+
+    def __init__(self, dim: int, size: int, others: Sequence[str]) -> None:
+        """Create the layers; a modality without others has no translator."""
+        super().__init__()
+        self.others = others
+        self.encoder = nn.Linear(dim, 2 * size)  # Lin_m and Lin'_m in one product
+        self.gate = nn.Linear(size, size, bias=False)
+        self.decoder = nn.Linear(2 * size, dim)
+        self.generator = _two_layers(size, size)
+        self.translator = _two_layers(len(others) * size, size) if others else None
 
 
 def _two_layers(n_in: int, size: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, size), nn.Tanh(), nn.Linear(size, size))
 
 
-class ModalityNetwork(nn.Module):
-    """Dense layers of one modality with ``dim`` features; parts have ``size`` entries."""
+class Parts:
+    """Parts of n items or of n users in every modality.
 
-    def __init__(self, dim: int, size: int, n_others: int) -> None:
-        """Create them; without other modalities there is no translator."""
-        super().__init__()
-        self.encoder = nn.Linear(dim, 2 * size)  # proj_m and spec_m in one product
-        self.gate = nn.Linear(size, size, bias=False)
-        self.decoder = nn.Linear(2 * size, dim)
-        self.generator = _two_layers(size, size)
-        self.translator = _two_layers(n_others * size, size) if n_others else None
+    They are blocks of one table, so that one product or one look-up serves all of them.
+
+    Args:
+        table: ``(n, 2 M d)``; for each modality the general, then the specific part.
+        names: of the M modalities.
+
+    Attributes:
+        general, specific: name -> ``(n, d)``.
+        both: name -> ``(n, 2 d)``, general and specific part side by side.
+    """
+
+    def __init__(self, table: Tensor, names: Iterable[str]) -> None:
+        """Name the blocks of the table."""
+        self.table = table
+        names = list(names)
+        self.both = dict(zip(names, table.chunk(len(names), dim=1)))
+        self.general: dict[str, Tensor] = {}
+        self.specific: dict[str, Tensor] = {}
+        for name, block in self.both.items():
+            self.general[name], self.specific[name] = block.chunk(2, dim=1)
+
+    def rows(self, ids: Tensor) -> Parts:
+        """Parts of the items or users ``ids``."""
+        return Parts(rows(self.table, ids), self.both)
+
+    def general_sum(self) -> Tensor:
+        """Sum of the general parts over the modalities, ``(n, d)``."""
+        return torch.stack(list(self.general.values())).sum(dim=0)
+
+    def specific_sum(self) -> Tensor:
+        """Sum of the specific parts over the modalities, ``(n, d)``."""
+        return torch.stack(list(self.specific.values())).sum(dim=0)
+
+
+class Nodes:
+    """Items or users: collaborative vectors ``z (n, d)`` and propagated ``parts``."""
+
+    def __init__(self, z: Tensor, parts: Parts) -> None:
+        """Store them."""
+        self.z = z
+        self.parts = parts
+
+    def rows(self, ids: Tensor) -> Nodes:
+        """Return the nodes ``ids``."""
+        return Nodes(rows(self.z, ids), self.parts.rows(ids))
+
+    def fused(self) -> Tensor:
+        """Vectors that the scores come from, ``(n, d)``."""
+        count = len(self.parts.both)
+        content = self.parts.general_sum() / count + self.parts.specific_sum()
+        return self.z + content / (count + 1)
 
 
 class DGMRec(MultimodalRecommender):
-    """Disentangling and generating modalities.
-
-    *Parts* are tensors ``(n, M, 2, d)``: the general (0) and the specific part (1) of each item
-    or user in each of the M modalities; d = ``embedding_size``.
-    """
+    """Disentangling and generating modalities; the formulas stand above."""
 
     hyperparameters = {
-        **dict.fromkeys(("embedding_size", "knn_k"), Int(min=1)),
-        **dict.fromkeys(("n_ui_layers", "n_mm_layers"), Int(min=0)),
-        "knn_missing": Choice(*KNN_MISSING),
-        **dict.fromkeys(("reg_weight", "recon_weight", "generation_weight"), Float(min=0)),
-        **dict.fromkeys(("inter_modal_weight", "intra_modal_weight"), Float(min=0)),
-        **dict.fromkeys(("align_weight", "club_weight"), Float(min=0)),
-        **dict.fromkeys(("inter_modal_temperature", "intra_modal_temperature"), Float(min=1e-6)),
+        "embedding_size": Int(min=1),  # d
+        "n_ui_layers": Int(min=0),  # L of the collaborative vectors
+        "n_mm_layers": Int(min=0),  # L of the propagation
+        "knn_k": Int(min=1),  # neighbours of an item in A_m, the item itself among them
+        "knn_missing": Choice(*KNN_MISSING),  # what A_m does with items that lack m
+        "reg_weight": Float(min=0),  # of the parts in L_reg
+        "club_weight": Float(min=0),
+        "inter_modal_weight": Float(min=0),
+        "inter_modal_temperature": Float(min=1e-6),  # also of the second term of L_intra
+        "intra_modal_weight": Float(min=0),
+        "intra_modal_temperature": Float(min=1e-6),
+        "recon_weight": Float(min=0),
+        "generation_weight": Float(min=0),
+        "align_weight": Float(min=0),
         "align_temperature": Float(min=1e-6),
-        "avg_lambda": Float(min=0, max=1),
-        **dict.fromkeys(("refresh_inference_graph", "score_on_refreshed_graph"), Bool()),
-        "treat_modalities_alike": Bool(),
+        "avg_lambda": Float(min=0, max=1),  # share of the new graph in refreshed rows
+        "refresh_inference_graph": Bool(),  # rows of new items, before validation
+        "score_on_refreshed_graph": Bool(),  # the refresh reaches the graphs of the scores, too
+        "treat_modalities_alike": Bool(),  # no exceptions from the third modality on
+    }
+    new_items_in_training: ClassVar[dict[str, str]] = {
+        "recon": "The reconstruction covers every row of the feature tables.",
+        "club": "The estimators are fitted to raw parts of all items, new ones among them.",
+        "users": "Vectors of both modes come from the inference graphs, losses from others.",
+        "items": "As for users.",
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        """Build tables, networks and graphs."""
+        """Create parameters and graphs, and note which rows are generated and refreshed."""
         super().__init__(config, dataset)
-        size, count = self.embedding_size, len(self.modalities)
-        self.user_table = xavier_table(self.n_users, size)
-        self.item_table = xavier_table(self.n_items, size)
-        self.shared_encoder = nn.Linear(size, size)
-        self.features, self.networks = nn.ParameterDict(), nn.ModuleDict()
-        for name, modality in self.modalities.items():
-            self.features[name] = nn.Parameter(modality.features[1:].clone())  # no padding row
-            self.networks[name] = ModalityNetwork(modality.dim, size, count - 1)
-        for layer in [layer for layer in self.modules() if isinstance(layer, nn.Linear)]:
-            nn.init.xavier_uniform_(layer.weight)
-        for network in self.networks.values():
-            for half in network.encoder.weight.data.chunk(2):
-                nn.init.xavier_uniform_(half)
-        self.n_full = count if self.treat_modalities_alike else min(count, 2)
-        full = [name for name in list(self.modalities)[: self.n_full] if self.club_weight > 0]
-        self.clubs = nn.ModuleDict({name: ClubEstimator(size) for name in full})
-        self.pairs = [(a, (a + 1) % count) for a in range(count if count > 2 else count - 1)]
+        names, count = list(self.modalities), len(self.modalities)
+        self.regular = names if self.treat_modalities_alike else names[:2]  # no exceptions here
+        following = names[1:] + names[:1]
+        self.pairs = list(zip(names, following if count > 2 else names[1:]))
+        self._build_parameters(names)
         self._build_graphs(dataset)
         missing = torch.stack([modality.missing for modality in self.modalities.values()], dim=1)
         self.anything_missing = bool(missing.any())
         most = max(count - 1, 1) if self.treat_modalities_alike else 1
         generated = missing & (missing.sum(dim=1, keepdim=True) <= most)
-        self.register_buffer("generated", generated)  # both (n_items, M)
-        self.register_buffer("refreshed", missing if self.n_full == count else generated)
+        self.register_buffer("generated", generated)  # both bool (n_items, M)
+        self.register_buffer("refreshed", missing if len(self.regular) == count else generated)
         self.register_buffer("epochs_started", torch.zeros((), dtype=torch.long))
+
+    def _build_parameters(self, names: list[str]) -> None:
+        size = self.embedding_size
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
+        self.shared_encoder = nn.Linear(size, size)
+        self.features = trained_features(self.modalities)
+        self.networks = nn.ModuleDict()
+        for j, (name, modality) in enumerate(self.modalities.items()):
+            others = names[j + 1 :] + names[:j]
+            self.networks[name] = ModalityNetwork(modality.dim, size, others)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+        for network in self.networks.values():
+            for weight in network.encoder.weight.data.chunk(2):  # two layers, each with its fan
+                nn.init.xavier_uniform_(weight)
+        self.clubs = nn.ModuleDict()
+        if self.club_weight > 0:
+            for name in self.regular:
+                self.clubs[name] = ClubEstimator(size)
 
     def _build_graphs(self, dataset: Any) -> None:
         interactions = self.user_item_matrix(dataset)
         self.user_item_graph = symmetric_norm(interactions)
-        self.users_from_items = row_mean_norm(interactions)
-        self.items_from_users = row_mean_norm(interactions.transposed())
+        self.user_mean_graph = row_mean_norm(interactions)
+        self.item_mean_graph = row_mean_norm(interactions.transposed())
         self.training_graphs, self.inference_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
             features, k = modality.features, self.knn_k
@@ -120,174 +256,241 @@ class DGMRec(MultimodalRecommender):
                 nearest = knn_graph(features, k, ~self.new_items, "isolated")
             self.training_graphs[name] = row_sum_norm(nearest)
 
+    # ------------------------------------------------------------------------- once an epoch
+
     def auxiliary_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the CLUB estimators."""
         return self.clubs.parameters()
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
-        """Fit the estimators, generate the missing features, refresh every fifth time."""
+        """Fit the estimators, generate missing features, refresh the graphs every fifth time."""
         self.epochs_started += 1
-        raw = self._raw_parts().detach()
-        for _ in range(CLUB_STEPS if self.clubs else 0):
-            sample = torch.randperm(self.n_items - 1, device=raw.device)[:CLUB_ROWS] + 1
-            judged = zip(self.clubs.values(), raw[sample].unbind(dim=1))
-            minimise(sum(club.negative_log_likelihood(parts) for club, parts in judged))
+        with torch.no_grad():
+            raw = self._raw_parts()
+        self._fit_clubs(raw, minimise)
         old = ~self.new_items
-        chosen = self.generated & old[:, None]
-        self._generate(self._invented(raw, self.training_graphs), chosen, self.features)
-        scored = [self.inference_graphs] if self.score_on_refreshed_graph else []
-        self._refresh(old, self.training_graphs, *scored)
+        parts = self._generated_parts(raw, self.training_graphs)
+        self._write_features(self.features, parts, self.generated & old[:, None])
+        self._refresh_graphs(self.training_graphs, old)
+        if self.score_on_refreshed_graph:
+            self._refresh_graphs(self.inference_graphs, old)
 
     @torch.no_grad()
     def on_validation_start(self) -> None:
-        """Generate the features of new items and refresh their rows of the inference graphs."""
-        if self.new_items.any():
-            parts = self._invented(self._raw_parts(), self.inference_graphs)
-            self._generate(parts, self.generated & self.new_items[:, None], self.features)
-            if self.refresh_inference_graph:
-                self._refresh(self.new_items, self.inference_graphs)
+        """Do the same for new items: generate features, refresh rows of the inference graphs."""
+        if not self.new_items.any():
+            return
+        parts = self._generated_parts(self._raw_parts(), self.inference_graphs)
+        self._write_features(self.features, parts, self.generated & self.new_items[:, None])
+        if self.refresh_inference_graph:
+            self._refresh_graphs(self.inference_graphs, self.new_items)
 
     @torch.no_grad()
     def completed_features(self) -> dict[str, Tensor]:
-        """The feature tables as trained, but for missing rows that no epoch generates.
+        """Feature tables as trained, with generated rows for all items that lack the modality.
 
-        Those (of items lacking everything, in the release) are invented here as the others are:
-        the general part translated from imputed rows, the specific part from the users' taste,
-        both decoded, without noise. Scores work with the imputed and drifted row instead.
+        Training generates only a part of the missing rows (in the release: those of items that
+        lack one modality). The other ones are generated here, in the same way but without noise.
+        Scores do not use these: they work with the imputed row, as training has changed it.
         """
         tables = {name: table.detach().clone() for name, table in self.features.items()}
-        parts = self._invented(self._raw_parts(), self.inference_graphs)
-        self._generate(parts, ~(self.observed | self.generated), tables, noise=torch.clone)
-        return {name: F.pad(table, (0, 0, 1, 0)) for name, table in tables.items()}
+        parts = self._generated_parts(self._raw_parts(), self.inference_graphs)
+        left = ~(self.observed | self.generated)
+        left[0] = False
+        self._write_features(tables, parts, left, noisy=False)
+        return tables
+
+    def _fit_clubs(self, raw: Parts, minimise: Callable[[Tensor], None]) -> None:
+        if not self.clubs:
+            return
+        for _ in range(CLUB_STEPS):
+            order = torch.randperm(self.n_items - 1, device=raw.table.device) + 1
+            sample = raw.rows(order[:CLUB_ROWS])
+            loss = torch.zeros((), device=raw.table.device)
+            for name, club in self.clubs.items():
+                general, specific = sample.general[name], sample.specific[name]
+                loss = loss + club.negative_log_likelihood(specific, general)
+            minimise(loss)
 
     @torch.no_grad()
-    def _generate(self, parts: Tensor, chosen: Tensor, tables: Any, noise: Any = perturb) -> None:
-        """Overwrite ``chosen`` features (bool ``(n_items, M)``) with decoded ``parts``."""
-        for j, (name, network) in enumerate(self.networks.items()):
-            rows = chosen[1:, j].nonzero()[:, 0]  # tables have no padding row
-            tables[name][rows] = network.decoder(noise(parts[rows + 1, j].flatten(1)))
+    def _generated_parts(self, raw: Parts, graphs: nn.ModuleDict) -> Parts:
+        """Parts of all items, made from their other modalities and from their users."""
+        gates, blocks = self._gates(), []
+        for name, network in self.networks.items():
+            general, specific = raw.general[name], network.generator(gates[name])
+            if network.translator is not None:
+                general = network.translator(_others(network, raw.general))
+            made = torch.cat([general, specific], dim=1)
+            blocks.append(propagate(graphs[name], made, self.n_mm_layers))
+        return Parts(torch.cat(blocks, dim=1), self.networks)
 
-    def _refresh(self, items: Tensor, *chosen: nn.ModuleDict) -> None:
-        """Blend rows of ``items`` with graphs of the current features, every fifth epoch."""
+    @torch.no_grad()
+    def _write_features(
+        self,
+        tables: MutableMapping[str, Tensor],
+        parts: Parts,
+        chosen: Tensor,
+        noisy: bool = True,
+    ) -> None:
+        """Decode ``parts`` into the ``chosen`` rows of ``tables``, bool ``(n_items, M)``."""
+        for (name, network), choice in zip(self.networks.items(), chosen.unbind(dim=1)):
+            ids = choice.nonzero()[:, 0]
+            made = parts.both[name][ids]
+            tables[name][ids] = network.decoder(perturb(made) if noisy else made)
+
+    def _refresh_graphs(self, graphs: nn.ModuleDict, items: Tensor) -> None:
+        """Every fifth epoch, blend rows of ``items (n_items,)`` with the graph of the features."""
         useful = self.anything_missing and self.avg_lambda > 0
         if self.epochs_started % EPOCHS_PER_REFRESH or not useful:
             return
-        for j, (name, table) in enumerate(self.features.items()):
-            features = F.pad(table.detach(), (0, 0, 1, 0))
-            current = knn_graph(features, self.knn_k, self.observed[:, j])
-            current, rows = row_sum_norm(current), self.refreshed[:, j] & items
-            for graphs in chosen:
-                graphs[name] = blend_rows(graphs[name], current, rows, self.avg_lambda)
+        masks = zip(self.observed.unbind(dim=1), self.refreshed.unbind(dim=1))
+        for (name, table), (observed, refreshed) in zip(self.features.items(), masks):
+            current = row_sum_norm(knn_graph(table.detach(), self.knn_k, observed))
+            chosen = refreshed & items
+            graphs[name] = blend_rows(graphs[name], current, chosen, self.avg_lambda)
+
+    # ------------------------------------------------------------------------------- forward
 
     def encode(self) -> tuple[Tensor, Tensor]:
-        """Collaborative vectors plus all parts of all modalities."""
-        vectors, parts = self._forward(self._raw_parts(), self._gates(), self.inference_graphs)
-        return self._fuse(vectors[0], parts[0]), self._fuse(vectors[1], parts[1])
+        """Users ``(n_users, d)`` and items ``(n_items, d)`` on the graphs of the scores."""
+        users, items = self._nodes(self._raw_parts(), self._gates(), self.inference_graphs)
+        return users.fused(), items.fused()
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """The terms of the release; a term without weight or without meaning here is left out."""
-        batch = self.batch(interaction)
+        """The losses of the formulas; those without weight or without meaning are left out."""
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        item_ids = torch.unique(torch.cat([positive_ids, negative_ids]))
         raw, gates = self._raw_parts(), self._gates()
-        vectors, (user_parts, item_parts) = self._forward(raw, gates, self.training_graphs)
-        ids = self.gather(*vectors, batch)
-        rows = self.gather(user_parts.flatten(1), item_parts.flatten(1), batch)
-        parts = [block.view(-1, *raw.shape[1:]) for block in rows]
-        blocks = zip(item_parts[1:].detach().unbind(dim=1), self.networks.values())
-        decoded = (network.decoder(perturb(block.flatten(1))) for block, network in blocks)
-        recon = sum(F.mse_loss(*pair) for pair in zip(decoded, self.features.values()))
-        intra_modal, align = self._user_item_contrasts(ids, parts)
-        reg = self.reg_weight * norm_loss(*parts[1].sum(dim=2).unbind(dim=1))
+        all_users, all_items = self._nodes(raw, gates, self.training_graphs)
+        users = all_users.rows(user_ids)
+        positives, negatives = all_items.rows(positive_ids), all_items.rows(negative_ids)
         terms = {
-            "bpr": bpr_loss(*(self._fuse(*pair) for pair in zip(ids, parts))),
-            "reg": ID_REG_WEIGHT * norm_loss(*ids) + reg,
-            "recon": self.recon_weight * recon,
-            "intra_modal": self.intra_modal_weight * intra_modal,
-            "align": self.align_weight * align,
+            "bpr": bpr_loss(users.fused(), positives.fused(), negatives.fused()),
+            "reg": self._norms(users, positives, negatives),
         }
-        items = torch.unique(torch.cat(batch[1:]))
-        if self.inter_modal_weight and self.pairs:
-            terms["inter_modal"] = self.inter_modal_weight * self._inter_modal(raw, items, parts[0])
         if self.clubs:
-            judged = zip(self.clubs.values(), item_parts[1:].unbind(dim=1))
-            terms["club"] = self.club_weight * sum(club.bound(block) for club, block in judged)
+            terms["club"] = self.club_weight * self._club(all_items.parts)
+        if self.inter_modal_weight and self.pairs:
+            inter_modal = self._inter_modal(raw, item_ids, users.parts)
+            terms["inter_modal"] = self.inter_modal_weight * inter_modal
+        terms["intra_modal"] = self.intra_modal_weight * self._intra_modal(users, positives)
+        terms["recon"] = self.recon_weight * self._reconstruction(all_items.parts)
         if self.anything_missing:
-            generation = self._generation(raw, gates, item_parts, items)
+            generation = self._generation(raw, gates, all_items.parts, item_ids)
             terms["generation"] = self.generation_weight * generation
+        terms["align"] = self.align_weight * self._alignment(users, positives)
         return terms
 
-    def _forward(self, raw: Tensor, gates: Tensor, graphs: nn.ModuleDict) -> tuple[Any, Any]:
-        """Collaborative vectors ``(n, d)`` and parts, each of all users and of all items."""
-        tables = (self.user_table, self.item_table)
-        vectors = light_gcn(self.user_item_graph, *tables, self.n_ui_layers)
-        items = self._propagate(raw * gates[:, :, None], graphs)
-        users = (self.users_from_items @ items.flatten(1)).view(-1, *items.shape[1:])
-        return vectors, (users, items)
+    def _nodes(
+        self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict
+    ) -> tuple[Nodes, Nodes]:
+        """All users and all items."""
+        identities = self.user_embedding, self.item_embedding
+        user_z, item_z = light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
+        item_parts = self._item_parts(raw, gates, graphs)
+        user_parts = Parts(self.user_mean_graph @ item_parts.table, self.networks)
+        return Nodes(user_z, user_parts), Nodes(item_z, item_parts)
 
-    def _raw_parts(self) -> Tensor:
-        """Item parts as encoded, before gate and graph; the padding row is zero."""
-        pairs = zip(self.networks.values(), self.features.values())
-        encoded = torch.stack([network.encoder(table) for network, table in pairs], dim=1)
-        general, specific = encoded.chunk(2, dim=2)
-        general = self.shared_encoder(torch.tanh(general))
-        parts = torch.sigmoid(torch.stack([general, specific], dim=2))
-        return F.pad(parts, (0, 0, 0, 0, 0, 0, 1, 0))
+    def _raw_parts(self) -> Parts:
+        """g_m and s_m of all items. Nothing reads those of the padding item."""
+        blocks = []
+        for name, network in self.networks.items():
+            general, specific = network.encoder(self.features[name]).chunk(2, dim=1)
+            blocks += [self.shared_encoder(torch.tanh(general)), specific]
+        return Parts(torch.cat(blocks, dim=1).sigmoid(), self.networks)
 
-    def _gates(self) -> Tensor:
-        """What an item's training users prefer, ``(n_items, M, d)``."""
-        weight = torch.cat([network.gate.weight for network in self.networks.values()])
-        preferences = torch.tanh(F.linear(self.user_table, weight))
-        return (self.items_from_users @ preferences).view(self.n_items, len(self.networks), -1)
+    def _gates(self) -> dict[str, Tensor]:
+        """p_m of all items, name -> ``(n_items, d)``; items without users have zeros."""
+        # p_m = D_i^-1 R^T tanh(E_u W_m^T) for each m; here all modalities share both products.
+        weights = torch.cat([network.gate.weight for network in self.networks.values()])
+        preferences = torch.tanh(F.linear(self.user_embedding, weights))  # (n_users, M d)
+        gates = (self.item_mean_graph @ preferences).chunk(len(self.networks), dim=1)
+        return dict(zip(self.networks, gates))
 
-    def _propagate(self, parts: Tensor, graphs: nn.ModuleDict) -> Tensor:
-        """Item parts after ``n_mm_layers`` products with the graph of their modality."""
-        blocks = zip(graphs.values(), parts.flatten(2).unbind(dim=1))
-        moved = [propagate(adjacency, block, self.n_mm_layers) for adjacency, block in blocks]
-        return torch.stack(moved, dim=1).view_as(parts)
+    def _item_parts(self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict) -> Parts:
+        """G_m and S_m of all items."""
+        blocks = []
+        for name, gate in gates.items():
+            gated = torch.cat([gate * raw.general[name], gate * raw.specific[name]], dim=1)
+            blocks.append(propagate(graphs[name], gated, self.n_mm_layers))
+        return Parts(torch.cat(blocks, dim=1), self.networks)
 
-    def _fuse(self, collaborative: Tensor, parts: Tensor) -> Tensor:
-        """All general parts count as one (their mean), every specific part as one."""
-        content = parts[:, :, 0].mean(dim=1) + parts[:, :, 1].sum(dim=1)
-        return collaborative + content / (parts.shape[1] + 1)
+    # -------------------------------------------------------------------------------- losses
 
-    def _invent(self, general: Tensor, gates: Tensor, noisy: bool = False) -> Tensor:
-        """General parts translated from those of the others, specific parts made from gates."""
-        made, noise = [], perturb if noisy else torch.clone
-        for j, network in enumerate(self.networks.values()):
-            others = general.roll(-(j + 1), dims=1)[:, :-1].flatten(1)  # j+1, j+2, ... cyclic
-            own = network.translator(noise(others)) if network.translator else general[:, j]
-            made.append(torch.stack([own, network.generator(noise(gates[:, j]))], dim=1))
-        return torch.stack(made, dim=1)
+    def _norms(self, users: Nodes, positives: Nodes, negatives: Nodes) -> Tensor:
+        """L_reg."""
+        parts = positives.parts
+        sums = [parts.general[name] + parts.specific[name] for name in self.modalities]
+        identities = norm_loss(users.z, positives.z, negatives.z)
+        return ID_REG_WEIGHT * identities + self.reg_weight * norm_loss(*sums)
 
-    @torch.no_grad()
-    def _invented(self, raw: Tensor, graphs: nn.ModuleDict) -> Tensor:
-        """Item parts invented from raw ones and gates, propagated."""
-        return self._propagate(self._invent(raw[:, :, 0], self._gates()), graphs)
+    def _club(self, items: Parts) -> Tensor:
+        """L_club, over all items but the padding one."""
+        loss = torch.zeros((), device=items.table.device)
+        for name, club in self.clubs.items():
+            loss = loss + club.bound(items.specific[name][1:], items.general[name][1:])
+        return loss
 
-    def _user_item_contrasts(self, ids: list[Tensor], parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Intra-modal term (user against positive item) and alignment (collaborative, general)."""
-        users, items = parts[:2]
-        general = [block[:, :, 0].sum(dim=1) for block in (users, items)]
-        kinds = enumerate([1] * self.n_full + [0] * (len(self.networks) - self.n_full))
-        pairs = [(users[:, j, kind], items[:, j, kind]) for j, kind in kinds]
-        intra = sum(info_nce(*pair, self.intra_modal_temperature) for pair in [ids[:2], *pairs])
-        intra = intra + info_nce(*general, self.inter_modal_temperature)
-        return intra, sum(info_nce(*pair, self.align_temperature) for pair in zip(ids, general))
+    def _inter_modal(self, raw: Parts, item_ids: Tensor, users: Parts) -> Tensor:
+        """L_inter: raw general parts of complete items, propagated general parts of users."""
+        complete = self.complete_items(item_ids)
+        items = {name: rows(general, complete) for name, general in raw.general.items()}
+        tau = self.inter_modal_temperature
+        loss = torch.zeros((), device=raw.table.device)
+        for one, other in self.pairs:
+            loss = loss + info_nce(items[one], items[other], tau)
+            if one in self.regular and other in self.regular:
+                loss = loss + info_nce(users.general[one], users.general[other], tau)
+        return loss
 
-    def _inter_modal(self, raw: Tensor, items: Tensor, users: Tensor) -> Tensor:
-        """General parts across modalities: raw ones of complete items, propagated ones of users."""
-        complete = self.complete_items(items)
-        blocks = [(raw[:, :, 0].index_select(0, complete), pair) for pair in self.pairs]
-        blocks += [(users[:, :, 0], pair) for pair in self.pairs if max(pair) < self.n_full]
-        temperature = self.inter_modal_temperature
-        return sum(info_nce(block[:, a], block[:, b], temperature) for block, (a, b) in blocks)
+    def _intra_modal(self, users: Nodes, positives: Nodes) -> Tensor:
+        """L_intra: users against the positive items."""
+        general = users.parts.general_sum(), positives.parts.general_sum()
+        loss = info_nce(users.z, positives.z, self.intra_modal_temperature)
+        loss = loss + info_nce(*general, self.inter_modal_temperature)
+        for name in self.modalities:
+            pair = users.parts.specific[name], positives.parts.specific[name]
+            if name not in self.regular:
+                pair = users.parts.general[name], positives.parts.general[name]
+            loss = loss + info_nce(*pair, self.intra_modal_temperature)
+        return loss
 
-    def _generation(self, raw: Tensor, gates: Tensor, parts: Tensor, items: Tensor) -> Tensor:
-        """Invented parts against propagated general (if complete), raw specific (if observed)."""
-        targets = (parts[:, :, 0], raw[:, :, 1])
-        general, specific = (block.index_select(0, items) for block in targets)
-        made = self._invent(general, gates.index_select(0, items), noisy=True)
-        errors = (made - torch.stack([general, specific], dim=2)).square().mean(dim=3)
-        observed = self.observed[items]
-        complete = observed.all(dim=1, keepdim=True).expand_as(observed)
-        counted = torch.stack([complete, observed], dim=2)
-        return ((errors * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)).sum()
+    def _reconstruction(self, items: Parts) -> Tensor:
+        """L_recon, over all items but the padding one."""
+        loss = torch.zeros((), device=items.table.device)
+        for name, network in self.networks.items():
+            decoded = network.decoder(perturb(items.both[name][1:].detach()))
+            loss = loss + F.mse_loss(decoded, self.features[name][1:])
+        return loss
+
+    def _generation(
+        self, raw: Parts, gates: dict[str, Tensor], items: Parts, item_ids: Tensor
+    ) -> Tensor:
+        """L_gen. Masks instead of shorter tables spare a GPU the wait for their lengths."""
+        observed = self.observed[item_ids]
+        complete = observed.all(dim=1)
+        general = {name: rows(table, item_ids) for name, table in items.general.items()}
+        loss = torch.zeros((), device=raw.table.device)
+        for (name, network), has_it in zip(self.networks.items(), observed.unbind(dim=1)):
+            if network.translator is not None:
+                translated = network.translator(perturb(_others(network, general)))
+                loss = loss + _masked_mse(translated, general[name], complete)
+            specific, gate = rows(raw.specific[name], item_ids), rows(gates[name], item_ids)
+            loss = loss + _masked_mse(network.generator(perturb(gate)), specific, has_it)
+        return loss
+
+    def _alignment(self, users: Nodes, positives: Nodes) -> Tensor:
+        """L_align: collaborative vectors against the general parts of the same nodes."""
+        items = info_nce(positives.z, positives.parts.general_sum(), self.align_temperature)
+        return items + info_nce(users.z, users.parts.general_sum(), self.align_temperature)
+
+
+def _others(network: ModalityNetwork, general: dict[str, Tensor]) -> Tensor:
+    """General parts of the other modalities side by side, what the translator reads."""
+    return torch.cat([general[other] for other in network.others], dim=1)
+
+
+def _masked_mse(made: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Mean squared error over the entries of the rows ``counted (n,)``; no row gives zero."""
+    errors = (made - target).square().mean(dim=1)
+    return (errors * counted).sum() / counted.sum().clamp(min=1)

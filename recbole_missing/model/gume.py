@@ -1,4 +1,4 @@
-"""GUME: gated identities on item graphs, plus a learned taste of every user for each modality.
+"""GUME: gated identities on item graphs, and vectors of every user's taste for each modality.
 
 Paper:   Lin, Meng, Wang et al., "GUME: Graphs and User Modalities Enhancement for Long-Tail
          Multimodal Recommendation", CIKM 2024, https://arxiv.org/abs/2407.12338
@@ -6,22 +6,26 @@ Code:    https://github.com/ptkjw1997/DGMRec, src/models/gume.py, cd8f00d, and t
          https://github.com/NanGongNingYi/GUME, src/models/gume.py (both read for facts)
 Follows: code of the DGMRec release, which has no edges between items. The authors' version is
          `item_edges: shared` (edges between neighbours in every modality), `align_nodes: all`,
-         `contrast_items: all`, `knn_missing: imputed`. Alignment: mean over pairs of modalities.
-Quirks:  `align_nodes: item_numbers` takes item ids as row numbers of a users-first table, so the
-         alignment mostly sees users that nothing relates to the batch. Penalties divide by the
-         configured `train_batch_size`. Features are trained, item graphs are not rebuilt. Noise is
-         drawn for the users of a batch instead of all: other draws, the same law. New items keep
-         only a self loop while the model trains, and `knn_missing` still holds (not so in the
-         release); the release detaches the gated identities then
-         and so stops gates and features (not followed).
+         `contrast_items: all`, `knn_missing: imputed`. With three modalities or more, the
+         alignment is the mean over pairs of modalities.
+Quirks:  The release selects rows of the explicit content by item ids, although users come first
+         in it. So its alignment mostly compares users that have nothing to do with the batch
+         (`align_nodes: item_numbers`). Penalties divide by the configured `train_batch_size`. The
+         features are trained, but the item graphs stay those of the construction.
+         Noise is drawn for the users of a batch instead of all users. The draws differ from the
+         release, their distribution does not.
+         With new items, this model and the release differ in training: here a new item keeps a
+         self loop and `knn_missing` still holds. The release detaches the gated identities, which
+         stops gates and features.
 Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
-Missing: Works on imputed features; `knn_missing` and `contrast_items` may set lacking items apart.
+Missing: Works on imputed features. `knn_missing` says what the item graphs do with lacking items,
+         `contrast_items` whether they take part in the item contrast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,42 +45,91 @@ from recbole_missing.nn.layers import (
 )
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 
+# The model in formulas. A: graph of all nodes, users first, from the binary training matrix R (and
+# edges between items, if asked for); N = D^-1/2 A D^-1/2; [a ; b]: users above items.
+#
+#   Identities        E_u, E_i                        -> self.user_embedding, self.item_embedding
+#   Tastes of users   T_m                                                        -> self.tastes
+#   Extended identity g   = mean over l = 0..L of N^l [E_u ; E_i]                -> self._views
+#   Purified items    P_m = E_i * sigmoid((X_m W_m + b_m) W'_m + b'_m)           -> self.purified
+#   Smoothed items    s_m = B_m^L' P_m, B_m the kNN graph of m                   -> self.purified
+#   Explicit content  e_m = [(N [0 ; s_m]) of users ; s_m]                       -> self._views
+#   Extended content  t   = mean over m and l of N^l [T_m ; s_m]                 -> self._views
+#   Coarse            c   = sum_m w_m e_m, w_m = softmax over m of v^T tanh(A' e_m + a)
+#   Fine              f_m = sigmoid(V_m g + v_m) * (e_m - c)
+#   Integration       i   = (sum_m f_m + c) / (M + 1)                            -> self.integration
+#   Final vectors     user, item = g + i;  score = <user, item>                  -> self.encode
+#
+# Losses of a batch of triples (u, p, n); q: the contrasted positives (self._contrasted), NCE(a, b):
+# InfoNCE from rows of a to rows of b, noise(x) = x + 0.1 sign(x) * (a random unit vector):
+#   L_bpr   = mean of -log sigmoid(<user_u, item_p> - <user_u, item_n>)
+#   L_reg   = 1/2 (sum of the squares of user_u, item_p and item_n) / train_batch_size
+#   L_taste = 1/2 (sum of the squares of t_p) / train_batch_size
+#   L_align = mean over pairs (m, m') of |var e_m - var e_m'| + |mean e_m - mean e_m'|, over all
+#             entries of the rows self._aligned                                  -> moment_gap
+#   L_bm    = NCE(i_u, g_u) + NCE(i_q, g_q)
+#   L_um    = NCE(t_u, i_u) + NCE(noise(i_u), noise(i_u)) + NCE(noise(t_u), noise(t_u))
+#   loss    = L_bpr + reg_weight L_reg + taste_reg_weight L_taste + align_weight L_align
+#             + behaviour_cl_weight L_bm + taste_cl_weight L_um                  -> self.loss_terms
+
 
 def shared_neighbours(graphs: Sequence[SparseMatrix]) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the edges that all ``graphs (n, n)`` have, self loops left out."""
+    """Rows and columns of the edges that all ``graphs (n, n)`` have, without self loops."""
     n = graphs[0].shape[1]
-    keys = torch.cat([row * n + col for row, col, _ in (graph.edges() for graph in graphs)])
-    keys, counts = torch.unique(keys, return_counts=True)
-    keys = keys[(counts == len(graphs)) & (keys // n != keys % n)]
-    return keys // n, keys % n
+    keys = []
+    for graph in graphs:
+        row, col, _ = graph.edges()
+        keys.append(row * n + col)
+    edges, counts = torch.unique(torch.cat(keys), return_counts=True)
+    row, col = torch.div(edges, n, rounding_mode="floor"), edges % n
+    kept = (counts == len(graphs)) & (row != col)
+    return row[kept], col[kept]
 
 
-def unlikeness(content: Tensor) -> Tensor:
-    """Gaps between variances and means of two modalities, mean over pairs; ``(M, n, d)``."""
-    numbers = content.flatten(1)
-    if numbers.shape[1] < 2:
-        return 0.0 * numbers.sum()
-    moments = torch.stack([numbers.var(dim=1), numbers.mean(dim=1)], dim=1)
+def moment_gap(content: Tensor) -> Tensor:
+    """L_align of ``content (M, n, d)``: gaps of variances and means, mean over pairs.
+
+    One modality, or no more than one entry a modality, gives zero.
+    """
+    entries = content.flatten(1)
+    if entries.shape[1] < 2:
+        return 0.0 * entries.sum()
+    moments = torch.stack([entries.var(dim=1), entries.mean(dim=1)], dim=1)
     gaps = (moments[:, None] - moments).abs().sum(dim=2)  # (M, M), zero on the diagonal
     return gaps.sum() / max(len(gaps) * (len(gaps) - 1), 1)
 
 
-class GUME(MultimodalRecommender):
-    """Scores from the extended identity g plus the integration i of the explicit content e.
+class Views(NamedTuple):
+    """The three views of the N nodes, all users before all items."""
 
-    The extended content t is in the loss alone. The N nodes are all users, then all items.
-    """
+    g: Tensor  # extended identity, (N, d)
+    t: Tensor  # extended content, (N, d)
+    e: Tensor  # explicit content, (M, N, d)
+
+
+class GUME(MultimodalRecommender):
+    """Extended identity plus integrated content; formulas stand above."""
 
     hyperparameters = {
-        **dict.fromkeys(("embedding_size", "n_ui_layers", "knn_k"), Int(min=1)),
-        "n_mm_layers": Int(min=0),
-        "knn_missing": Choice(*KNN_MISSING),
-        "item_edges": Choice("none", "shared"),
-        "align_nodes": Choice("item_numbers", "all"),
-        "contrast_items": Choice("complete", "all"),
-        **dict.fromkeys(("reg_weight", "taste_reg_weight", "align_weight"), Float(min=0)),
-        **dict.fromkeys(("behaviour_cl_weight", "taste_cl_weight"), Float(min=0)),
-        **dict.fromkeys(("behaviour_temperature", "taste_temperature"), Float(min=1e-6)),
+        "embedding_size": Int(min=1),  # d, width of every vector
+        "n_ui_layers": Int(min=1),  # L, products with the graph of all nodes
+        "n_mm_layers": Int(min=0),  # L', products with each item graph
+        "knn_k": Int(min=1),  # neighbours of an item in B_m, the item itself among them
+        "knn_missing": Choice(*KNN_MISSING),  # what B_m does with items that lack m
+        "item_edges": Choice("none", "shared"),  # edges between items in A
+        "align_nodes": Choice("item_numbers", "all"),  # rows of L_align
+        "contrast_items": Choice("complete", "all"),  # which positives q are
+        "reg_weight": Float(min=0),
+        "taste_reg_weight": Float(min=0),
+        "align_weight": Float(min=0),
+        "behaviour_cl_weight": Float(min=0),
+        "behaviour_temperature": Float(min=1e-6),  # of L_bm
+        "taste_cl_weight": Float(min=0),
+        "taste_temperature": Float(min=1e-6),  # of L_um
+    }
+    idle_parameters: ClassVar[dict[str, str]] = {
+        "integration.attention.*": "With one modality its weight is 1, whatever it says.",
+        "integration.preferences.*": "With one modality nothing is fine: e_m equals c.",
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -84,93 +137,114 @@ class GUME(MultimodalRecommender):
         super().__init__(config, dataset)
         size = self.embedding_size
         self.batch_size = config["train_batch_size"]
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
-        self.tastes = nn.ParameterDict(
-            {name: xavier_table(self.n_users, size) for name in self.modalities}
-        )
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
+        self.tastes = nn.ParameterDict()
+        for name in self.modalities:
+            self.tastes[name] = xavier_table(self.n_users, size)
         neighbours = self.knn_k, self.knn_missing, self.new_items
         self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.integration = Integration(size, self.modalities)
-        user_item = self.user_item_matrix(dataset)
-        self.nodes = ItemGraph(lambda new: self._node_graph(user_item, new), self.new_items)
+        interactions = self.user_item_matrix(dataset)
+        self.node_graph = ItemGraph.build(
+            lambda excluded: self._build_node_graph(interactions, excluded), self.new_items
+        )
         alignable = torch.cat([torch.ones(self.n_users, dtype=torch.bool), ~self.new_items])
         alignable[[0, self.n_users]] = False
-        self.register_buffer("alignable", alignable)
+        self.register_buffer("alignable", alignable)  # nodes without padding and new items
+
+    def _build_node_graph(self, interactions: SparseMatrix, excluded: Tensor) -> SparseMatrix:
+        """N, ``(n_users + n_items)`` squared; ``excluded`` items have no edge to other items."""
+        row, col, value = whole_graph(interactions).edges()
+        if self.item_edges == "shared":
+            graphs = []
+            for graph in self.purified.item_graphs.values():
+                graphs.append(graph.without_new if excluded.any() else graph.full)
+            item, neighbour = shared_neighbours(graphs)
+            row = torch.cat([row, self.n_users + item])
+            col = torch.cat([col, self.n_users + neighbour])
+            value = torch.cat([value, value.new_ones(len(item))])
+        n_nodes = self.n_users + self.n_items
+        return row_sum_norm(SparseMatrix(row, col, value, (n_nodes, n_nodes)))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: g + i."""
-        g, _, e = self._views()
-        final = g + self.integration(g, e)
+        views = self._views()
+        final = views.g + self.integration(views.g, views.e)
         return final[: self.n_users], final[self.n_users :]
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR, two penalties, unlikeness of the modalities, agreement of the views.
-
-        The integration looks at one node at a time, so only the batch's nodes pass it.
-        """
-        users, positives, negatives = self.batch(interaction)
-        contrasted = self._contrasted(positives)
-        items = self.n_users + torch.cat([positives, negatives, contrasted])
-        nodes, sizes = torch.cat([users, items]), [len(users)] * 3 + [len(contrasted)]
-        all_g, all_t, all_e = self._views()
-        g, t = rows(all_g, nodes), rows(all_t, nodes)
-        i = self.integration(g, all_e[:, nodes])
-        final = (g + i).split(sizes)[:3]
-        (user_g, _, _, item_g), (user_i, _, _, item_i) = g.split(sizes), i.split(sizes)
-        user_t, positive_t, *_ = t.split(sizes)
-        draws = torch.unique(users, return_inverse=True)[1]
-        views = [(perturb(x, draws), perturb(x, draws)) for x in (user_i, user_t)]
-        behaviour, tastes = [(user_i, user_g), (item_i, item_g)], [(user_t, user_i), *views]
-        agreement = sum(info_nce(*pair, self.behaviour_temperature) for pair in behaviour)
-        likeness = sum(info_nce(*pair, self.taste_temperature) for pair in tastes)
+        """The losses of the formulas. Only the batch's nodes pass :class:`Integration`."""
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        contrasted_ids = self._contrasted(positive_ids)
+        item_ids = torch.cat([positive_ids, negative_ids, contrasted_ids])
+        nodes = torch.cat([user_ids, self.n_users + item_ids])
+        sizes = [len(user_ids)] * 3 + [len(contrasted_ids)]
+        views = self._views()
+        g, t = rows(views.g, nodes), rows(views.t, nodes)
+        i = self.integration(g, views.e[:, nodes])
+        users, positives, negatives, _ = (g + i).split(sizes)
+        user_g, _, _, contrasted_g = g.split(sizes)
+        user_i, _, _, contrasted_i = i.split(sizes)
+        user_t, positive_t, _, _ = t.split(sizes)
+        squares = squared_loss(users, positives, negatives) / self.batch_size
+        taste_squares = squared_loss(positive_t) / self.batch_size
+        agreement = info_nce(user_i, user_g, self.behaviour_temperature)
+        agreement = agreement + info_nce(contrasted_i, contrasted_g, self.behaviour_temperature)
         return {
-            "bpr": bpr_loss(*final),
-            "reg": self.reg_weight * squared_loss(*final) / self.batch_size,
-            "taste_reg": self.taste_reg_weight * squared_loss(positive_t) / self.batch_size,
-            "align": self.align_weight * unlikeness(all_e[:, self._aligned(contrasted)]),
+            "bpr": bpr_loss(users, positives, negatives),
+            "reg": self.reg_weight * squares,
+            "taste_reg": self.taste_reg_weight * taste_squares,
+            "align": self.align_weight * moment_gap(views.e[:, self._aligned(contrasted_ids)]),
             "behaviour_cl": self.behaviour_cl_weight * agreement,
-            "taste_cl": self.taste_cl_weight * likeness,
+            "taste_cl": self.taste_cl_weight * self._taste_contrast(user_ids, user_i, user_t),
         }
 
-    def _node_graph(self, user_item: SparseMatrix, new_items: Tensor) -> SparseMatrix:
-        """Normalised graph of all nodes; edges between items come from the item graphs."""
-        row, col, value = whole_graph(user_item).edges()
-        if self.item_edges == "shared":
-            form = "without_new" if new_items.any() else "full"
-            graphs = [getattr(graph, form) for graph in self.purified.graphs.values()]
-            item, neighbour = (ids + self.n_users for ids in shared_neighbours(graphs))
-            row, col = torch.cat([row, item]), torch.cat([col, neighbour])
-            value = torch.cat([value, value.new_ones(len(item))])
-        return row_sum_norm(SparseMatrix(row, col, value, (self.n_users + self.n_items,) * 2))
-
-    def _views(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Views g and t of all nodes, ``(N, d)``, and e, ``(M, N, d)``."""
-        smooth = self.purified(self.item, self.n_mm_layers)
-        users = torch.cat([self.user, *self.tastes.values()], dim=1)
-        start = torch.cat([users, torch.cat([self.item, *smooth], dim=1)])
-        first = self.nodes @ start  # a user gets what their items have, nothing of their own
-        layers = [self._averaged(start), self._averaged(first)]
+    def _views(self) -> Views:
+        """g, t and e of all nodes."""
+        # Every view of the formulas begins with a product of N: those of g, of each t_m and of the
+        # users' e_m are one product here. Behind it t is averaged over m, because the further
+        # products are linear: mean_m N^l [T_m ; s_m] = N^l mean_m [T_m ; s_m].
+        smoothed = self.purified(self.item_embedding, self.n_mm_layers)
+        start = [torch.cat([self.user_embedding, self.item_embedding])]
+        for name, items in smoothed.items():
+            start.append(torch.cat([self.tastes[name], items]))
+        layer_0 = torch.cat(start, dim=1)  # (N, (1 + M) d)
+        layer_1 = self.node_graph @ layer_0
+        layers = [self._averaged(layer_0), self._averaged(layer_1)]
         while len(layers) <= self.n_ui_layers:
-            layers.append(self.nodes @ layers[-1])
+            layers.append(self.node_graph @ layers[-1])
         g, t = torch.stack(layers).mean(dim=0).chunk(2, dim=1)
-        explicit = torch.cat([first[: self.n_users], start[self.n_users :]])
-        return g, t, torch.stack(explicit.chunk(1 + len(smooth), dim=1)[1:])
+        # Users have no edge to users, so layer 1 gives them s_m of their items and no T_m.
+        explicit = torch.cat([layer_1[: self.n_users], layer_0[self.n_users :]])
+        e = torch.stack(explicit.chunk(1 + len(smoothed), dim=1)[1:])
+        return Views(g, t, e)
 
-    def _averaged(self, nodes: Tensor) -> Tensor:
-        """Identity beside the mean of the modalities, from ``(N, (1 + M) d)`` to ``(N, 2 d)``."""
-        blocks = nodes.view(len(nodes), -1, self.embedding_size)
+    def _averaged(self, layer: Tensor) -> Tensor:
+        """From ``(N, (1 + M) d)`` to ``(N, 2 d)``: the identity, then the mean over modalities."""
+        blocks = layer.view(len(layer), -1, self.embedding_size)
         return torch.cat([blocks[:, 0], blocks[:, 1:].mean(dim=1)], dim=1)
 
-    def _contrasted(self, positives: Tensor) -> Tensor:
-        """Positives as they are, or the distinct ones that have every modality."""
+    def _contrasted(self, positive_ids: Tensor) -> Tensor:
+        """q: the positives as drawn, or the distinct ones that have every modality."""
         if self.contrast_items == "all":
-            return positives
-        return self.complete_items(positives)
+            return positive_ids
+        return self.complete_items(positive_ids)
 
-    def _aligned(self, items: Tensor) -> Tensor:
-        """Nodes that the alignment looks at; never a padding row, never a new item."""
+    def _aligned(self, item_ids: Tensor) -> Tensor:
+        """Nodes of L_align; never a padding row, never a new item."""
         if self.align_nodes == "all":
             return self.alignable.nonzero()[:, 0]
-        nodes = items + (items >= self.n_users)  # the release's tables have no padding rows
+        # The release has no padding rows, so its node of this number stands one row later here
+        # for a user, two rows later for an item; our item ids are one larger already.
+        nodes = item_ids + (item_ids >= self.n_users)
         return nodes[self.alignable[nodes]]
+
+    def _taste_contrast(self, user_ids: Tensor, user_i: Tensor, user_t: Tensor) -> Tensor:
+        """L_um. A user who stands in the batch twice gets the same noise twice."""
+        draws = torch.unique(user_ids, return_inverse=True)[1]
+        loss = info_nce(user_t, user_i, self.taste_temperature)
+        for view in (user_i, user_t):
+            first, second = perturb(view, draws), perturb(view, draws)
+            loss = loss + info_nce(first, second, self.taste_temperature)
+        return loss

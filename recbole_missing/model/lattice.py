@@ -23,7 +23,7 @@ Missing: `knn_missing` says what an item that lacks a modality does in both kNN 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,9 @@ from recbole_missing.nn.losses import bpr_loss, squared_loss
 class LATTICE(MultimodalRecommender):
     """LightGCN, plus item identities smoothed on a mixture of constant and learned graphs."""
 
+    idle_parameters: ClassVar[dict[str, str]] = {
+        "logits": "With one modality its weight is 1, whatever the logit.",
+    }
     hyperparameters = {
         "embedding_size": Int(min=1),  # d
         "projection_size": Int(min=1),  # width of the features that the learned graph compares

@@ -1,24 +1,24 @@
-"""MGCN: gated identities travel on per-modality item graphs; attention splits common and special.
+"""MGCN: a behaviour view and a view of all modalities, smoothed on item graphs, are added.
 
 Paper:   Yu, Tan, Lu et al., "Multi-View Graph Convolutional Network for Multimedia
          Recommendation", ACM MM 2023, https://arxiv.org/abs/2308.03588
 Code:    https://github.com/enoche/MMRec, src/models/mgcn.py, e775373 (read for facts)
 Follows: code.
-Quirks:  The feature tables are trained through the gates although the item graphs stay those of
-         construction. The penalty divides by the configured `train_batch_size`, not by the rows
-         present. kNN rows whose cosines sum to a negative number get zeros, where the release
-         gets NaN. With mean imputation all items that lack a modality point to the same k of
-         them (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`. New items keep a
-         self loop while the model trains, and `knn_missing` still holds (not so in the DGMRec
-         release); the DGMRec release gives them no edge and, by detaching
-         the gated identities, stops training gates and features in that setting (not followed).
+Quirks:  The feature tables are trained through the gates, but the item graphs stay those of the
+         construction. The norm penalty divides by the configured `train_batch_size`, also in a
+         shorter last batch. If the cosines of a kNN row have a negative sum, the row gets zeros
+         here and NaN in the release. With mean imputation, all items that lack a modality have
+         the same k neighbours (`knn_missing: imputed`, MMRec); the DGMRec release uses `isolated`.
+         With new items, this model and the DGMRec release differ in training: here a new item
+         keeps a self loop and `knn_missing` still holds. The release gives it no edge, ignores
+         `knn_missing`, and detaches the gated identities, which stops gates and features.
 Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
 Missing: Works on imputed features; `knn_missing` says what its item graphs do with lacking items.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,19 +31,44 @@ from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.layers import Integration, PurifiedItems, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 
+# The model in formulas. R is the binary training matrix, A the graph of R; "*" multiplies entry by
+# entry.
+#
+#   Identities       E_u, E_i                         -> self.user_embedding, self.item_embedding
+#   Behaviour view   Z_0 = [E_u ; E_i] by rows,  Z_l+1 = D^-1/2 A D^-1/2 Z_l,
+#                    c = mean of Z_0 .. Z_L                                     -> self._behaviour
+#   Purifier         P_m = E_i * sigmoid((X_m W_m + b_m) W'_m + b'_m)           -> self.purified
+#   Content          h_m of items = A_m^L P_m, A_m the kNN graph of m,
+#                    h_m of users = D_u^-1/2 R D_i^-1/2 h_m of items            -> self._content
+#   Attention        w_m = softmax over m of w2^T tanh(W1 h_m + b1),
+#                    common = sum_m w_m h_m                                     -> self.side
+#   Preference       special_m = sigmoid(V_m c + v_m) * (h_m - common)          -> self.side
+#   Side view        side = (sum_m special_m + common) / (M + 1)                -> self.side
+#   Final vectors    user, item = c + side;  score = <user, item>               -> self.encode
+#
+# Losses of a batch of triples (u, p, n); NCE(a, b): InfoNCE from rows of a to rows of b:
+#   L_bpr = mean of -log sigmoid(<user_u, item_p> - <user_u, item_n>)
+#   L_reg = 1/2 (sum of the squares of user_u, item_p and item_n) / train_batch_size
+#   L_cl  = NCE(side_p, c_p) + NCE(side_u, c_u)
+#   loss  = L_bpr + reg_weight L_reg + cl_weight L_cl                           -> self.loss_terms
+
 
 class MGCN(MultimodalRecommender):
-    """A behaviour view (LightGCN) plus a side view made of all modalities."""
+    """A behaviour view (LightGCN) plus a side view of all modalities; formulas stand above."""
 
     hyperparameters = {
-        "embedding_size": Int(min=1),
-        "n_ui_layers": Int(min=0),
-        "n_mm_layers": Int(min=0),
-        "knn_k": Int(min=1),
-        "knn_missing": Choice(*KNN_MISSING),
+        "embedding_size": Int(min=1),  # d, width of every vector
+        "n_ui_layers": Int(min=0),  # L of the behaviour view
+        "n_mm_layers": Int(min=0),  # L of the content
+        "knn_k": Int(min=1),  # neighbours of an item in A_m, the item itself among them
+        "knn_missing": Choice(*KNN_MISSING),  # what A_m does with items that lack m
         "reg_weight": Float(min=0),
         "cl_weight": Float(min=0),
-        "temperature": Float(min=1e-6),
+        "temperature": Float(min=1e-6),  # of L_cl
+    }
+    idle_parameters: ClassVar[dict[str, str]] = {
+        "side.attention.*": "With one modality its weight is 1, whatever the attention says.",
+        "side.preferences.*": "With one modality nothing is special: h_m equals what is common.",
     }
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -51,12 +76,12 @@ class MGCN(MultimodalRecommender):
         super().__init__(config, dataset)
         size = self.embedding_size
         self.batch_size = config["train_batch_size"]
-        self.user = xavier_table(self.n_users, size)
-        self.item = xavier_table(self.n_items, size)
+        self.user_embedding = xavier_table(self.n_users, size)
+        self.item_embedding = xavier_table(self.n_items, size)
         neighbours = self.knn_k, self.knn_missing, self.new_items
         self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.side = Integration(size, self.modalities)
-        self.user_item = symmetric_norm(self.user_item_matrix(dataset))
+        self.user_item_graph = symmetric_norm(self.user_item_matrix(dataset))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: behaviour plus side view."""
@@ -65,34 +90,35 @@ class MGCN(MultimodalRecommender):
         return users + self.side(users, user_content), items + self.side(items, item_content)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
-        """BPR, squared norms of the batch, and agreement of the two views.
-
-        Attention and gates look at one node at a time, so only the batch's nodes pass them.
-        """
+        """L_bpr, L_reg and L_cl. Only the batch's nodes pass :class:`Integration`."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         item_ids = torch.cat([positive_ids, negative_ids])
         all_users, all_items = self._behaviour()
         user_content, item_content = self._content()
-        users, items = rows(all_users, user_ids), rows(all_items, item_ids)
+        users, items = rows(all_users, user_ids), rows(all_items, item_ids)  # c
         user_side = self.side(users, user_content[:, user_ids])
         item_side = self.side(items, item_content[:, item_ids])
         final_users = users + user_side
-        positives, negatives = (items + item_side).chunk(2)
-        n = len(user_ids)
-        agreement = info_nce(item_side[:n], items[:n], self.temperature)
+        final_positives, final_negatives = (items + item_side).chunk(2)
+        positives, positive_side = items.chunk(2)[0], item_side.chunk(2)[0]
+        agreement = info_nce(positive_side, positives, self.temperature)
         agreement = agreement + info_nce(user_side, users, self.temperature)
-        squares = squared_loss(final_users, positives, negatives) / self.batch_size
+        squares = squared_loss(final_users, final_positives, final_negatives) / self.batch_size
         return {
-            "bpr": bpr_loss(final_users, positives, negatives),
+            "bpr": bpr_loss(final_users, final_positives, final_negatives),
             "reg": self.reg_weight * squares,
             "cl": self.cl_weight * agreement,
         }
 
     def _behaviour(self) -> tuple[Tensor, Tensor]:
-        return light_gcn(self.user_item, self.user, self.item, self.n_ui_layers)
+        """Behaviour vectors c of all users and of all items."""
+        identities = self.user_embedding, self.item_embedding
+        return light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
 
     def _content(self) -> tuple[Tensor, Tensor]:
-        """Purified identities on the graphs, ``(M, n_users, d)`` and ``(M, n_items, d)``."""
-        purified = self.purified(self.item, self.n_mm_layers)
-        users = self.user_item @ torch.cat(purified, dim=1)  # one product for all modalities
-        return torch.stack(users.chunk(len(purified), dim=1)), torch.stack(purified)
+        """Content h_m of users ``(M, n_users, d)`` and of items ``(M, n_items, d)``."""
+        items = self.purified(self.item_embedding, self.n_mm_layers)
+        # h_m of users = user_item_graph @ h_m of items for each m; here one product serves all.
+        users = self.user_item_graph @ torch.cat(list(items.values()), dim=1)
+        user_content = torch.stack(users.chunk(len(items), dim=1))
+        return user_content, torch.stack(list(items.values()))

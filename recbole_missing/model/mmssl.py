@@ -26,7 +26,7 @@ Missing: Works on imputed features. Observed and missing items are treated alike
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,10 @@ class MMSSL(MultimodalRecommender):
     The formulas stand above this class.
     """
 
+    new_items_in_training: ClassVar[dict[str, str]] = {
+        "adversarial": "The critic sees the scores of a user's content with all items.",
+    }
+    new_features_ignored = "An item's content comes through its users, and a new item has none."
     hyperparameters = {
         "embedding_size": Int(min=1),  # d, width of every vector
         "n_ui_layers": Int(min=1),  # L, layers of the propagation over the interactions

@@ -15,24 +15,32 @@ from recbole_missing.modality import Modalities, Modality
 
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
-    """Xavier-uniform table ``(n_rows, size)`` whose padding row 0 is zero and outside the fan."""
+    """Xavier-uniform table ``(n_rows, size)``.
+
+    Row 0, the padding row, is zero. It does not count among the rows that the width of the
+    distribution depends on, so the other rows are drawn as in a table without padding.
+    """
     table = torch.zeros(n_rows, size)
     nn.init.xavier_uniform_(table[1:])
     return nn.Parameter(table)
 
 
 def node_tables(n_users: int, n_items: int, size: int) -> tuple[Tensor, Tensor]:
-    """User and item tables, Xavier-normal as one matrix; padding rows are 0 and outside the fan."""
+    """User table ``(n_users, size)`` and item table ``(n_items, size)``.
+
+    They are drawn as one Xavier-normal matrix of all nodes. The padding rows are zero and do not
+    count among its rows.
+    """
     nodes = nn.init.xavier_normal_(torch.empty(n_users + n_items - 2, size))
     users, items = nodes.split([n_users - 1, n_items - 1])
     return F.pad(users, (0, 0, 1, 0)), F.pad(items, (0, 0, 1, 0))
 
 
 class FrozenFeatures(nn.Module):
-    """Features that training leaves as they are: name -> buffer ``(n_items, dim)``.
+    """Constant features: name -> buffer ``(n_items, dim)``.
 
-    It reads like an ``nn.ParameterDict``, the form in which models hold features that they train
-    (:func:`trained_features`), so that ``self.features[name]`` is the same in every model.
+    They are read like features that are trained (:func:`trained_features`): as
+    ``self.features[name]``.
     """
 
     def __init__(self, modalities: Modalities) -> None:
@@ -56,26 +64,29 @@ class FrozenFeatures(nn.Module):
 
 
 def trained_features(modalities: Modalities) -> nn.ParameterDict:
-    """Trainable copies of the features: name -> ``(n_items, dim)``."""
-    return nn.ParameterDict({name: feature_table(m) for name, m in modalities.items()})
+    """Trainable copies of the features: name -> ``(n_items, dim)``, in the order of the config."""
+    tables = nn.ParameterDict()  # its constructor would sort a dict by name
+    for name, modality in modalities.items():
+        tables[name] = feature_table(modality)
+    return tables
 
 
 def feature_table(modality: Modality) -> nn.Parameter:
-    """Trainable copy of the features, shape ``(n_items, dim)``."""
+    """Trainable copy of the features of one modality, shape ``(n_items, dim)``."""
     return nn.Parameter(modality.features.clone())
 
 
 def rows(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows ``ids`` of ``table``, shape ``(*ids.shape, size)``; its gradient is a dense table."""
+    """Rows ``ids`` of ``table (n, size)``, shape ``(*ids.shape, size)``; the gradient is dense."""
     return F.embedding(ids, table)
 
 
 def perturb(x: Tensor, draws: Tensor | None = None) -> Tensor:
-    """Add 0.1 sign(x) * u / |u| to every row of x ``(rows, d)``, u uniform on [0, 1).
+    """Noise: x + 0.1 sign(x) * u / |u| for every row of x, u uniform on [0, 1).
 
     Args:
         x: shape ``(rows, d)``.
-        draws: int ``(rows,)``, if given: rows of equal number share one u.
+        draws: int ``(rows,)``. If given, rows with equal numbers get the same u.
 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
@@ -84,23 +95,33 @@ def perturb(x: Tensor, draws: Tensor | None = None) -> Tensor:
 
 
 class ItemGraph(nn.Module):
-    """A constant item-item graph from which new items are cut off while the model trains.
+    """A constant item-item graph. While the model trains, new items have no edge to other items.
 
     Args:
-        build: makes the normalised graph, shape ``(n_items, n_items)``; its argument, bool
-            ``(n_items,)``, says which items must not touch any other.
-        new_items: bool ``(n_items,)``. Without new items one graph serves both.
+        full: the graph of evaluation, normalised, shape ``(n_items, n_items)``.
+        without_new: the graph of training. None: ``full`` serves both modes.
     """
 
-    def __init__(self, build: Callable[[Tensor], SparseMatrix], new_items: Tensor) -> None:
-        """Build the graph, and with new items its training form."""
+    def __init__(self, full: SparseMatrix, without_new: SparseMatrix | None = None) -> None:
+        """Take both graphs."""
         super().__init__()
-        self.full = build(torch.zeros_like(new_items))
-        self.without_new = build(new_items) if new_items.any() else None
+        self.full, self.without_new = full, without_new
+
+    @classmethod
+    def build(cls, make: Callable[[Tensor], SparseMatrix], new_items: Tensor) -> ItemGraph:
+        """Make both graphs with one function.
+
+        Args:
+            make: returns the normalised graph. Its argument, bool ``(n_items,)``, says which items
+                must have no edge to other items.
+            new_items: bool ``(n_items,)``. If there are none, one graph serves both modes.
+        """
+        full = make(torch.zeros_like(new_items))
+        return cls(full, make(new_items) if new_items.any() else None)
 
     @property
     def current(self) -> SparseMatrix:
-        """The graph that the mode of the module puts in force."""
+        """The graph of the mode, training or evaluation, that the module is in."""
         if self.training and self.without_new is not None:
             return self.without_new
         return self.full
@@ -115,26 +136,31 @@ def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) 
 
     Args:
         modality: its completed features.
-        k, missing: see :func:`~recbole_missing.graph.knn_graph`.
-        new_items: bool ``(n_items,)``, cut off before the top-k in training.
+        k, missing: see :func:`~recbole_missing.graph.knn.knn_graph`.
+        new_items: bool ``(n_items,)``. In training they are left out of the neighbour search.
     """
     x, observed = modality.features, modality.observed
 
-    def build(excluded: Tensor) -> SparseMatrix:
+    def make(excluded: Tensor) -> SparseMatrix:
         return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded))
 
-    return ItemGraph(build, new_items)
+    return ItemGraph.build(make, new_items)
 
 
 class PurifiedItems(nn.Module):
-    """Item identities that each modality's trained features gate, smoothed on its kNN graph.
+    """Item identities, gated by each modality's features and smoothed on its kNN graph.
+
+    For every modality m, with item identities E_i, features X_m and its kNN graph A_m::
+
+        P_m = E_i * sigmoid((X_m W_m + b_m) W'_m + b'_m)         -> self.gates
+        H_m = A_m^L P_m, L = n_layers                            -> propagate
 
     Args:
-        modalities: completed modalities.
+        modalities: completed modalities; their features are trained.
         size: width d of the identities.
         k, missing, new_items: see :func:`knn_item_graph`.
 
-    Source: MGCN (ACM MM 2023), whose gate has two linear maps and one sigmoid; so has GUME's.
+    Source: the behaviour-guided purifier of MGCN (ACM MM 2023); GUME (CIKM 2024) has the same.
     """
 
     def __init__(
@@ -142,34 +168,41 @@ class PurifiedItems(nn.Module):
     ) -> None:
         """Create feature tables and gates, and build the graphs."""
         super().__init__()
-        self.features = nn.ParameterDict()
-        self.gates, self.graphs = nn.ModuleDict(), nn.ModuleDict()
+        self.features = trained_features(modalities)
+        self.gates, self.item_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in modalities.items():
-            self.features[name] = feature_table(modality)
             layers = nn.Linear(modality.dim, size), nn.Linear(size, size), nn.Sigmoid()
             self.gates[name] = nn.Sequential(*layers)
-            self.graphs[name] = knn_item_graph(modality, k, missing, new_items)
+            self.item_graphs[name] = knn_item_graph(modality, k, missing, new_items)
 
-    def forward(self, identities: Tensor, n_layers: int) -> list[Tensor]:
-        """Turn ``identities (n_items, d)`` into one ``(n_items, d)`` a modality."""
-        return [
-            propagate(graph, identities * self.gates[name](self.features[name]), n_layers)
-            for name, graph in self.graphs.items()
-        ]
+    def forward(self, identities: Tensor, n_layers: int) -> dict[str, Tensor]:
+        """H_m of all items for ``identities (n_items, d)``: name -> ``(n_items, d)``."""
+        smoothed = {}
+        for name, graph in self.item_graphs.items():
+            purified = identities * self.gates[name](self.features[name])
+            smoothed[name] = propagate(graph, purified, n_layers)
+        return smoothed
 
 
 class Integration(nn.Module):
-    """Attention finds what modalities have in common, gates pick from what is special in each.
+    """One vector of all modalities: what they have in common, and what is special in each.
+
+    For every node with a behaviour vector c and content h_m of M modalities::
+
+        w_m     = softmax over m of w2^T tanh(W1 h_m + b1)       -> self.attention
+        common  = sum_m w_m h_m
+        special = sum_m sigmoid(V_m c + v_m) * (h_m - common)    -> self.preferences
+        result  = (special + common) / (M + 1)
 
     Args:
         size: width d of every vector.
         names: of the modalities.
 
-    Source: MGCN (ACM MM 2023) and GUME (CIKM 2024, where common is coarse and special is fine).
+    Source: MGCN (ACM MM 2023) and GUME (CIKM 2024), which calls them coarse and fine.
     """
 
     def __init__(self, size: int, names: Iterable[str]) -> None:
-        """Create the attention, which all modalities share, and a gate for each."""
+        """Create the attention, which all modalities share, and a gate for each modality."""
         super().__init__()
         self.attention = nn.Sequential(
             nn.Linear(size, size), nn.Tanh(), nn.Linear(size, 1, bias=False)

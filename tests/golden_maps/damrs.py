@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from golden_maps import dense, letter, padded_graph
+from golden_maps import dense, identities, letter, padded_graph
 from recbole_missing.model.damrs import DAMRS
 
 MODEL = DAMRS
@@ -30,7 +30,7 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str]:
-    return {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+    return identities()
 
 
 def terms(modalities: Any) -> dict[str, str]:
@@ -42,30 +42,23 @@ def terms(modalities: Any) -> dict[str, str]:
 
 def prepare(model: DAMRS, npz: dict[str, np.ndarray]) -> None:
     """Compare what ties do not decide, then put in the published graphs."""
-    names = [*model.modalities, "session"]
-    published = [stored(npz, f"{name}_adj") for name in names]
     missing = any(npz[key].size for key in npz if key.startswith("missing_"))
-    for name, ours, theirs in zip(names, blocks(model), published):
-        if name == "session":
-            shared = shared_users(npz)
-            ours, theirs = (np.sort(shared * (graph > 0), axis=1) for graph in (ours, theirs))
-        elif missing and model.knn_missing == "imputed":
-            cosines = cosine_matrix(model.modalities[name])
-            ours, theirs = (np.sort(cosines * (graph > 0), axis=1) for graph in (ours, theirs))
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=name)
-    whole = np.zeros((len(names), model.n_items, len(names), model.n_items), dtype=np.float32)
-    for i, graph in enumerate(published):
-        whole[i, 1:, i, 1:] = graph
-    size = len(names) * model.n_items
-    model.view_graphs.full = padded_graph(whole.reshape(size, size), 0, 0)
+    for name, graph in model.item_graphs.items():
+        published = stored(npz, f"{name}_adj")
+        if missing and model.knn_missing == "imputed":
+            same_neighbours(cosine_matrix(model.modalities[name]), dense(graph.full), published)
+        else:
+            np.testing.assert_allclose(dense(graph.full), published, 1e-5, 1e-6, err_msg=name)
+        graph.full = padded_graph(published)
+    published = stored(npz, "session_adj")
+    same_neighbours(shared_users(npz), dense(model.behaviour_graph), published)
+    model.behaviour_graph = padded_graph(published)
 
 
-def blocks(model: DAMRS) -> list[np.ndarray]:
-    """Our graphs, dense and without the padding item."""
-    whole = np.pad(dense(model.view_graphs.full), ((1, 0), (1, 0)))
-    n_views = len(whole) // model.n_items
-    whole = whole.reshape(n_views, model.n_items, n_views, model.n_items)
-    return [whole[i, 1:, i, 1:] for i in range(n_views)]
+def same_neighbours(nearness: np.ndarray, ours: np.ndarray, published: np.ndarray) -> None:
+    """Each row's neighbours are equally near in both graphs, whichever of equals were chosen."""
+    near = [np.sort(nearness * (graph > 0), axis=1) for graph in (ours, published)]
+    np.testing.assert_allclose(*near, rtol=1e-5, atol=1e-6)
 
 
 def stored(npz: dict[str, np.ndarray], name: str) -> np.ndarray:

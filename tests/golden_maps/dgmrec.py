@@ -55,8 +55,8 @@ def settings(meta: dict[str, Any]) -> dict[str, Any]:
 
 def names(modalities: Any, meta: Any = None) -> dict[str, str | Published]:
     mapped: dict[str, str | Published] = {
-        "user_table": "user_embedding.weight",
-        "item_table": "item_id_embedding.weight",
+        "user_embedding": "user_embedding.weight",
+        "item_embedding": "item_id_embedding.weight",
         "shared_encoder.weight": "shared_encoder.weight",
         "shared_encoder.bias": "shared_encoder.bias",
     }
@@ -128,13 +128,14 @@ def prepare(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
 def extra(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
     """Collaborative vectors, raw parts and gates at the initial parameters."""
     raw, gates = model._raw_parts(), model._gates()
-    (users, items), _ = model._forward(raw, gates, model.training_graphs)
-    same(users[1:], npz["trace/cge_user"], "collaborative users")
-    same(items[1:], npz["trace/cge_item"], "collaborative items")
-    for j, name in enumerate(model.modalities):
-        same(raw[1:, j, 0], npz[f"trace/general_{letter(name)}"], f"general part of {name}")
-        same(raw[1:, j, 1], npz[f"trace/specific_{letter(name)}"], f"specific part of {name}")
-        same(gates[1:, j], npz[f"trace/filter_{letter(name)}"], f"gate of {name}")
+    users, items = model._nodes(raw, gates, model.training_graphs)
+    same(users.z[1:], npz["trace/cge_user"], "collaborative users")
+    same(items.z[1:], npz["trace/cge_item"], "collaborative items")
+    for name in model.modalities:
+        theirs = letter(name)
+        same(raw.general[name][1:], npz[f"trace/general_{theirs}"], f"general part of {name}")
+        same(raw.specific[name][1:], npz[f"trace/specific_{theirs}"], f"specific part of {name}")
+        same(gates[name][1:], npz[f"trace/filter_{theirs}"], f"gate of {name}")
 
 
 def batch(model: DGMRec, npz: dict[str, np.ndarray], k: int, monkeypatch: Any) -> None:
@@ -158,7 +159,8 @@ def compare_state(model: DGMRec, npz: dict[str, np.ndarray], stage: str) -> None
     state = dict(model.named_parameters())
     for ours, theirs in names(model.modalities).items():
         if isinstance(theirs, str) and f"{stage}/{theirs}" in npz:
-            same(state[ours], npz[f"{stage}/{theirs}"], f"{ours} at {stage}", floor=6e-6)
+            value = state[ours][1:] if ours.startswith("features.") else state[ours]
+            same(value, npz[f"{stage}/{theirs}"], f"{ours} at {stage}", floor=6e-6)
     kinds = {"adj": model.training_graphs, "adj_infer": model.inference_graphs}
     for kind, graphs in kinds.items():
         for name in graphs:

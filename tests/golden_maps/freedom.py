@@ -52,11 +52,11 @@ def extra(model: FREEDOM, npz: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(
         dense(model.item_graph.full), npz["param/mm_adj"], rtol=1e-5, atol=1e-7
     )
-    _, _, weights = model.user_item.edges()
+    _, _, weights = model.user_item_graph.edges()
     np.testing.assert_allclose(weights, npz["extra/prune_sampling_weights"], rtol=1e-5)
     users, items = torch.from_numpy(npz["extra/prune_kept_edges"]) + 1
-    kept = torch.isin(edge_keys(model.user_item), users * model.n_items + items)
-    pruned = keep_edges(model.user_item, kept)
+    kept = torch.isin(edge_keys(model.user_item_graph), users * model.n_items + items)
+    pruned = keep_edges(model.user_item_graph, kept)
     order = torch.argsort(torch.argsort(users * model.n_items + items))
     np.testing.assert_allclose(
         pruned.values[order], npz["extra/prune_values"], rtol=1e-5, err_msg="pruned edges"
@@ -68,16 +68,16 @@ def training_uses_the_drawn_edges(model: FREEDOM) -> None:
     """The file itself drops no edge; here half of them go, and come back."""
     dropout, model.dropout = model.dropout, 0.5
     torch.manual_seed(0)
-    weights, kept = model.user_item.values, []
+    weights, kept = model.user_item_graph.values, []
     for _ in range(20):
         model.on_epoch_start(lambda loss: None)
-        kept.append(torch.isin(edge_keys(model.user_item), edge_keys(model.pruned)))
-        assert kept[-1].sum() == model.pruned.values.numel() == weights.numel() // 2
+        kept.append(torch.isin(edge_keys(model.user_item_graph), edge_keys(model.pruned_graph)))
+        assert kept[-1].sum() == model.pruned_graph.values.numel() == weights.numel() // 2
     assert weights[torch.stack(kept).float().mean(dim=0) > 0.5].mean() > weights.mean()
-    for graph, training in ((model.pruned, True), (model.user_item, False)):
-        users, _ = light_gcn(graph, model.user, model.item, model.n_ui_layers)
+    for graph, training in ((model.pruned_graph, True), (model.user_item_graph, False)):
+        users, _ = light_gcn(graph, model.user_embedding, model.item_embedding, model.n_ui_layers)
         torch.testing.assert_close(model.train(training).encode()[0], users)
-    model.dropout, model.pruned = dropout, keep_edges(model.user_item, slice(None))
+    model.dropout, model.pruned_graph = dropout, keep_edges(model.user_item_graph, slice(None))
 
 
 def edge_keys(matrix: SparseMatrix) -> torch.Tensor:

@@ -85,7 +85,7 @@ def terms(modalities: Any) -> dict[str, str]:
 
 
 def prepare(model: GUME, npz: dict[str, np.ndarray]) -> None:
-    for name, graph in model.purified.graphs.items():
+    for name, graph in model.purified.item_graphs.items():
         published = stored_graph(npz, f"{PREFIXES[letter(name)]}_adj", model.n_items)
         if model.knn_missing == "imputed":
             graph.full = published
@@ -93,10 +93,10 @@ def prepare(model: GUME, npz: dict[str, np.ndarray]) -> None:
             same_graph(graph.full, published, name)
     edges = (torch.from_numpy(npz[f"train_{kind}"]) + 1 for kind in ("user", "item"))
     nobody = torch.zeros(model.n_items, dtype=torch.bool)
-    user_item = bipartite(*edges, model.n_users, model.n_items)
-    model.nodes.full = model._node_graph(user_item, nobody)
+    interactions = bipartite(*edges, model.n_users, model.n_items)
+    model.node_graph.full = model._build_node_graph(interactions, nobody)
     published = stored_graph(npz, "norm_adj", model.n_users + model.n_items, model.n_users)
-    same_graph(model.nodes.full, published, "graph of all nodes")
+    same_graph(model.node_graph.full, published, "graph of all nodes")
 
 
 def batch(model: GUME, npz: dict[str, np.ndarray], k: int, monkeypatch: Any) -> None:

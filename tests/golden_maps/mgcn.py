@@ -50,7 +50,7 @@ def terms(modalities: Any) -> dict[str, str]:
 def prepare(model: MGCN, npz: dict[str, np.ndarray]) -> None:
     """Compare the graphs; where ties decide who is a neighbour, how near they are, then swap."""
     ties = any(npz[key].size for key in npz if key.startswith("missing_"))
-    for name, graph in model.purified.graphs.items():
+    for name, graph in model.purified.item_graphs.items():
         ours, published = dense(graph.full), npz[f"param/{name}_original_adj"]
         if ties:
             graph.full = padded_graph(published)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from recbole_missing.imputation import IMPUTERS
+from recbole_missing.modality import Modalities, Modality
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
 
@@ -77,18 +79,37 @@ def test_every_loss_term_is_a_finite_scalar(name: str, dataset: TinyDataset) -> 
     torch.testing.assert_close(total, sum(model.last_terms.values()))
 
 
-def test_every_parameter_gets_a_gradient(name: str, dataset: TinyDataset) -> None:
-    model = build(name, dataset)
-    reached = set()
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    """Every parameter has a gradient other than zero, or its class says why it may have none."""
+    excused = dict(MODELS[name].idle_parameters)
+    needed = set()
+    for count in (1, 2, 3, 4):
+        dataset = tiny_dataset(NAMES[:count])
+        for parameter in idle_parameters(build(name, dataset), dataset):
+            reasons = [pattern for pattern in excused if fnmatch(parameter, pattern)]
+            assert reasons, f"{parameter} has no gradient with {count} modalities"
+            needed.update(reasons)
+    assert needed == set(excused), "an excuse that nothing needs"
 
-    def minimise(loss: torch.Tensor) -> None:
+
+def idle_parameters(model: MultimodalRecommender, dataset: TinyDataset) -> set[str]:
+    """Names of the parameters without gradient, up to rounding, in an epoch of three batches."""
+    largest = {name: 0.0 for name, _ in model.named_parameters()}
+
+    def collect(loss: torch.Tensor) -> None:
+        model.zero_grad()
         loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                largest[name] = max(largest[name], float(parameter.grad.abs().max()))
 
     model.train()
-    model.on_epoch_start(minimise)
-    model.calculate_loss(tiny_batch(dataset)).backward()
-    reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert reached == {name for name, _ in model.named_parameters()}
+    model.on_epoch_start(collect)
+    for seed in range(3):
+        batch = tiny_batch(dataset, seed=seed)
+        model.on_batch_start(batch, collect)
+        collect(model.calculate_loss(batch))
+    return {name for name, gradient in largest.items() if gradient < 1e-9}
 
 
 def test_predict_agrees_with_full_sort_predict(name: str, dataset: TinyDataset) -> None:
@@ -103,9 +124,11 @@ def test_evaluation_is_deterministic_and_encodes_once(name: str, dataset: TinyDa
     model = build(name, dataset).eval()
     encode, calls = model.encode, []
     model.encode = lambda: calls.append(1) or encode()
-    first, second = scores(model, dataset), scores(model, dataset)
-    assert torch.equal(first, second)
-    assert len(calls) == 1
+    first = scores(model, dataset)
+    with model.scoring():
+        assert torch.equal(scores(model, dataset), first)
+        assert torch.equal(scores(model, dataset), first)
+    assert len(calls) == 2
     train(model, dataset, epochs=1)
     assert not torch.equal(scores(model.eval(), dataset), first), "scores of old parameters"
 
@@ -143,19 +166,6 @@ def test_the_padding_rows_stay_where_they_are(name: str, dataset: TinyDataset) -
         assert torch.equal(table[0], before[key]), key
 
 
-def test_new_items_are_scored_and_lend_no_interaction(name: str) -> None:
-    dataset = tiny_dataset(NAMES[:2])
-    new = torch.zeros(dataset.num("item_id"), dtype=torch.bool)
-    new[[4, 11]] = True
-    kept = ~new[dataset.inter_feat["item_id"]]
-    dataset.inter_feat = {field: ids[kept] for field, ids in dataset.inter_feat.items()}
-    dataset.new_items = new
-    model = build(name, dataset)
-    train(model, dataset, epochs=6)
-    model.on_validation_start()
-    assert torch.isfinite(scores(model.eval(), dataset)[:, new]).all()
-
-
 def test_a_bad_hyperparameter_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: embedding_size must be an int >= 1, got 0"):
         build(name, tiny_dataset(), embedding_size=0)
@@ -166,6 +176,95 @@ def test_a_data_set_without_modalities_is_refused(name: str) -> None:
     dataset.modalities = None
     with pytest.raises(ValueError, match=f"{name}: the data set must have modalities"):
         build(name, dataset)
+
+
+# ----------------------------------------------------------------------------------- new items
+
+NEW = [4, 11]
+
+
+def with_new_items(features_seed: int = 0) -> TinyDataset:
+    """Two items lose their interactions; their features depend on the seed."""
+    dataset = tiny_dataset(NAMES[:2])
+    new = torch.zeros(dataset.num("item_id"), dtype=torch.bool)
+    new[NEW] = True
+    kept = ~new[dataset.inter_feat["item_id"]]
+    dataset.inter_feat = {field: ids[kept] for field, ids in dataset.inter_feat.items()}
+    dataset.new_items = new
+    everyone = torch.Generator().manual_seed(0)
+    newcomers = torch.Generator().manual_seed(1 + features_seed)
+    modalities = []
+    for name, modality in dataset.modalities.items():
+        completed = torch.randn(modality.features.shape, generator=everyone)
+        completed[NEW] = torch.randn(len(NEW), modality.dim, generator=newcomers)
+        completed[0] = 0
+        modalities.append(Modality(name, completed, modality.observed))
+    dataset.modalities = Modalities(modalities)
+    return dataset
+
+
+def batch_without_new_items(dataset: TinyDataset) -> dict[str, torch.Tensor]:
+    batch = tiny_batch(dataset)
+    old = torch.tensor([i for i in range(1, dataset.num("item_id")) if i not in NEW])
+    return {**batch, "neg_item_id": old[batch["neg_item_id"] % len(old)]}
+
+
+def what_training_sees(name: str, features_seed: int) -> dict[str, torch.Tensor]:
+    """Loss terms of a batch, and the vectors of users and of old items, in training mode.
+
+    The seed also changes the rows of new items in every table of parameters.
+    """
+    dataset = with_new_items(features_seed)
+    model = build(name, dataset).train()
+    generator = torch.Generator().manual_seed(features_seed)
+    for parameter in model.parameters():
+        if parameter.dim() == 2 and len(parameter) == dataset.num("item_id"):
+            drawn = torch.randn(len(NEW), parameter.shape[1], generator=generator)
+            parameter.data[NEW] = drawn
+    second = list(model.auxiliary_parameters())
+    optimizer = torch.optim.Adam(second or [torch.zeros(1, requires_grad=True)], 0.01)
+
+    def minimise(loss: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    torch.manual_seed(1)
+    model.on_epoch_start(minimise)
+    batch = batch_without_new_items(dataset)
+    model.on_batch_start(batch, minimise)
+    torch.manual_seed(2)
+    seen = {term: loss.detach() for term, loss in model.loss_terms(batch).items()}
+    torch.manual_seed(3)
+    with torch.no_grad():
+        users, items = model.encode()
+    return {**seen, "users": users, "items": items[~dataset.new_items]}
+
+
+def test_training_does_not_see_new_items(name: str) -> None:
+    """Neither features nor identities nor edges of new items; exceptions are declared."""
+    one, other = what_training_sees(name, 0), what_training_sees(name, 1)
+    changed = {key for key in one if not torch.allclose(one[key], other[key], 1e-5, 1e-7)}
+    assert changed == set(MODELS[name].new_items_in_training)
+
+
+def test_features_of_new_items_count_in_their_scores(name: str) -> None:
+    """Two models differ in nothing else. A model declares the opposite in its class."""
+    found = []
+    for seed in (0, 1):
+        dataset = with_new_items(seed)
+        model = build(name, dataset)
+        model.on_validation_start()
+        found.append(scores(model.eval(), dataset)[:, NEW])
+    assert torch.allclose(*found) == bool(MODELS[name].new_features_ignored)
+
+
+def test_new_items_are_scored_and_lend_no_interaction(name: str) -> None:
+    dataset = with_new_items()
+    model = build(name, dataset)
+    train(model, dataset, epochs=6)
+    model.on_validation_start()
+    assert torch.isfinite(scores(model.eval(), dataset)[:, NEW]).all()
 
 
 # ---------------------------------------------------------------------------------- large data
