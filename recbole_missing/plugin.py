@@ -75,16 +75,17 @@ class _Hook:
         finders = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(name, path, target) for finder in finders)
         spec = next((spec for spec in specs if spec is not None), None)
-        if spec is None or spec.loader is None:
+        loader: Any = None if spec is None else spec.loader
+        if loader is None:
             return spec
-        execute = spec.loader.exec_module
+        execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            del spec.loader.exec_module  # the loader is as it was found
+            del loader.exec_module  # the loader is as it was found
             execute(module)
             _replace(module)
 
-        spec.loader.exec_module = exec_module
+        loader.exec_module = exec_module
         return spec
 
 

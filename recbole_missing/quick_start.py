@@ -109,10 +109,10 @@ def prepare(config: Any, saved: bool = True) -> Run:
     init_seed(config["seed"], config["reproducibility"])
     data = create_dataset(config)
     logger.info(data)
-    loaders = data_preparation(config, data)
+    train_data, valid_data, test_data = data_preparation(config, data)
     # 5. model, 6. trainer
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    network = get_model(config["model"])(config, loaders[0]._dataset).to(config["device"])
+    network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(network)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
-    return Run(config, *loaders, trainer, saved)
+    return Run(config, train_data, valid_data, test_data, trainer, saved)

@@ -100,8 +100,9 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         Raises:
             ValueError: for an unknown name, or an address that does not lead to a class.
         """
-        if inspect.isclass(word):
-            return self.remember(word)
+        if isinstance(word, type):
+            cls: Any = word
+            return self.remember(cls)
         word = str(word)
         found = self.find(word)
         if found is not None:

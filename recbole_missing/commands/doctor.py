@@ -155,6 +155,11 @@ def _listing(title: str, listed: list[Card], width: int) -> str:
         lines.append(f"  {card.name}")
         for label, text in details:
             if text:
-                indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 8}
-                lines += textwrap.wrap(label + text, width, **indent, break_on_hyphens=False)
+                lines += textwrap.wrap(
+                    label + text,
+                    width,
+                    initial_indent=" " * 6,
+                    subsequent_indent=" " * 8,
+                    break_on_hyphens=False,
+                )
     return "\n".join(lines)

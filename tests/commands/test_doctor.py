@@ -39,7 +39,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 
 
 def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "tabulate.py").write_text("raise ImportError('no tabulate')")
+    (tmp_path / "recbole.py").write_text("raise ImportError('no recbole')")
     folders = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", "import recbole_missing; recbole_missing.run_recbole_missing"],
@@ -47,7 +47,7 @@ def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert re.search(r"ImportError: recbole_missing: no tabulate; \w+", done.stderr), done.stderr
+    assert re.search(r"ImportError: recbole_missing: no recbole; \w+", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("table", doctor.markdown().split("\n\n"))
