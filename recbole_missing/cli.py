@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_missing import environment
 from recbole_missing.commands import (
     benchmark,
     doctor,
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not is_refusal(error):
             raise
-        missing = environment.problems() if isinstance(error, ImportError) else []
+        missing = _absent() if isinstance(error, ImportError) else []
         print("; ".join([f"error: {error}", *missing]), file=sys.stderr)
         raise SystemExit(2) from error
 
@@ -82,13 +81,20 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, OSError):
         return True
     if isinstance(error, ImportError):
-        return bool(environment.problems())
+        return bool(_absent())
     last = traceback.extract_tb(error.__traceback__)[-1]
     raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
     parts = Path(last.filename).parts
     if "recbole" in parts:
         return raised and parts[parts.index("recbole") + 1] in ("config", "data")
     return raised and isinstance(error, ValueError) and _HERE in Path(last.filename).parents
+
+
+def _absent() -> list[str]:
+    """What to do about requirements of this package that are absent."""
+    from recbole_missing import environment
+
+    return environment.problems()
 
 
 _HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from recbole_missing.config.constraints import unknown
 
@@ -101,8 +101,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             ValueError: for an unknown name, or an address that does not lead to a class.
         """
         if isinstance(word, type):
-            cls: Any = word
-            return self.remember(cls)
+            return self.remember(cast("type[T]", word))
         word = str(word)
         found = self.find(word)
         if found is not None:
@@ -122,7 +121,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             raise ValueError(
                 f"{self.kind}: {word!r} must be module:Class, got a {type(cls).__name__}."
             )
-        return self.remember(cls)
+        return self.remember(cast("type[T]", cls))
 
     def recorded(self, word: str, path: Path | str, option: str) -> type[T] | None:
         """Return the class that a checkpoint names; a checkpoint never makes Python import code.

@@ -150,7 +150,7 @@ def check_together(values: Mapping[str, Any], given: Collection[str]) -> None:
         )
     metric, _, k = values["valid_metric"].partition("@")
     metrics = [name.lower() for name in values["metrics"]]
-    if metric.lower() not in metrics or (k and int(k) not in (values["topk"] or ())):
+    if metric.lower() not in metrics or (k and k not in map(str, values["topk"] or ())):
         raise ValueError(
             f"valid_metric: must be one of metrics {values['metrics']} at one of topk "
             f"{values['topk']}, got {values['valid_metric']!r}; set valid_metric too."

@@ -64,6 +64,7 @@ def test_likeness_is_warned_of(caplog):
         ({"missing_protocol": "file", "missing_ratio": 0.5}, "missing_ratio: must be 0 or unset"),
         ({"valid_metric": "NDCG@20"}, "valid_metric: must be one of metrics"),
         ({"valid_metric": "Recall@10"}, "valid_metric: must be one of metrics"),
+        ({"valid_metric": "Recall@x"}, "valid_metric: must be one of metrics"),
         ({"repeatable": True, "new_items": "stratified"}, "repeatable: must be False"),
         ({"eval_args": {"split": {"RS": [0.8, 0.2]}}}, "split RS must have three ratios"),
     ],
