@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from recbole.config import Config
 
-from recbole_missing import checkpoint, environment, identity, plugin
+from recbole_missing import checkpoint, identity, plugin, version
 from recbole_missing.benchmark import measured
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import (
@@ -26,7 +26,6 @@ from recbole_missing.benchmark.measured import (
     peak_memory,
     restart_peak_memory,
 )
-from recbole_missing.benchmark.names import model_of
 from recbole_missing.data.dataset import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
@@ -72,10 +71,10 @@ class Job:
         Raises:
             ValueError: for settings that are refused.
         """
-        quiet = {"show_progress": False, "state": "WARNING"}
+        quiet = {"show_progress": False, "state": "WARNING", "plugin_defaults": True}
         with checkpoint.no_command_line():
             return Config(
-                model_of(self.point["model"]),
+                self.point["model"],
                 self.point["dataset"],
                 list(self.files) or None,
                 {**quiet, **self.settings},
@@ -174,7 +173,7 @@ class Identified:
             "source": self.source,
             **empty,
             **found,
-            "versions": environment.versions(),
+            "versions": version.versions(),
             "cost": dict(cost),
         }
         return Line.parse({key: _finite(value) for key, value in line.items()})

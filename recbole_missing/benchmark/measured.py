@@ -17,8 +17,7 @@ import torch
 from recbole.data import create_dataset
 from recbole.utils import ModelType, argument_list, init_seed
 
-from recbole_missing import identity, plugin
-from recbole_missing.benchmark.names import model_of
+from recbole_missing import identity, plugin, registry
 from recbole_missing.config import defaults
 from recbole_missing.data.dataset import (
     MultimodalDataset,
@@ -27,6 +26,7 @@ from recbole_missing.data.dataset import (
     table_identity,
 )
 from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
 
 _RECBOLE = Path(recbole.__file__).parent / "properties"
@@ -144,7 +144,7 @@ def source_of(values: Mapping[str, Any], model: type) -> str | None:
         None if the code of the model or the imputer lies in no file.
     """
     imputer = imputation_in_force(defaultdict(lambda: None, values), model).get("imputation")
-    imputers = [IMPUTERS[imputer]] if imputer else []
+    imputers = [IMPUTERS.resolve(imputer)] if imputer else []
     rooms = ("recbole_missing.data.sampling", "recbole_missing.trainer")
     return identity.of_source(model, *imputers, MultimodalDataset, *rooms)
 
@@ -152,13 +152,20 @@ def source_of(values: Mapping[str, Any], model: type) -> str | None:
 def current_source(line: Mapping[str, Any]) -> str | None:
     """The ``source`` that the run of a line would have if it was made now.
 
+    A line never makes Python import code from outside.
+
     Returns:
-        None if that cannot be told, as for a model that is not to be found here.
+        None if that cannot be told, as for a model or an imputer that this process does not know.
     """
+    words = line["point"]["model"], str(line["config"].get("imputation", ""))
+    strangers = [
+        registry.is_address(word) and kind.find(word) is None
+        for word, kind in zip(words, (MODELS, IMPUTERS))
+    ]
+    if any(strangers):
+        return None
     try:
-        model = model_of(line["point"]["model"])
-        model = plugin.get_model(model) if isinstance(model, str) else model
-        return source_of(line["config"], model)
+        return source_of(line["config"], plugin.get_model(words[0]))
     except ValueError:
         return None
 

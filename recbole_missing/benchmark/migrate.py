@@ -24,7 +24,7 @@ from recbole_missing import checkpoint, identity, plugin
 from recbole_missing.atomic import whole_file
 from recbole_missing.benchmark import measured
 from recbole_missing.benchmark.line import Line
-from recbole_missing.benchmark.names import dataset_folder, model_of
+from recbole_missing.benchmark.runner import dataset_folder
 from recbole_missing.benchmark.store import Store
 from recbole_missing.data import sources
 
@@ -67,8 +67,7 @@ def migrated(line: Line, data_path: Path, data_sets: measured.DataSets) -> Line:
         KeyError: if a setting is absent.
     """
     old = dict(line["config"])
-    model = model_of(line["point"]["model"])
-    model = plugin.get_model(model) if isinstance(model, str) else model
+    model = plugin.get_model(line["point"]["model"])
     folder = dataset_folder(line["point"]["dataset"], data_path)
     config = checkpoint.rebuild_config({**old, "data_path": str(folder)})
     if _fingerprint(old, folder) != old["data_fingerprint"]:

@@ -177,7 +177,8 @@ def test_what_cannot_be_measured_is_refused(settings):
     run = prepare("BPR", settings)
     with pytest.raises(ValueError, match="a model with modalities, got BPR"):
         evaluate(run.network(), run.train._dataset)
-    run = prepare("BPR", settings, modalities=None, missing_protocol="none")
+    none = {"modalities": None, "missing_protocol": "none", "plugin_defaults": True}
+    run = prepare("BPR", settings, **none)
     with pytest.raises(ValueError, match="'tiny': must have modalities, got none"):
         run.dataset.true_features()
 
@@ -287,7 +288,7 @@ def test_command_prints_and_writes(settings, capsys, tmp_path):
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("VBPR on tiny; missing: 50% stratified; imputation: featprop")
     assert out[2].split() == [f"hit@{k}" for k in (2, 5)] * 3
-    rows = [line.split() for line in out[4:-3]]
+    rows = [line.split() for line in out[4:-4]]
     report = json.loads(target.read_text())
     shown = {
         (name, group[0]): v
