@@ -17,8 +17,7 @@ from torch import Tensor
 
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
-from recbole_missing.data.aligned import Source
-from recbole_missing.data.edges import read_edges
+from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.imputation import IMPUTERS, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality
 

@@ -93,16 +93,24 @@ def read_ids(path: Path) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file, line ends removed; the file may not be empty."""
+    # str.splitlines would also split at separators that may stand inside a text.
+    return [line.rstrip("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, a byte-order mark removed; the file may not be empty.
+
+    Raises:
+        ValueError: if there is no such file, it is empty or it is not UTF-8.
+    """
     _size(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#04x} at position "
             f"{error.start}; save it as UTF-8."
         ) from error
-    # str.splitlines would also split at separators that may stand inside a text.
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def read_header(path: Path, separator: str) -> list[str]:
