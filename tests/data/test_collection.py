@@ -21,7 +21,7 @@ def collection():
     table = Table("image", features * observed[:, None], observed)
     interactions = sparse.csr_matrix((generator.random((6, 5)) < 0.6).astype(np.float32))
     donors = torch.tensor([True, True, True, False, True])
-    edges = sparse.csr_matrix(([1.0, 1.0], ([1, 4], [0, 2])), (5, 5))  # item 1 hears from item 0
+    edges = sparse.csr_matrix(([1.0, 1.0], ([0, 1], [1, 0])), (5, 5))  # items "10" and "9"
     return Collection("toy", items, {"image": table}, interactions, donors, edges)
 
 
