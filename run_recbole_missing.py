@@ -1,6 +1,8 @@
 """Train and test a model: ``python run_recbole_missing.py --model=.. --dataset=.. --key=value``."""
 
-from recbole_missing.cli import run
+import sys
+
+from recbole_missing.cli import main
 
 if __name__ == "__main__":
-    run()
+    main(["run", *sys.argv[1:]])

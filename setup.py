@@ -6,7 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'"(.+)"', (HERE / "recbole_missing/version.py").read_text().split("=")[1])[1]
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "recbole_missing/version.py").read_text(), re.MULTILINE
+)[1]
 
 setup(
     name="recbole-missing",

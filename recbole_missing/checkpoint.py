@@ -20,14 +20,18 @@ from recbole.utils import init_logger, init_seed
 from scipy import sparse
 
 from recbole_missing.atomic import whole_file
+from recbole_missing.imputation import IMPUTERS
+from recbole_missing.model import MODELS
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 
 
 def plain(value: Any) -> Any:
     """Reduce to None, bool, int, float, str, list and dict of these, tensors; drop the rest."""
-    if value is None or isinstance(value, (bool, str, torch.Tensor)):
+    if value is None or isinstance(value, (bool, torch.Tensor)):
         return value
+    if isinstance(value, str):
+        return str(value)  # without what a subclass carries
     if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping):
@@ -144,17 +148,36 @@ def no_command_line() -> Iterator[None]:
         sys.argv = argv
 
 
-def rebuild_config(state: Mapping[str, Any]) -> Config:
-    """Config of a saved run on this machine; the command line of this process plays no part."""
+def rebuild_config(state: Mapping[str, Any], model: Any = None) -> Config:
+    """Config of a saved run on this machine; the command line of this process plays no part.
+
+    Args:
+        state: settings of the run, as :func:`config_state` made them.
+        model: the class, for a model from outside; default: the one of the saved name.
+    """
     # What RecBole derives other settings from, or refuses its own default of (SASRec).
     derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
     needed = {key: state[key] for key in derives if key in state}
     needed["train_neg_sample_args"] = None
     with no_command_line():
-        config = Config(model=state["model"], dataset=state["dataset"], config_dict=needed)
-    config.final_config_dict.update(state)
-    config.external_config_dict.update(state)
+        config = Config(model or state["model"], state["dataset"], config_dict=needed)
+    config.final_config_dict.update(state, model=config.model)
+    config.external_config_dict.update(state, model=config.model)
     return config
+
+
+def outside_model(state: Mapping[str, Any], path: str) -> type | None:
+    """Return the model class from outside that a checkpoint needs; None if it needs none.
+
+    Raises:
+        ValueError: if the user has not handed over that class, or an imputer from outside that the
+            checkpoint needs, in this process.
+    """
+    imputation = state["config"].get("imputation")
+    if imputation and state["config"].get("modalities"):
+        IMPUTERS.recorded(imputation, path, "--imputation")
+    word = state.get("model_class")
+    return None if word is None else MODELS.recorded(word, path, "--model")
 
 
 def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
@@ -181,13 +204,14 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
         model scores as it did when it was saved.
 
     Raises:
-        ValueError: if the file is not such a checkpoint, or the data have changed since.
+        ValueError: if the file is not such a checkpoint, the data have changed since, or it needs a
+            class from outside that the user has not handed over in this process.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model
 
     state = load(Path(model_file))
-    config = rebuild_config(state["config"])
+    config = rebuild_config(state["config"], outside_model(state, model_file))
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     getLogger().info(config)

@@ -1,138 +1,97 @@
-"""The command line: ``recbole-missing COMMAND``; ``recbole-missing --help`` lists them."""
+"""The command line: ``recbole-missing COMMAND``; ``recbole-missing --help`` lists them.
+
+Only the standard library is imported before a command runs, so that ``--help`` answers at once.
+Each command has a module in :mod:`recbole_missing.commands` with two functions: ``arguments``
+declares its options, ``execute`` runs it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import linecache
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from recbole_missing.commands import benchmark, export, impute, recommend, report, retrieve
+from recbole_missing import environment
+from recbole_missing.commands import (
+    benchmark,
+    doctor,
+    export,
+    import_data,
+    impute,
+    recommend,
+    report,
+    retrieve,
+    run,
+)
+
+COMMANDS = {
+    "run": (run, "train and test a model; any setting goes as --key=value"),
+    "import": (import_data, "turn another project's files into ours"),
+    "impute": (impute, "complete feature files, compare methods"),
+    "export": (export, "write a data set in another project's layout"),
+    "benchmark": (benchmark, "run the experiments of a YAML file"),
+    "report": (report, "tables, tests and figures of a store of results"),
+    "recommend": (recommend, "the best items for any user"),
+    "retrieve": (retrieve, "test whether completed features find the true ones"),
+    "doctor": (doctor, "check this machine, list every method"),
+}
+"""Name of a command -> its module and its line in ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Dispatch to a command; an error that the user can mend ends in one line and exit code 2."""
+    """Run a command.
+
+    What the user can mend ends in one line on standard error and exit code 2; see
+    :func:`is_refusal`. Any other exception is a bug and keeps its traceback.
+    """
     parser = argparse.ArgumentParser(
         prog="recbole-missing", description="Recommendation with missing modalities, in RecBole."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    _run_arguments(commands.add_parser("run", help="train and test a model"))
-    _import_arguments(commands.add_parser("import", help="turn another project's files into ours"))
-    impute.arguments(commands.add_parser("impute", help="complete feature files, compare methods"))
-    export.arguments(commands.add_parser("export", help="write a data set in another's layout"))
-    benchmark.arguments(commands.add_parser("benchmark", help="run the experiments of a YAML file"))
-    report.arguments(commands.add_parser("report", help="tables, tests and figures of a store"))
-    recommend.arguments(commands.add_parser("recommend", help="the best items of any user"))
-    retrieve.arguments(commands.add_parser("retrieve", help="find hidden features by made-up ones"))
-    _doctor_arguments(commands.add_parser("doctor", help="check this machine, list every method"))
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, (command, line) in COMMANDS.items():
+        about = f"{line[:1].upper()}{line[1:]}."
+        command.arguments(subparsers.add_parser(name, help=line, description=about))
     known, rest = parser.parse_known_args(arguments)
-    if known.command == "run":
-        _or_exit(lambda: _run(known, rest))
-    elif rest:
+    known.settings = rest
+    if rest and known.command != "run":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    else:
-        _or_exit(lambda: _COMMANDS[known.command](known))
-
-
-def run(arguments: Sequence[str] | None = None) -> None:
-    """Train and test a model: what ``run_recbole_missing.py`` does."""
-    parser = argparse.ArgumentParser(
-        description="Train and test a model; any setting goes as --key=value."
-    )
-    _run_arguments(parser)
-    known, rest = parser.parse_known_args(arguments)
-    _or_exit(lambda: _run(known, rest))
-
-
-def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", default="DGMRec", help="name of the model")
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    parser.add_argument("--nproc", type=int, default=1, help="processes (GPUs) of this machine")
-
-
-def _import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("layout", choices=["mmrec", "dgmrec"], help="whose files they are")
-    parser.add_argument("source", type=Path, help="folder that holds them")
-    parser.add_argument("--name", required=True, help="name of the new data set")
-    parser.add_argument("--output", type=Path, default=Path("dataset"), help="where to put it")
-    parser.add_argument("--force", action="store_true", help="replace a data set of that name")
-
-
-def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the README's tables of methods instead"
-    )
-
-
-def _run(known: argparse.Namespace, rest: Sequence[str]) -> None:
-    import torch
-    from recbole.quick_start import run as run_processes
-
-    from recbole_missing.quick_start import run_recbole_missing
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
-    settings = _settings(rest)
-    files = known.config_files.split() or None
-    sys.argv = sys.argv[:1]  # RecBole would parse the rest again
-    if known.nproc > max(1, torch.cuda.device_count()):
-        raise ValueError(
-            f"nproc: must be at most the number of GPUs ({torch.cuda.device_count()}), "
-            f"got {known.nproc}; RecBole runs one process a GPU."
-        )
-    if known.nproc > 1:
-        run_processes(known.model, known.dataset, files, settings, nproc=known.nproc)
-    else:
-        run_recbole_missing(known.model, known.dataset, files, settings)
-
-
-def _settings(arguments: Sequence[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not (key.startswith("--") and len(key) > 2 and equals):
-            raise ValueError(f"command line: a setting must read --key=value, got {argument!r}.")
-        if settings.setdefault(key[2:], value) != value:
-            raise ValueError(f"command line: {key} must be given once, got two values; drop one.")
-    return settings
-
-
-def _import(known: argparse.Namespace) -> None:
-    from recbole_missing.convert import importers
-
-    command = {"mmrec": importers.import_mmrec, "dgmrec": importers.import_dgmrec}[known.layout]
-    print(command(known.source, known.name, output=known.output, force=known.force))
-
-
-def _doctor(known: argparse.Namespace) -> None:
-    from recbole_missing import environment
-    from recbole_missing.commands import doctor
-
-    print(doctor.markdown() if known.markdown else doctor.report())
-    if environment.problems():
-        raise SystemExit(1)
-
-
-def _or_exit(command: Any) -> None:
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # in RecBole's Ray
     try:
-        command()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        COMMANDS[known.command][0].execute(known)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        missing = environment.problems() if isinstance(error, ImportError) else []
+        print("; ".join([f"error: {error}", *missing]), file=sys.stderr)
         raise SystemExit(2) from error
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "import": _import,
-    "impute": impute.execute,
-    "export": export.execute,
-    "benchmark": benchmark.execute,
-    "report": report.execute,
-    "recommend": recommend.execute,
-    "retrieve": retrieve.execute,
-    "doctor": _doctor,
-}
+def is_refusal(error: Exception) -> bool:
+    """Tell whether an exception tells the user what to mend, rather than us.
+
+    These do: a ValueError that a ``raise`` statement of this package made; whatever a ``raise`` of
+    RecBole's configuration or data reading made, for these judge the user's settings and files; an
+    OSError, which is the operating system's answer (no such file, disk full); and an ImportError
+    where a requirement of this package is absent. A ValueError from inside torch, or from an
+    expression of ours that went wrong, is a bug.
+    """
+    if isinstance(error, OSError):
+        return True
+    if isinstance(error, ImportError):
+        return bool(environment.problems())
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
+    parts = Path(last.filename).parts
+    if "recbole" in parts:
+        return raised and parts[parts.index("recbole") + 1] in ("config", "data")
+    return raised and isinstance(error, ValueError) and _HERE in Path(last.filename).parents
+
+
+_HERE = Path(__file__).parent
 
 
 if __name__ == "__main__":

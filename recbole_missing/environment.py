@@ -1,41 +1,31 @@
 """Whether the requirements of this package are installed in the versions that it needs.
 
-Nothing but the standard library (and `packaging`, if it is there) is imported, so that this works
-where the package itself does not.
+Only the standard library and `packaging`, if it is there, are imported. So this works even where a
+requirement of the package is absent.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from recbole_missing.version import __version__
-
 _DISTRIBUTION = "recbole-missing"
 
 
 def requirements() -> list[tuple[bool, str]]:
-    """Return for every requirement whether it is met, and a line that says what to do if not.
+    """Check every requirement: whether it is met, and a line that says what to do if it is not.
 
-    A package that runs from a checkout, not installed, declares nothing: one line says so.
+    A checkout that is not installed declares no requirements; one line says so.
     """
     try:
         declared = metadata.requires(_DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return [(True, f"{_DISTRIBUTION} is not installed (a checkout): versions not checked")]
     return [_check(text) for text in declared if "extra ==" not in text]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of what its numbers depend on."""
-    names = ("recbole", "torch", "numpy", "scipy", "pandas")
-    found = {"python": platform.python_version(), _DISTRIBUTION: __version__}
-    return {**found, **{name: metadata.version(name) for name in names}}
 
 
 def problems() -> list[str]:

@@ -1,77 +1,141 @@
-"""The one file that reaches into RecBole's look-ups.
+"""The one file that replaces RecBole's look-ups with ones that know this package.
 
-Importing the package calls :func:`install`, after which RecBole's own ``run_recbole``, ``run``,
-``load_data_and_model``, ``objective_function``, ``get_model`` and ``create_dataset`` know our
-models, data set, trainer and YAML. Each replacement keeps the signature and the name of what it
-replaces, and falls back to it.
+Importing :mod:`recbole_missing` calls :func:`install`; :func:`uninstall` puts everything back. In
+between RecBole's own ``run_recbole``, ``run``, ``load_data_and_model``, ``objective_function``,
+``get_model``, ``get_trainer`` and ``create_dataset`` know our models, data set, trainer and YAML.
+RecBole may be imported before or after: a module that is already there is changed at once, any
+other as soon as it has been executed. Nothing heavy is imported before RecBole calls us.
+
+**RecBole's own models are left alone.** Without a word about this package, a run of theirs has
+RecBole's defaults, data set and evaluation, and gives RecBole's result bit for bit; only its
+checkpoint is of the kind that this package can load. The defaults of this package
+(``properties/overall.yaml`` and ``properties/dataset/``) apply to them, and make them baselines on
+the same splits and metrics as our models, in two cases:
+
+- the user turns on something of ours: ``modalities``, ``missing_protocol``, ``new_items`` or
+  ``test_mask`` has another value than in ``overall.yaml``;
+- the setting ``plugin_defaults`` is True. Our commands (``recbole-missing run`` and ``benchmark``)
+  and :func:`recbole_missing.run_recbole_missing` set it; pass ``plugin_defaults: False`` to them to
+  get RecBole's defaults.
+
+Settings of models that are not ours are theirs: only our own settings are checked for them.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
-import recbole.data.dataset
-import recbole.data.utils
-import recbole.quick_start.quick_start
-import recbole.trainer.trainer
-import recbole.utils.utils
-from recbole.config import Config
-from recbole.trainer import Trainer
-from recbole.utils.argument_list import dataset_arguments
-
-from recbole_missing.checkpoint import load_data_and_model
-from recbole_missing.config import check as configuration
-from recbole_missing.config.constraints import unknown
-from recbole_missing.data.dataset import MultimodalDataset, check_interaction_files, fingerprint
-from recbole_missing.data.sampling import adapt_samplers
-from recbole_missing.model import MODELS
-from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
-
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
-_outside: dict[str, type] = {}  # models that live outside the package
+_SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
+_OF_A_RUN = ("model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset")
 
-_get_model = recbole.utils.utils.get_model
-_get_trainer = recbole.utils.utils.get_trainer
-_create_dataset = recbole.data.utils.create_dataset
-_create_samplers = recbole.data.utils.create_samplers
-_load_data_and_model = recbole.quick_start.quick_start.load_data_and_model
-_run = recbole.quick_start.quick_start.run
-_run_recboles = recbole.quick_start.quick_start.run_recboles
+# ------------------------------------------------------------------------- install and uninstall
 
 
 def install() -> None:
-    """Rebind RecBole's look-ups; a second call does nothing."""
-    if "data_fingerprint" in dataset_arguments:
+    """Replace RecBole's look-ups, now or when RecBole is imported; a second call does nothing."""
+    if _hook in sys.meta_path:
         return
-    dataset_arguments.append("data_fingerprint")
-    Config.__init__ = _checked(Config.__init__)
-    Config._load_internal_config_dict = _with_defaults(Config._load_internal_config_dict)
-    replaced = {
-        _get_model: get_model,
-        _get_trainer: get_trainer,
-        _create_dataset: create_dataset,
-        _create_samplers: create_samplers,
-        _load_data_and_model: load_data_and_model,
-        _run: run,
-        _run_recboles: run_recboles,
-    }
+    sys.meta_path.insert(0, _hook)
+    for name in _REPLACEMENTS:
+        if name in sys.modules:
+            _replace(sys.modules[name])
+    _rebind({_originals[path]: new for path, new in _replaced()})
+
+
+def uninstall() -> None:
+    """Put back everything that :func:`install` has changed; a second call does nothing."""
+    if _hook not in sys.meta_path:
+        return
+    sys.meta_path.remove(_hook)
+    _rebind({new: _originals[path] for path, new in _replaced()})
+    for path, _ in _replaced():
+        owner, name = _owner(path)
+        setattr(owner, name, _originals[path])
+    _originals.clear()
+    arguments = sys.modules.get("recbole.utils.argument_list")
+    if arguments is not None and "data_fingerprint" in arguments.dataset_arguments:
+        arguments.dataset_arguments.remove("data_fingerprint")
+
+
+class _Hook:
+    """Finder that changes a module of RecBole right after it has been executed."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Let the other finders find the module, and follow its execution."""
+        if name not in _REPLACEMENTS:
+            return None
+        finders = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in finders)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            del spec.loader.exec_module  # the loader is as it was found
+            execute(module)
+            _replace(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def _replace(module: ModuleType) -> None:
+    """Put our replacements into one module of RecBole."""
+    for attribute, new in _REPLACEMENTS[module.__name__].items():
+        path = f"{module.__name__}:{attribute}"
+        owner, name = _owner(path)
+        _originals[path] = getattr(owner, name)
+        if new is not run_recboles:  # a spawned process must find it here, to install the plugin
+            functools.update_wrapper(new, _originals[path])
+        setattr(owner, name, new)
+    if module.__name__ == "recbole.utils.argument_list":  # what RecBole's caches compare
+        module.dataset_arguments.append("data_fingerprint")
+
+
+def _rebind(changes: dict[FunctionType, FunctionType]) -> None:
+    """Change the functions that other modules have taken by ``from module import name``."""
     for module_name, module in list(sys.modules.items()):
         members = {} if module_name == __name__ else getattr(module, "__dict__", {})
         for name, value in list(members.items()):
-            if type(value) is FunctionType and value in replaced:
-                setattr(module, name, replaced[value])
+            if type(value) is FunctionType and value in changes:
+                setattr(module, name, changes[value])
+
+
+def _replaced() -> Iterator[tuple[str, Any]]:
+    """``module:attribute`` and replacement of everything that is replaced at present."""
+    for module, attributes in _REPLACEMENTS.items():
+        for attribute, new in attributes.items():
+            if f"{module}:{attribute}" in _originals:
+                yield f"{module}:{attribute}", new
+
+
+def _owner(path: str) -> tuple[Any, str]:
+    """The module or class that holds an attribute, and the attribute's name."""
+    module, _, attribute = path.partition(":")
+    *classes, name = attribute.split(".")
+    return functools.reduce(getattr, classes, sys.modules[module]), name
+
+
+def _original(path: str) -> Any:
+    """RecBole's own function behind a replacement."""
+    importlib.import_module(path.partition(":")[0])
+    return _originals[path] if path in _originals else getattr(*_owner(path))
+
+
+# --------------------------------------------------------------------------- models from outside
 
 
 def register_model(model: type) -> type:
-    """Make a model class outside the package known by its name; usable as a decorator.
+    """Make a model class from outside the package known by its name; usable as a decorator.
 
     Args:
         model: a RecBole general recommender; one that uses modalities derives from
@@ -79,83 +143,276 @@ def register_model(model: type) -> type:
             attribute ``properties`` (path of a YAML file, or a dict) holds its settings' defaults.
 
     Raises:
-        ValueError: if the name already belongs to another class.
+        ValueError: if another class already has the name.
     """
-    name = model.__name__
+    from recbole_missing.model import MODELS
+
     try:
-        holder = get_model(name)
-    except ValueError:
-        holder = model
-    if (holder.__module__, holder.__qualname__) != (model.__module__, model.__qualname__):
+        holder = _original("recbole.utils.utils:get_model")(model.__name__)
+    except (ValueError, AttributeError, ImportError):
+        return MODELS.register(model)
+    raise MODELS.taken(model, holder)
+
+
+def _is_ours(model: type) -> bool:
+    """Tell whether a model class reads modalities and declares its settings, as ours do."""
+    from recbole_missing.model.base import MultimodalRecommender
+
+    return issubclass(model, MultimodalRecommender)
+
+
+# ---------------------------------------------------------------------------------------- config
+
+
+def _init_config(
+    self: Any,
+    model: Any = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+) -> None:
+    from recbole_missing.config import check
+
+    check.check_files(config_file_list or ())
+    try:
+        original = _original("recbole.config.configurator:Config.__init__")
+        original(self, model, dataset, config_file_list, config_dict)
+    except NotImplementedError as error:  # an unknown metric
+        if not _is_ours(self.model_class):
+            raise
+        raise ValueError(f"{error}; correct `metrics`.") from error
+    if self.model_class.type in _types_with_our_data():
+        _check_config(self)
+
+
+def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, Any, Any]:
+    """Name, class and data set; the name of a class that was handed over remembers the class."""
+    from recbole_missing import registry
+    from recbole_missing.model import MODELS
+
+    original = _original("recbole.config.configurator:Config._get_model_and_dataset")
+    name, cls, dataset = original(self, model, dataset)
+    given = self.external_config_dict.get("model") if model is None else model
+    if not isinstance(given, str) or registry.is_address(given) or given in MODELS.registered:
+        name = registry.ModelName(MODELS.remember(cls))
+    return name, cls, dataset
+
+
+def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
+    """Read RecBole's defaults, then put ours over them where they apply."""
+    from recbole_missing.config import defaults
+    from recbole_missing.model import MODELS
+
+    original = _original("recbole.config.configurator:Config._load_internal_config_dict")
+    original(self, model, model_class, dataset)
+    given = self.external_config_dict
+    asked = given.pop("plugin_defaults", False)
+    if not isinstance(asked, bool):
+        raise ValueError(f"plugin_defaults: must be True or False, got {asked!r}.")
+    if model_class.type not in _types_with_our_data():
+        return
+    of_model = defaults.of_class(model_class, MODELS)
+    ours = _is_ours(model_class)
+    if not (ours or asked or _turns_something_on(given)):
+        of_model.pop("presets", None)
+        self.internal_config_dict.update(of_model)
+        return
+    preset = defaults.overall()["preset"]
+    if ours or "presets" in of_model:
+        preset = given.pop("preset", preset)
+    arguments = (model, of_model, dataset, preset)
+    of_imputer = _imputer_defaults({**defaults.of_run(*arguments, {}), **given})
+    self.internal_config_dict.update(defaults.of_run(*arguments, of_imputer))
+
+
+def _turns_something_on(given: dict[str, Any]) -> bool:
+    from recbole_missing.config import defaults
+
+    default = defaults.overall()
+    return any(given.get(key) not in (None, default[key]) for key in _SWITCHES)
+
+
+def _imputer_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Defaults of an imputer from outside, if the run has modalities to impute."""
+    from recbole_missing.imputation import IMPUTERS, imputer_defaults
+
+    word = values["imputation"]
+    return imputer_defaults(word) if values["modalities"] and word not in IMPUTERS else {}
+
+
+def has_our_settings(config: Any) -> bool:
+    """Tell whether a config holds the settings of this package, so that they are in force."""
+    from recbole_missing.config import defaults
+
+    return defaults.overall().keys() <= config.final_config_dict.keys()
+
+
+@functools.cache
+def _types_with_our_data() -> tuple[Any, ...]:
+    """Kinds of RecBole models that get our settings and data: those that rank items for users."""
+    from recbole.utils import ModelType
+
+    return ModelType.GENERAL, ModelType.TRADITIONAL
+
+
+# ------------------------------------------------------------------------------ check of settings
+
+
+@functools.cache
+def package_settings() -> dict[str, Any]:
+    """Settings of this package that every run of ours reads, and their constraints."""
+    from recbole_missing.config.check import OF_PACKAGE
+    from recbole_missing.data.dataset import DATA_SETTINGS
+
+    return {**DATA_SETTINGS, **OF_PACKAGE}
+
+
+@functools.cache
+def _recbole_settings() -> frozenset[str]:
+    """Settings that RecBole names for every model."""
+    from pathlib import Path
+
+    import recbole
+    from recbole.utils import argument_list as lists
+
+    from recbole_missing.config import defaults
+
+    folder = Path(recbole.__file__).parent / "properties"
+    files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
+    in_yaml = {key for path in files for key in defaults.load(path)}
+    names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
+    return frozenset(in_yaml.union(_OF_A_RUN, ["local_rank"], *names, lists.dataset_arguments))
+
+
+def _check_config(config: Any) -> None:
+    """Refuse settings that nothing reads, that break their constraint, or that do not fit together.
+
+    Raises:
+        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
+    """
+    from recbole_missing.config import check, constraints
+
+    if not has_our_settings(config):
+        _warn_of_idle_settings(config)
+        return
+    ours = _is_ours(config.model_class)
+    declared = _declared(config)
+    _check_names(config, declared, ours)
+    if ours:
+        config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
+        declared = {**declared, **check.OF_TRAINING, **config.model_class.hyperparameters}
+    else:
+        for key in ("preset", "learning_rate_scheduler"):
+            del declared[key]
+    constraints.check(config.model, config, declared)
+    check.check_together(config, config.external_config_dict)
+    if ours and config["enable_amp"]:
         raise ValueError(
-            f"register_model: {name!r} must be a name that is not taken, got a second class "
-            f"({model.__module__} beside {holder.__module__}); rename yours."
+            f"{config.model}: enable_amp must be False, got True; sparse products are float32."
         )
-    _outside[name] = model
-    return model
 
 
-# ------------------------------------------------------------------------------------- config
+def _declared(config: Any) -> dict[str, Any]:
+    """Constraints of the settings of data, modalities and the chosen imputer."""
+    from recbole_missing.data.sources import modality_settings
+    from recbole_missing.imputation import imputer_settings
+
+    declared = dict(package_settings())
+    del declared["imputation"]  # the registry of imputers judges that word
+    if isinstance(config["modalities"], (list, tuple)):
+        declared.update(imputer_settings(config["imputation"]))
+    for name in _modality_names(config):
+        declared.update(modality_settings(name))
+    return declared
 
 
-def _checked(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
-    def init(
-        self: Any,
-        model: Any = None,
-        dataset: str | None = None,
-        config_file_list: list[str] | None = None,
-        config_dict: dict[str, Any] | None = None,
-    ) -> None:
-        if inspect.isclass(model):
-            _outside[model.__name__] = model
-        configuration.check_files(config_file_list or ())
-        try:
-            original(self, model, dataset, config_file_list, config_dict)
-        except NotImplementedError as error:  # an unknown metric
-            raise ValueError(f"{error}; correct `metrics`.") from error
-        configuration.check(self)
-
-    return init
+def _modality_names(config: Any) -> list[str]:
+    """Modalities of every layer: a shorter list on the command line leaves keys without use."""
+    layers = (config.internal_config_dict, config.file_config_dict, config.final_config_dict)
+    lists = [layer.get("modalities") for layer in layers]
+    return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
 
 
-def _with_defaults(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
-    def load(self: Any, model: str, model_class: type, dataset: str) -> None:
-        original(self, model, model_class, dataset)
-        configuration.add_defaults(self, model, model_class, dataset)
+def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
+    from recbole_missing.config import check, defaults
+    from recbole_missing.data.sources import modality_settings
+    from recbole_missing.imputation import IMPUTERS
+    from recbole_missing.model import MODELS
 
-    return load
+    given = config.external_config_dict
+    of_package = {*declared, *defaults.overall()}
+    if not ours:
+        known = {*_recbole_settings(), *config.internal_config_dict}
+        check.warn_of_likeness(config.model, set(given) - known, of_package)
+        return
+    of_model = {*defaults.of_class(config.model_class, MODELS), *check.OF_TRAINING}
+    of_model |= set(config.model_class.hyperparameters)
+    of_others = {key for name in MODELS for key in defaults.read("model", name)}
+    of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
+    check.refuse_unknown(
+        config.model,
+        given,
+        known=of_package | of_model | _recbole_settings(),
+        of_others=of_others,
+        from_command_line=config.cmd_config_dict,
+        modalities=_modality_names(config),
+        endings=[key[1:] for key in modality_settings("x")],
+    )
 
 
-# ------------------------------------------------------------------------------------ look-ups
+def _warn_of_idle_settings(config: Any) -> None:
+    """Say it where settings of this package are given and nothing turns the package on."""
+    from recbole_missing.config import defaults
+
+    of_recbole = _recbole_settings()
+    ours = {key: value for key, value in defaults.overall().items() if key not in of_recbole}
+    given = config.external_config_dict
+    idle = [key for key in ours if key in given and given[key] not in (None, ours[key])]
+    if idle:
+        getLogger().warning(
+            f"{config.model}: {', '.join(idle)} of recbole_missing has no effect without "
+            "`modalities` or `plugin_defaults: True`."
+        )
 
 
-@functools.wraps(_get_model)
-def get_model(model_name: str) -> type:
-    """Find a model class by name: ours, registered ones, RecBole's."""
-    known = _outside.get(model_name) or MODELS.get(model_name)
+# -------------------------------------------------------------------------------------- look-ups
+
+
+def get_model(model_name: str) -> Any:
+    """Find a model class: one of ours, a registered one, ``module:Class``, or one of RecBole's."""
+    from recbole_missing.config.constraints import unknown
+    from recbole_missing.model import MODELS
+    from recbole_missing.registry import ModelName, is_address
+
+    if isinstance(model_name, ModelName):
+        return model_name.model
+    known = MODELS.resolve(model_name) if is_address(model_name) else MODELS.find(model_name)
     if known is not None:
         return known
     try:
-        return _get_model(model_name)
+        return _original("recbole.utils.utils:get_model")(model_name)
     except (ValueError, AttributeError, ImportError) as error:
         if model_name in ("LightGBM", "XGBoost"):  # RecBole's models of optional libraries
             raise
-        choices = {*MODELS, *_outside, "BPR", "LightGCN", "NGCF", "SGL"}
+        choices = {*MODELS, *MODELS.registered, "BPR", "LightGCN", "NGCF", "SGL"}
         raise ValueError(
             unknown("model", model_name, choices) + " Other RecBole models go by their "
             "class names; make your own known with recbole_missing.register_model."
         ) from error
 
 
-@functools.wraps(_get_trainer)
-def get_trainer(model_type: Any, model_name: str) -> type:
+def get_trainer(model_type: Any, model_name: str) -> Any:
     """Find a trainer: ours for multimodal models, else RecBole's with our checkpoints."""
-    model = _outside.get(model_name) or MODELS.get(model_name)
-    if model is not None and issubclass(model, MultimodalRecommender):
+    from recbole.trainer import Trainer
+
+    from recbole_missing.model import MODELS
+    from recbole_missing.registry import ModelName
+    from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
+
+    known = model_name.model if isinstance(model_name, ModelName) else MODELS.find(model_name)
+    if known is not None and _is_ours(known):
         return MultimodalTrainer
-    trainer = _get_trainer(model_type, model_name)
+    trainer = _original("recbole.utils.utils:get_trainer")(model_type, model_name)
     if trainer is Trainer:
         return PluginTrainer
     if issubclass(trainer, Trainer) and not issubclass(trainer, PluginTrainer):
@@ -163,20 +420,36 @@ def get_trainer(model_type: Any, model_name: str) -> type:
     return trainer
 
 
-@functools.wraps(_create_dataset)
 def create_dataset(config: Any) -> Any:
-    """Create the data set; general recommenders get a :class:`MultimodalDataset`."""
-    if config["MODEL_TYPE"] not in configuration.WITH_OUR_DATA:
-        return _create_dataset(config)
-    own_class = f"{config['model']}Dataset"  # where RecBole looks first
-    if not hasattr(recbole.data.dataset, own_class):
-        setattr(recbole.data.dataset, own_class, MultimodalDataset)
+    """Create the data set: a :class:`MultimodalDataset` where our settings are in force."""
+    if config["MODEL_TYPE"] not in _types_with_our_data() or not has_our_settings(config):
+        return _original("recbole.data.utils:create_dataset")(config)
+    from recbole_missing.data.dataset import check_interaction_files, fingerprint
+
     check_interaction_files(config)
     config["data_fingerprint"] = fingerprint(config)
-    dataset = _create_dataset(config)
+    with _own_dataset_class(f"{config['model']}Dataset"):
+        dataset = _original("recbole.data.utils:create_dataset")(config)
     dataset.config = config  # one from RecBole's cache still holds the config that made it
     _set_eval_batch_size(config, dataset)
     return dataset
+
+
+@contextmanager
+def _own_dataset_class(name: str) -> Iterator[None]:
+    """Offer our data set under the name where RecBole looks for a model's own one."""
+    import recbole.data.dataset
+
+    from recbole_missing.data.dataset import MultimodalDataset
+
+    if hasattr(recbole.data.dataset, name):
+        yield
+        return
+    setattr(recbole.data.dataset, name, MultimodalDataset)
+    try:
+        yield
+    finally:
+        delattr(recbole.data.dataset, name)
 
 
 def _set_eval_batch_size(config: Any, dataset: Any) -> None:
@@ -190,18 +463,30 @@ def _set_eval_batch_size(config: Any, dataset: Any) -> None:
     getLogger().info(f"Evaluation ranks all items for up to {users} users at a time.")
 
 
-@functools.wraps(_create_samplers)
 def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any:
     """Create RecBole's samplers and apply ``new_items`` and ``test_mask`` to them."""
-    samplers = _create_samplers(config, dataset, built_datasets)
+    from recbole_missing.data.dataset import MultimodalDataset
+    from recbole_missing.data.sampling import adapt_samplers
+
+    original = _original("recbole.data.utils:create_samplers")
+    samplers = original(config, dataset, built_datasets)
     if isinstance(dataset, MultimodalDataset):
         return adapt_samplers(config, built_datasets, samplers)
     return samplers
 
 
+def load_data_and_model(model_file: str) -> Any:
+    """Load a checkpoint of this package: :func:`recbole_missing.checkpoint.load_data_and_model`."""
+    from recbole_missing import checkpoint
+
+    return checkpoint.load_data_and_model(model_file)
+
+
 @contextmanager
 def without_tensorboard() -> Iterator[None]:
     """Keep the trainers of this process from opening a folder of TensorBoard each."""
+    import recbole.trainer.trainer
+
     opened = recbole.trainer.trainer.get_tensorboard
     recbole.trainer.trainer.get_tensorboard = lambda logger: _NoTensorBoard()
     try:
@@ -218,15 +503,40 @@ class _NoTensorBoard:
         """Drop them."""
 
 
-# ----------------------------------------------------------------------------------- processes
+# ------------------------------------------------------------------------------------- processes
 
 
-@functools.wraps(_run)
 def run(model: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run; spawned processes get a registered class itself, for they have not registered it."""
-    return _run(_outside.get(model, model) if isinstance(model, str) else model, *args, **kwargs)
+    """Run; spawned processes get a model from outside as its class, which they can import."""
+    from recbole_missing.model import MODELS
+    from recbole_missing.registry import is_address
+
+    if isinstance(model, str):
+        model = MODELS.resolve(model) if is_address(model) else MODELS.registered.get(model, model)
+    return _original("recbole.quick_start.quick_start:run")(model, *args, **kwargs)
 
 
 def run_recboles(rank: int, *args: Any) -> None:
     """RecBole's worker of a spawned process, which installs the plugin by unpickling this name."""
-    _run_recboles(rank, *args)
+    _original("recbole.quick_start.quick_start:run_recboles")(rank, *args)
+
+
+_REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "recbole.utils.argument_list": {},
+    "recbole.utils.utils": {"get_model": get_model, "get_trainer": get_trainer},
+    "recbole.config.configurator": {
+        "Config.__init__": _init_config,
+        "Config._get_model_and_dataset": _get_model_and_dataset,
+        "Config._load_internal_config_dict": _load_internal_config_dict,
+    },
+    "recbole.data.utils": {"create_dataset": create_dataset, "create_samplers": create_samplers},
+    "recbole.quick_start.quick_start": {
+        "load_data_and_model": load_data_and_model,
+        "run": run,
+        "run_recboles": run_recboles,
+    },
+}
+"""Module of RecBole -> attribute -> what takes its place while the plugin is installed."""
+
+_originals: dict[str, Any] = {}  # "module:attribute" -> RecBole's own
+_hook = _Hook()

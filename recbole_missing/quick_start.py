@@ -22,7 +22,9 @@ def run_recbole_missing(
     """Train and test one model on one data set.
 
     Args:
-        model: name or class; RecBole's own general recommenders too.
+        model: name, ``module:Class`` or class. RecBole's own general recommenders get the defaults
+            of this package too, so that they compare with ours; ``plugin_defaults: False`` in
+            ``config_dict`` leaves them RecBole's.
         dataset: name of the data set.
         config_file_list: YAML files, the later ones win.
         config_dict: settings, over the files, under the command line.
@@ -36,7 +38,8 @@ def run_recbole_missing(
         ValueError: before training, for bad settings or bad data.
     """
     # 1. configuration, 2. log
-    config = Config(model, dataset, config_file_list, config_dict)
+    settings = {"plugin_defaults": True, **(config_dict or {})}
+    config = Config(model, dataset, config_file_list, settings)
     init_logger(config)
     getLogger().info(sys.argv)
     getLogger().info(config)

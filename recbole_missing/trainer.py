@@ -12,7 +12,7 @@ import torch
 from recbole.trainer import Trainer
 from torch import Tensor
 
-from recbole_missing import checkpoint
+from recbole_missing import checkpoint, registry
 from recbole_missing.evaluation.groups import GroupCollector, results_table
 
 _runs = itertools.count(1)  # trainers of this process
@@ -133,8 +133,10 @@ class PluginTrainer(Trainer):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         file = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        model = self.config.model_class
         state = {
             "config": checkpoint.config_state(self.config),
+            "model_class": registry.address(model) if registry.is_outside(model) else None,
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),

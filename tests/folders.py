@@ -23,7 +23,7 @@ from recbole.model.general_recommender import BPR
 from recbole.utils import get_model, get_trainer, init_seed
 from torch import Tensor, nn
 
-from recbole_missing import MultimodalRecommender, cli, plugin
+from recbole_missing import IMPUTERS, MODELS, MultimodalRecommender, cli
 from recbole_missing.config.constraints import Float, Int
 from recbole_missing.data import missing
 
@@ -285,7 +285,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """An empty working folder (RecBole writes into it) and nothing that outlives the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # Config overwrites it
-    monkeypatch.setattr(plugin, "_outside", {})
+    for registry in (MODELS, IMPUTERS):
+        monkeypatch.setattr(registry, "registered", {})
+        monkeypatch.setattr(registry, "_given", {})
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval=None: 0.0)  # RecBole sleeps here
     opened: list[Any] = []
 

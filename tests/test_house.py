@@ -10,9 +10,9 @@ import pytest
 from helpers import PROPERTIES
 
 from recbole_missing.config import defaults
-from recbole_missing.config.check import SETTINGS
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
+from recbole_missing.plugin import package_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "recbole_missing"
@@ -23,10 +23,10 @@ MODEL_FILES = [
 
 FLOORS = [
     "version atomic modality parallel environment config",
-    "identity graph",
+    "identity registry graph",
     "nn imputation",
     "data model",
-    "registry convert evaluation",
+    "convert evaluation",
     "checkpoint",
     "trainer",
     "plugin",
@@ -147,7 +147,7 @@ def test_yaml_states_what_the_class_declares(name: str) -> None:
 
 def test_overall_yaml_states_every_package_setting() -> None:
     values = defaults.load(PROPERTIES / "overall.yaml")
-    declared = dict(SETTINGS)
+    declared = dict(package_settings())
     for imputer in IMPUTERS.values():
         declared |= {f"imputation_{key}": limit for key, limit in imputer.hyperparameters.items()}
     assert set(declared) - {"learner"} <= set(values)

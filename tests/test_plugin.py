@@ -195,8 +195,9 @@ def test_recboles_own_models_run_on_the_same_splits(settings, model):
 
 def test_recboles_model_gets_the_same_result_with_and_without_modalities(settings):
     none = {"modalities": None, "image_features": None, "missing_protocol": "none"}
+    metrics = {"metrics": ["Recall", "NDCG"], "stopping_step": 10}
     results = [
-        recbole.quick_start.run_recbole("BPR", config_dict={**settings, **changes})
+        recbole.quick_start.run_recbole("BPR", config_dict={**settings, **metrics, **changes})
         for changes in ({}, none)
     ]
     assert results[0]["test_result"] == results[1]["test_result"]
@@ -213,8 +214,11 @@ def test_a_model_that_needs_modalities_says_so(settings):
 def test_an_outside_class_runs_by_passing_it(settings):
     result = recbole.quick_start.run_recbole(Toy, config_dict=dict(settings))
     assert result["test_result"]["recall@10"] > 0
-    assert get_model("Toy") is Toy
-    assert get_trainer(ModelType.GENERAL, "Toy") is MultimodalTrainer
+    config = Config(Toy, config_dict=settings)
+    assert get_model(config["model"]) is Toy and config["model"] == "Toy"
+    assert get_trainer(config["MODEL_TYPE"], config["model"]) is MultimodalTrainer
+    with pytest.raises(ValueError, match="Unknown model 'Toy'"):
+        get_model("Toy")
 
 
 def test_a_registered_class_runs_by_its_name(settings):
@@ -359,7 +363,7 @@ def test_the_command_line_runs_a_model(settings, monkeypatch):
     monkeypatch.setattr(
         "recbole_missing.quick_start.run_recbole_missing", lambda *args: seen.append(args)
     )
-    cli.run(["--model=BM3", "--dataset=tiny", "--config_files=a.yaml b.yaml", "--epochs=2"])
+    cli.main(["run", "--model=BM3", "--dataset=tiny", "--config_files=a.yaml b.yaml", "--epochs=2"])
     cli.main(["run", "-m", "BPR", "-d", "tiny", "--topk=[5]"])
     assert seen == [
         ("BM3", "tiny", ["a.yaml", "b.yaml"], {"epochs": "2"}),
@@ -373,7 +377,7 @@ def test_settings_of_the_command_line_have_their_types(settings, monkeypatch):
     monkeypatch.setattr(
         "recbole_missing.quick_start.run_recbole_missing", lambda *args: results.append(run(*args))
     )
-    cli.run(["--model=VBPR", *as_arguments(settings, topk=[5], valid_metric="NDCG@5")])
+    cli.main(["run", "--model=VBPR", *as_arguments(settings, topk=[5], valid_metric="NDCG@5")])
     assert set(results[0]["test_result"]) == {"recall@5", "ndcg@5"}
 
 
@@ -389,7 +393,7 @@ def test_settings_of_the_command_line_have_their_types(settings, monkeypatch):
 def test_a_mistake_ends_in_one_line_and_exit_code_two(settings, capsys, arguments, message):
     del settings["image_features"]
     with pytest.raises(SystemExit) as ended:
-        cli.run(["--model=VBPR", *as_arguments(settings), *arguments])
+        cli.main(["run", "--model=VBPR", *as_arguments(settings), *arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert ended.value.code == 2 and len(lines) == 1 and lines[0].startswith(message)
 
@@ -448,17 +452,18 @@ def test_a_preset_asked_for_by_name_goes_over_the_data_set_yaml():
     assert (config["learning_rate"], config["stopping_step"]) == (0.005, 25)
 
 
-def test_a_class_passed_may_bear_the_name_of_recboles(settings):
-    from recbole.model.general_recommender import BPR
-
-    class Mine(BPR):
-        pass
-
-    Mine.__name__ = "BPR"
-    try:
-        assert get_model(Config(Mine, config_dict=settings)["model"]) is Mine
-    finally:
-        plugin._outside.pop("BPR")
+def test_a_class_passed_may_bear_a_name_that_is_taken(settings):
+    mine = type("VBPR", (Toy,), {"__module__": "mine"})
+    other = type("VBPR", (Named,), {"__module__": "other"})
+    configs = [Config(model, config_dict=settings) for model in (mine, other, "VBPR")]
+    assert [config["model"] for config in configs] == ["VBPR"] * 3
+    assert [get_model(config["model"]) for config in configs] == [mine, other, VBPR]
+    trainers = [get_trainer(config["MODEL_TYPE"], config["model"]) for config in configs]
+    assert trainers == [MultimodalTrainer, PluginTrainer, MultimodalTrainer]
+    for model in (mine, "VBPR"):
+        assert recbole.quick_start.run_recbole(model, config_dict=dict(settings))
+    copied = pickle.loads(pickle.dumps(Config(Toy, config_dict=settings)["model"]))
+    assert get_model(copied) is Toy
 
 
 @pytest.mark.parametrize("text", ["", "1\t2\n", "user_id:token\tmovie:token\n1\t2\n"])

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from recbole.config import Config
 
-from recbole_missing import checkpoint, environment, plugin
+from recbole_missing import checkpoint, plugin, registry, version
 from recbole_missing.benchmark.measured import mask_of, peak_memory, restart_peak_memory
-from recbole_missing.benchmark.names import model_of, source_of
 from recbole_missing.data.dataset import check_interaction_files, fingerprint
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.users import UserResults, write_rows
@@ -75,10 +74,10 @@ class Job:
         Raises:
             ValueError: for settings that are refused.
         """
-        quiet = {"show_progress": False, "state": "WARNING"}
+        quiet = {"show_progress": False, "state": "WARNING", "plugin_defaults": True}
         with checkpoint.no_command_line():
             return Config(
-                model_of(self.point["model"]),
+                self.point["model"],
                 self.point["dataset"],
                 list(self.files) or None,
                 {**quiet, **self.settings},
@@ -95,8 +94,8 @@ class Job:
         check_interaction_files(config)
         config["data_fingerprint"] = fingerprint(config)
         settings = {k: v for k, v in checkpoint.config_state(config).items() if k not in ELSEWHERE}
-        if not isinstance(model_of(self.point["model"]), str):
-            settings["model_source"] = source_of(self.point["model"])
+        if registry.is_outside(config.model_class):
+            settings["model_source"] = registry.source(config.model_class)
         settings = json.loads(json.dumps(settings, sort_keys=True, default=str))
         whole = json.dumps([settings, self.stage], sort_keys=True)
         digest = hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
@@ -164,7 +163,7 @@ class Identified:
             "config": dict(self.config),
             **empty,
             **found,
-            "versions": environment.versions(),
+            "versions": version.versions(),
             "cost": dict(cost),
         }
         return {key: _finite(value) for key, value in line.items()}

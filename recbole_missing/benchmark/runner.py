@@ -9,7 +9,6 @@ from typing import Any
 
 from recbole_missing.benchmark import search
 from recbole_missing.benchmark.job import ELSEWHERE, Identified, Job, Line
-from recbole_missing.benchmark.names import dataset_folder
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.benchmark.settle import Board, settle
 from recbole_missing.benchmark.store import Store
@@ -116,7 +115,9 @@ def _present(plan: Plan, options: Options) -> list[Point]:
 
 
 def _there(dataset: str, options: Options) -> bool:
-    return dataset_folder(dataset, options.data_path).is_dir()
+    if dataset == "ml-100k":  # it comes with RecBole
+        return True
+    return (options.data_path / dataset).is_dir()
 
 
 def _job(

@@ -1,1 +1,1 @@
-"""Commands of the command line that are more than a few lines; see :mod:`recbole_missing.cli`."""
+"""Commands of ``recbole-missing``, one a file: arguments, a call, and printing."""

@@ -23,8 +23,9 @@ def add_imputation(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--missing",
         metavar="FILE",
-        help="who lacks what, beside real holes; `none` hides nothing (default: what the folder's "
-        "YAML says, or its first missing_items_<ratio>.npy; with --evaluate: none)",
+        help="file that says who lacks what, beside the real holes; `none` hides nothing "
+        "(default: what the folder's YAML says, or its first missing_items_<ratio>.npy; with "
+        "--evaluate: none)",
     )
     parser.add_argument("--force", action="store_true", help="replace former results")
 
@@ -33,7 +34,7 @@ def named(option: str, words: Sequence[str]) -> dict[str, str]:
     """Read ``name=value`` words.
 
     Raises:
-        ValueError: if a word is none, or a name comes twice.
+        ValueError: if a word has another form, or a name comes twice.
     """
     found: dict[str, str] = {}
     for word in words:
@@ -47,21 +48,24 @@ def named(option: str, words: Sequence[str]) -> dict[str, str]:
 
 
 def imputation_settings(methods: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
-    """Every ``imputation_*`` default of the package, under the ``--set`` words.
+    """Read ``--set`` words over the ``imputation_*`` defaults of the package and the methods.
 
     Args:
-        methods: words of the ``imputation`` setting; a setting must be one of theirs.
-        words: as in ``layers=20``; a value that is no Python literal is text.
+        methods: words of the setting ``imputation``, or ``module:Class``; every word of ``--set``
+            must be a setting of one of them.
+        words: such as ``layers=20``; a value that is not a Python literal is text.
 
     Raises:
         ValueError: for an unknown method or setting, or a value outside its constraint.
     """
     from recbole_missing.config import constraints as settings
     from recbole_missing.config import defaults
-    from recbole_missing.imputation import imputer_settings
+    from recbole_missing.imputation import imputer_defaults, imputer_settings
 
-    overall = defaults.load(defaults.root() / "overall.yaml")
+    overall = defaults.overall()
     values = {key: value for key, value in overall.items() if key.startswith(_PREFIX)}
+    for method in methods:
+        values.update(imputer_defaults(method))
     declared = {key: rule for method in methods for key, rule in imputer_settings(method).items()}
     chosen = named("--set", words)
     keys = [key[len(_PREFIX) :] for key in declared]
@@ -74,7 +78,7 @@ def imputation_settings(methods: Sequence[str], words: Sequence[str]) -> dict[st
 
 
 def value(text: str) -> Any:
-    """Read a Python literal; anything else is text."""
+    """Read a Python literal; text that is not one stays text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

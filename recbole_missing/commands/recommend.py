@@ -1,4 +1,4 @@
-"""``recbole-missing recommend``: what a trained model recommends to users, by token."""
+"""``recbole-missing recommend``: list what a trained model recommends to users, by token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.commands.trained import add_output, check_output, trained, write_new
+from recbole_missing.commands.trained import (
+    add_classes,
+    add_output,
+    check_output,
+    trained,
+    write_new,
+)
 
 HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
 """Word of ``--hide`` -> how many of the splits (training, validation, test) are hidden."""
@@ -34,6 +40,7 @@ def arguments(parser: ArgumentParser) -> None:
         default="error",
         help="what to do about users that the data set does not know",
     )
+    add_classes(parser)
     add_output(parser, "FILE.tsv")
 
 
@@ -48,7 +55,7 @@ def execute(known: Namespace) -> None:
 
     check_output(known.output, known.force)
     asked = _asked(known)
-    config, model, dataset, *loaders = trained(known.checkpoint)
+    config, model, dataset, *loaders = trained(known)
     tokens = dataset.field2id_token
     users = _ids(asked, tokens[dataset.uid_field], known.on_unknown == "skip", config["dataset"])
     splits = [loader._dataset for loader in loaders[: HIDDEN[known.hide]]]
@@ -64,7 +71,7 @@ def execute(known: Namespace) -> None:
 
 
 def _print(lines: Iterable[str]) -> None:
-    """Print; end without a word once a reader such as ``head`` has had enough."""
+    """Print lines; stop silently once the reader of the output (``head``, say) has closed it."""
     try:
         for line in lines:
             print(line)

@@ -1,4 +1,4 @@
-"""``recbole-missing retrieve``: does a model's feature for a hidden one find the true one?"""
+"""``recbole-missing retrieve``: test whether completed features find the true ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.commands.trained import (
+    add_classes,
     add_output,
     check_output,
     quiet,
@@ -17,8 +18,9 @@ from recbole_missing.commands.trained import (
 )
 
 _LEGEND = (
-    "lacking: how many modalities the items lack; model: the feature that it works with;\n"
-    "nearest: that of the nearest item by the modalities that are left, undefined without any"
+    "lacking: how many modalities the items lack\n"
+    "model: the feature that the model uses in place of the missing one\n"
+    "nearest: the feature of the nearest item by the other modalities (-: the items lack them too)"
 )
 
 
@@ -28,6 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--top", nargs="+", type=int, default=[10, 20], metavar="K", help="default: 10 20"
     )
+    add_classes(parser)
     add_output(parser, "FILE.json")
 
 
@@ -46,7 +49,7 @@ def execute(known: Namespace) -> None:
     if min(known.top) < 1:
         raise ValueError(f"retrieve: --top must be ints >= 1, got {min(known.top)}.")
     ks = sorted(set(known.top))
-    config, model, _, train_data, *_ = trained(known.checkpoint)
+    config, model, _, train_data, *_ = trained(known)
     with quiet():
         results = retrieval.evaluate(model, train_data._dataset, ks)
     title = protocol(config)

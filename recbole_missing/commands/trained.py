@@ -1,10 +1,10 @@
-"""What commands on a trained model share: loading it quietly, writing a file as a whole."""
+"""Options and functions that commands on a trained model share."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,21 +19,41 @@ def add_output(parser: ArgumentParser, metavar: str) -> None:
     parser.add_argument("--force", action="store_true", help="replace the file")
 
 
-def trained(checkpoint: Path) -> tuple[Any, ...]:
-    """What RecBole's ``load_data_and_model`` returns, without its log.
+def add_classes(parser: ArgumentParser) -> None:
+    """Add ``--model`` and ``--imputation``: classes from outside that a checkpoint may need."""
+    for option, registered in (("--model", "register_model"), ("--imputation", "register_imputer")):
+        parser.add_argument(
+            option,
+            metavar="MODULE:CLASS",
+            help=f"class of yours that the checkpoint was made with ({registered})",
+        )
+
+
+def trained(known: Namespace) -> tuple[Any, ...]:
+    """Load a model and its data as RecBole's ``load_data_and_model`` does, without its log.
+
+    Args:
+        known: arguments ``checkpoint``, ``model`` and ``imputation``; the classes are imported
+            because the user names them, never because the checkpoint does.
 
     Raises:
-        ValueError: if the file is no checkpoint, or the data have changed since.
+        ValueError: if the file is no checkpoint, the data have changed since, or it was made with a
+            class that the user has not named.
     """
     from recbole_missing.checkpoint import load_data_and_model
+    from recbole_missing.imputation import IMPUTERS
+    from recbole_missing.model import MODELS
 
     with quiet():
-        return load_data_and_model(str(checkpoint))
+        for registry, word in ((MODELS, known.model), (IMPUTERS, known.imputation)):
+            if word is not None:
+                registry.resolve(word)
+        return load_data_and_model(str(known.checkpoint))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep back what reading data and settings logs and warns of: training has told all of it."""
+    """Suppress the log and the warnings of reading data and settings; training showed them."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -45,7 +65,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_output(path: Path | None, force: bool) -> None:
-    """Refuse to replace a file unasked.
+    """Refuse to replace a file unless ``force`` is set.
 
     Raises:
         ValueError: if there is something of that name.
@@ -55,7 +75,7 @@ def check_output(path: Path | None, force: bool) -> None:
 
 
 def write_new(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)

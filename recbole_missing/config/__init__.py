@@ -1,1 +1,1 @@
-"""What may be set: constraints, defaults from YAML, the check of what a user set."""
+"""Settings: constraints, defaults from YAML, and the check of what a user set."""

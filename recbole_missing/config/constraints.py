@@ -1,6 +1,7 @@
-"""Declared settings: what a value may be, and one grammar for saying that it is not.
+"""Constraints of settings: what a value may be, and one grammar for saying that it is not.
 
-Every message reads *who: what must be what, got what; what to do*.
+Every message reads *who: what must be what, got what; what to do*. A scalar of numpy is accepted
+where the Python value of its kind is; numpy itself is not imported.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -20,7 +22,7 @@ class Int:
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is an int (not a bool) within the bounds."""
-        return isinstance(value, int) and not isinstance(value, bool) and _within(value, self)
+        return isinstance(value, Integral) and not _is_bool(value) and _within(value, self)
 
     def __str__(self) -> str:
         """Describe the constraint in words."""
@@ -36,7 +38,7 @@ class Float:
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is a finite number (not a bool) within the bounds."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not _is_bool(value)
         return is_number and abs(value) < float("inf") and _within(value, self)
 
     def __str__(self) -> str:
@@ -50,7 +52,7 @@ class Bool:
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is a bool."""
-        return isinstance(value, bool)
+        return _is_bool(value)
 
     def __str__(self) -> str:
         """Describe the constraint in words."""
@@ -88,7 +90,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ListOf:
-    """A list whose every element satisfies ``element``; ``length`` fixes the number of elements."""
+    """A list whose elements all satisfy ``element``; ``length``, if given, is their number."""
 
     element: Any
     length: int | None = None
@@ -138,13 +140,13 @@ class Optional:
 
 @dataclass(frozen=True)
 class Either:
-    """What one of two constraints accepts."""
+    """A value that satisfies the first constraint or the second."""
 
     first: Any
     second: Any
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether one of them accepts ``value``."""
+        """Tell whether ``value`` satisfies one of the two."""
         return self.first.accepts(value) or self.second.accepts(value)
 
     def __str__(self) -> str:
@@ -152,7 +154,13 @@ class Either:
         return f"{self.first}, or {self.second}"
 
 
-def _within(value: float, bounds: Int | Float) -> bool:
+def _is_bool(value: Any) -> bool:
+    """Tell whether ``value`` is a bool of Python or of numpy."""
+    kind = type(value)
+    return kind is bool or (kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"))
+
+
+def _within(value: Any, bounds: Int | Float) -> bool:
     return (bounds.min is None or value >= bounds.min) and (
         bounds.max is None or value <= bounds.max
     )
@@ -171,7 +179,7 @@ def check(who: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> N
 
     Args:
         who: whose settings these are, first word of the message.
-        values: anything with ``values[key]`` (a dict or a RecBole config).
+        values: a dict, a RecBole config, or anything else with ``values[key]``.
         declared: setting name -> constraint (:class:`Int`, :class:`Float`, ...).
 
     Raises:
@@ -191,6 +199,6 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> str:
-    """Message for a name that is not in a table: the nearest choice, then all of them."""
+    """Message for a name that is not in a table: the nearest choice, then all choices."""
     choices = sorted(choices)
     return f"Unknown {kind} {word!r}.{did_you_mean(word, choices)} Choices: {', '.join(choices)}."

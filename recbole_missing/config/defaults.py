@@ -1,8 +1,14 @@
-"""Where the YAML files lie and what they say; no number is chosen anywhere else."""
+"""Defaults of settings: the YAML files of ``properties/``, their layers, released values.
+
+No number is chosen anywhere else. Order of override, as RecBole users know it: command line > dict
+> config files > our YAML of the data set > our YAML of the model, with the values released for the
+data set > our ``overall.yaml`` > RecBole.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +20,71 @@ _ROOTS = (_PACKAGE / "properties", _PACKAGE.parent / "properties")  # installed,
 
 
 def read(kind: str, name: str) -> dict[str, Any]:
-    """Content of ``properties/<kind>/<name>.yaml``; empty if there is no such file."""
+    """Content of ``properties/<kind>/<name>.yaml``; empty if that file does not exist."""
     return dict(_read(kind, name))
 
 
 def names(kind: str) -> list[str]:
     """Names of the YAML files of a kind (``model``, ``dataset``, ``benchmark``), sorted."""
     return sorted(path.stem for path in (root() / kind).glob("*.yaml"))
+
+
+def overall() -> dict[str, Any]:
+    """Content of ``properties/overall.yaml``."""
+    return read("", "overall")
+
+
+def of_class(cls: type, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults that a model class brings, its ``presets`` among them.
+
+    They are those of the first class among itself and its bases that has any: a class attribute
+    ``properties`` (a dict, or the path of a YAML file), or the YAML file of a model of ours.
+
+    Args:
+        cls: any model.
+        known: name -> class of the models that have a YAML file.
+    """
+    for base in cls.__mro__:
+        own = vars(base).get("properties")
+        if own is not None:
+            return dict(own) if isinstance(own, Mapping) else load(Path(own))
+        if base.__name__ in known and known[base.__name__] is base:
+            return read("model", base.__name__)
+    return {}
+
+
+def of_run(
+    model: str, of_model: Mapping[str, Any], dataset: str, preset: str, imputer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every default of a run, the layers merged.
+
+    Args:
+        model: name of the model, for the message.
+        of_model: what :func:`of_class` returned.
+        dataset: name of the data set.
+        preset: ``auto`` (values released for this very data set), ``none``, or a name in
+            ``of_model["presets"]``, whose values then also override the data set's YAML.
+        imputer: defaults of an imputer from outside.
+
+    Returns:
+        Setting -> default; ``preset`` is the name whose values are in force, or ``none``.
+
+    Raises:
+        ValueError: if the model has no values of that name.
+    """
+    plain = {key: value for key, value in of_model.items() if key != "presets"}
+    presets = of_model.get("presets", {})
+    found = preset
+    if preset == "auto":
+        found = dataset if dataset in presets else "none"
+    if found not in ("none", *presets):
+        choices = ", ".join(["auto", "none", *presets])
+        raise ValueError(f"{model}: preset must be one of {choices}, got {preset!r}.")
+    released = {**presets.get(found, {}), "preset": found}
+    layers = [overall(), imputer, plain, released, read("dataset", dataset)]
+    if preset != "auto":
+        layers.append(released)
+    return {key: value for layer in layers for key, value in layer.items()}
 
 
 def root() -> Path:

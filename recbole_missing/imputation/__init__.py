@@ -4,39 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
-from typing import Any
-
-from scipy import sparse
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_missing.config import constraints as setting
-from recbole_missing.imputation.base import Imputer
-from recbole_missing.imputation.diffusion import (
-    Heat,
-    HeatUntruncated,
-    PersPageRank,
-    PersPageRankUntruncated,
-)
-from recbole_missing.imputation.learned import AutoEncoder, GraphAutoEncoder
-from recbole_missing.imputation.neighbour import NearestNeighbour
-from recbole_missing.imputation.propagation import FeatProp, NeighMean
-from recbole_missing.imputation.statistics import Mean, Random, Zeros
-from recbole_missing.modality import Modalities
+from recbole_missing.config import defaults
+from recbole_missing.registry import Registry
 
-IMPUTERS: dict[str, type[Imputer]] = {
-    "autoencoder": AutoEncoder,
-    "featprop": FeatProp,
-    "graph_autoencoder": GraphAutoEncoder,
-    "heat": Heat,
-    "heat_untruncated": HeatUntruncated,
-    "mean": Mean,
-    "nearest_neighbour": NearestNeighbour,
-    "neigh_mean": NeighMean,
-    "pers_page_rank": PersPageRank,
-    "pers_page_rank_untruncated": PersPageRankUntruncated,
-    "random": Random,
-    "zeros": Zeros,
-}
+if TYPE_CHECKING:
+    from scipy import sparse
+    from torch import Tensor
+
+    from recbole_missing.imputation.base import Imputer
+    from recbole_missing.imputation.diffusion import (
+        Heat,
+        HeatUntruncated,
+        PersPageRank,
+        PersPageRankUntruncated,
+    )
+    from recbole_missing.imputation.learned import AutoEncoder, GraphAutoEncoder
+    from recbole_missing.imputation.neighbour import NearestNeighbour
+    from recbole_missing.imputation.propagation import FeatProp, NeighMean
+    from recbole_missing.imputation.statistics import Mean, Random, Zeros
+    from recbole_missing.modality import Modalities
+
+IMPUTERS: Registry[Imputer] = Registry(
+    "imputation",
+    "register_imputer",
+    {
+        "autoencoder": "recbole_missing.imputation.learned:AutoEncoder",
+        "featprop": "recbole_missing.imputation.propagation:FeatProp",
+        "graph_autoencoder": "recbole_missing.imputation.learned:GraphAutoEncoder",
+        "heat": "recbole_missing.imputation.diffusion:Heat",
+        "heat_untruncated": "recbole_missing.imputation.diffusion:HeatUntruncated",
+        "mean": "recbole_missing.imputation.statistics:Mean",
+        "nearest_neighbour": "recbole_missing.imputation.neighbour:NearestNeighbour",
+        "neigh_mean": "recbole_missing.imputation.propagation:NeighMean",
+        "pers_page_rank": "recbole_missing.imputation.diffusion:PersPageRank",
+        "pers_page_rank_untruncated": (
+            "recbole_missing.imputation.diffusion:PersPageRankUntruncated"
+        ),
+        "random": "recbole_missing.imputation.statistics:Random",
+        "zeros": "recbole_missing.imputation.statistics:Zeros",
+    },
+)
+"""The table of imputers: word of the setting ``imputation`` -> ``module:Class``, alphabetical."""
+
+_PREFIX = "imputation_"
 
 __all__ = [
     "IMPUTERS",
@@ -54,22 +68,63 @@ __all__ = [
     "Random",
     "Zeros",
     "impute",
+    "imputer_defaults",
     "imputer_settings",
     "log_report",
     "make_imputer",
+    "register_imputer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an imputer's class when it is first asked for, as in ``imputation.FeatProp``."""
+    if name == "Imputer":
+        from recbole_missing.imputation.base import Imputer
+
+        return Imputer
+    if name in __all__:
+        return next(cls for cls in IMPUTERS.values() if cls.__name__ == name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def register_imputer(imputer: type[Imputer]) -> type[Imputer]:
+    """Make an imputer from outside the package known by its class name; usable as a decorator.
+
+    Args:
+        imputer: derived from :class:`~recbole_missing.imputation.base.Imputer`. Its optional class
+            attribute ``properties`` (a dict, or the path of a YAML file) holds defaults of its
+            ``hyperparameters``, by the names of the constructor's arguments.
+
+    Raises:
+        ValueError: if another class already has the name.
+    """
+    return IMPUTERS.register(imputer)
 
 
 def imputer_settings(name: str) -> dict[str, Any]:
     """Config keys of an imputer and their constraints.
 
+    Args:
+        name: word of the setting ``imputation``, name of a registered class, or ``module:Class``.
+
     Raises:
-        ValueError: if there is no imputer of this name.
+        ValueError: if there is no such imputer.
     """
-    if name not in IMPUTERS:
-        raise ValueError(setting.unknown("imputation", str(name), IMPUTERS))
-    declared = IMPUTERS[name].hyperparameters
-    return {f"imputation_{key}": constraint for key, constraint in declared.items()}
+    declared = IMPUTERS.resolve(str(name)).hyperparameters
+    return {_PREFIX + key: constraint for key, constraint in declared.items()}
+
+
+def imputer_defaults(name: str) -> dict[str, Any]:
+    """Config keys and default values that an imputer from outside brings in ``properties``.
+
+    The defaults of this package's imputers are in ``overall.yaml``, so theirs are empty.
+
+    Raises:
+        ValueError: if there is no such imputer.
+    """
+    own = getattr(IMPUTERS.resolve(str(name)), "properties", {})
+    values = own if isinstance(own, Mapping) else defaults.load(Path(own))
+    return {_PREFIX + key: value for key, value in values.items()}
 
 
 def make_imputer(settings: Mapping[str, Any]) -> Imputer:
@@ -81,8 +136,8 @@ def make_imputer(settings: Mapping[str, Any]) -> Imputer:
     name = settings["imputation"]
     declared = imputer_settings(name)
     setting.check(name, settings, declared)
-    prefix = len("imputation_")
-    return IMPUTERS[name](**{key[prefix:]: settings[key] for key in declared})
+    chosen = {key[len(_PREFIX) :]: settings[key] for key in declared}
+    return IMPUTERS.resolve(name)(**chosen)
 
 
 def impute(
@@ -92,7 +147,7 @@ def impute(
     donors: Tensor | None = None,
     edges: sparse.spmatrix | None = None,
 ) -> Modalities:
-    """Complete every modality from the training interactions alone.
+    """Complete every modality; only training interactions are used.
 
     Args:
         modalities: missing rows hold zeros.

@@ -22,7 +22,6 @@ from recbole.quick_start import run_recbole
 from recbole_missing import plugin
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
-from recbole_missing.benchmark.names import model_of
 from recbole_missing.benchmark.store import Store, settled
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -417,11 +416,9 @@ def test_kept_lists_are_those_that_the_metrics_are_of(folder: Path) -> None:
 
 
 def test_a_model_outside_the_package_goes_by_module_and_class() -> None:
-    assert model_of("BPR") == "BPR"
-    assert model_of("folders:Toy") is Toy
-    assert plugin.get_model("Toy") is Toy
+    assert plugin.get_model("folders:Toy") is Toy
     with pytest.raises(ValueError, match="'folders:Tyo' must be module:Class"):
-        model_of("folders:Tyo")
+        plugin.get_model("folders:Tyo")
 
 
 # ---------------------------------------------------------------------------------------- search

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recbole_missing import cli, environment
-from recbole_missing.commands import cards, doctor
+from recbole_missing.commands import doctor
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 
@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("card", cards.models(), ids=lambda card: card.name)
-def test_a_model_card_is_complete(card: cards.Card) -> None:
+@pytest.mark.parametrize("card", doctor.models(), ids=lambda card: card.name)
+def test_a_model_card_is_complete(card: doctor.Card) -> None:
     assert all([card.idea, card.title, card.venue, card.url, card.needs, card.missing]), card
     assert card.venue[-4:].isdigit(), card.venue
     assert "|" not in "".join(vars(card).values())
@@ -28,7 +28,7 @@ def test_a_model_card_is_complete(card: cards.Card) -> None:
 
 def test_labels_end_where_the_next_paragraph_begins() -> None:
     text = 'A: does b.\n\nPaper: X, "T:\n    u", KDD 2024,\n    https://x.org\n\nArgs:\n    k: 1\n'
-    found = cards.labels(text)
+    found = doctor.labels(text)
     assert found == {"idea": "A: does b.", "Paper": 'X, "T: u", KDD 2024, https://x.org'}
 
 
@@ -42,7 +42,7 @@ def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "tabulate.py").write_text("raise ImportError('no tabulate')")
     folders = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, "-c", "import recbole_missing"],
+        [sys.executable, "-c", "import recbole_missing; recbole_missing.run_recbole_missing"],
         env={**os.environ, "PYTHONPATH": folders},
         capture_output=True,
         text=True,

@@ -1,0 +1,193 @@
+"""Classes by name: those of this package, registered ones, and ``module:Class`` from outside.
+
+There are two registries, :data:`recbole_missing.model.MODELS` and
+:data:`recbole_missing.imputation.IMPUTERS`. A name in a config file, on the command line, in a
+benchmark file or in a checkpoint becomes a class here and nowhere else. RecBole's own models are
+found by :func:`recbole_missing.plugin.get_model`, which asks the registry first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from recbole_missing.config.constraints import unknown
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, "type[T]"], Generic[T]):
+    """Name -> class of one kind. As a mapping it holds this package's own classes.
+
+    A module is imported when its class is first asked for, so that a table costs nothing.
+
+    Args:
+        kind: what the classes are, as error messages say it.
+        register: name of the function that registers a class from outside, for error messages.
+        table: name -> ``module:Class``, alphabetical.
+
+    Attributes:
+        registered: name -> class from outside the package, made known by :meth:`register`.
+    """
+
+    def __init__(self, kind: str, register: str, table: Mapping[str, str]) -> None:
+        """Store the table; nothing is imported yet."""
+        self.kind = kind
+        self.register_name = register
+        self.registered: dict[str, type[T]] = {}
+        self._table = dict(table)
+        self._given: dict[str, type[T]] = {}  # by address; these never answer to a short name
+
+    def __getitem__(self, name: str) -> type[T]:
+        """Return the class of this package that has this name."""
+        return _import(self._table[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of this package's own classes."""
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        """Count this package's own classes."""
+        return len(self._table)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether this package has a class of this name, without importing it."""
+        return name in self._table
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Make a class from outside known by its name.
+
+        Raises:
+            ValueError: if another class already has the name.
+        """
+        name = cls.__name__
+        holder = self.registered.get(name) or self.get(name)
+        if holder is not None and address(holder) != address(cls):
+            raise self.taken(cls, holder)
+        self.registered[name] = self.remember(cls)
+        return cls
+
+    def taken(self, cls: type, holder: type) -> ValueError:
+        """Return the error for a class whose name another class already has."""
+        return ValueError(
+            f"{self.register_name}: {cls.__name__!r} must be a name that is not taken, got a "
+            f"second class ({cls.__module__} beside {holder.__module__}); rename yours."
+        )
+
+    def remember(self, cls: type[T]) -> type[T]:
+        """Note a class that the user handed over, so that :meth:`find` knows its address."""
+        self._given[address(cls)] = cls
+        return cls
+
+    def find(self, word: str) -> type[T] | None:
+        """Return the class of a name or of an address ``module:Class``, or None.
+
+        No code from outside is imported: an address is known only if the user has registered,
+        passed or named the class in this process.
+        """
+        return self.registered.get(word) or self._given.get(word) or self.get(word)
+
+    def resolve(self, word: str | type[T]) -> type[T]:
+        """Return the class that the user means by a name, an address ``module:Class`` or itself.
+
+        A module of an address is imported; the current folder counts as a place to look in.
+
+        Raises:
+            ValueError: for an unknown name, or an address that does not lead to a class.
+        """
+        if not isinstance(word, str):
+            return self.remember(word)
+        if not is_address(word):
+            found = self.find(word)
+            if found is None:
+                raise ValueError(unknown(self.kind, word, {*self, *self.registered}))
+            return found
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        try:
+            cls = _import(word)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{self.kind}: {word!r} must be module:Class of something that Python can import, "
+                f"got: {error}."
+            ) from error
+        if not inspect.isclass(cls):
+            raise ValueError(
+                f"{self.kind}: {word!r} must be module:Class, got a {type(cls).__name__}."
+            )
+        return self.remember(cls)
+
+    def recorded(self, word: str, path: Path | str, option: str) -> type[T] | None:
+        """Return the class that a checkpoint names; a checkpoint never makes Python import code.
+
+        Args:
+            word: the address in the checkpoint.
+            path: the checkpoint, for the message.
+            option: option of the command line that takes such an address.
+
+        Raises:
+            ValueError: if the user has not handed over that class in this process.
+        """
+        found = self.find(word)
+        if found is None:
+            raise ValueError(
+                f"{path}: the {self.kind} {word} must be known before this checkpoint is read, for "
+                f"a checkpoint imports no code; pass {option} {word}, or import the class and call "
+                f"recbole_missing.{self.register_name}."
+            )
+        return found
+
+
+class ModelName(str):
+    """Name of a model that remembers its class, for a run that was given the class itself.
+
+    RecBole keeps only the name in ``config["model"]`` and looks the class up again. With this name
+    the look-up finds the very class, and no other run is affected.
+    """
+
+    model: type
+
+    def __new__(cls, model: type) -> ModelName:
+        """Take the name from the class."""
+        name = super().__new__(cls, model.__name__)
+        name.model = model
+        return name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the class along."""
+        return ModelName, (self.model,)
+
+
+def is_address(word: str) -> bool:
+    """Tell whether ``word`` has the form ``module:Class``."""
+    return ":" in word
+
+
+def address(cls: type) -> str:
+    """``module:Class`` of a class."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def is_outside(cls: type) -> bool:
+    """Tell whether a class comes neither from this package nor from RecBole."""
+    return cls.__module__.split(".")[0] not in ("recbole", "recbole_missing")
+
+
+def source(cls: type) -> str:
+    """Address of a class and a hash of its source file."""
+    file = inspect.getsourcefile(cls)
+    content = Path(file).read_bytes() if file else b""
+    return f"{address(cls)} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
+
+
+def _import(word: str) -> Any:
+    module, _, name = word.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
