@@ -16,9 +16,15 @@ from recbole_missing.commands.trained import quiet
 from recbole_missing.config import defaults
 from recbole_missing.data.single_files import NO_MASK
 
-_MODEL = "BPR"  # RecBole's settings belong to a model; this one has no settings about the data
-_UNUSED = {"metrics": ["Recall"], "topk": [1], "valid_metric": "Recall@1"}
-"""Nothing is ranked here, so no data set is refused because its items are fewer than ``topk``."""
+_MODEL = "BPR"
+"""RecBole's settings belong to a model; this one reads no setting of the data."""
+_FIXED = {
+    "plugin_defaults": True,
+    "metrics": ["Recall"],
+    "topk": [1],
+    "valid_metric": "Recall@1",
+}
+"""Our defaults, and an evaluation that fits any data set: nothing is evaluated here."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def _open(
 
     name, own = (source, []) if folder is None else _named(folder)
     here = folder or Path()
-    settings = {**_UNUSED, **_mask(here, mask)}
+    settings = {**_FIXED, **_mask(here, mask)}
     if edges is not None:
         settings["imputation_edges_file"] = str(_find(here, edges).resolve())
     with warnings.catch_warnings():

@@ -112,7 +112,7 @@ class Counted(Mean):
 
 @pytest.mark.parametrize(("words", "fills"), [([], 1), (["--check", "50"], 2)])
 def test_a_method_works_a_second_time_only_on_request(files, monkeypatch, words, fills):
-    monkeypatch.setitem(IMPUTERS, "counted", Counted)
+    monkeypatch.setitem(IMPUTERS.registered, "counted", Counted)
     monkeypatch.setattr(Counted, "calls", [])
     run("impute", "--interactions=train.npz", *files, "--method=counted", *words)
     assert sorted(Counted.calls) == sorted(["image", "text"] * fills)
@@ -234,7 +234,8 @@ def test_ml_100k_is_part_of_recbole(place, capsys):
     run("impute", "ml-100k")
     assert [path.name for path in place.iterdir()] == ["ml-100k_imputed"], "no log, no folder"
     assert "ml-100k: 1,682 items, 80,808 training interactions" in capsys.readouterr().out
-    assert_as_in_a_run(prepare("BPR", {"dataset": "ml-100k"}).dataset, "ml-100k_imputed")
+    of_run = {"dataset": "ml-100k", "plugin_defaults": True}
+    assert_as_in_a_run(prepare("BPR", of_run).dataset, "ml-100k_imputed")
 
 
 def test_a_renamed_folder_is_read_by_the_name_of_its_yaml(place):

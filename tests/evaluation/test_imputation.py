@@ -74,7 +74,7 @@ def tables() -> dict[str, Table]:
 
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch, tables: dict[str, Table]) -> type[Spy]:
-    monkeypatch.setitem(IMPUTERS, "spy", Spy)
+    monkeypatch.setitem(IMPUTERS.registered, "spy", Spy)
     monkeypatch.setattr(Spy, "shown", [])
     monkeypatch.setattr(Spy, "truth", {name: table.features for name, table in tables.items()})
     return Spy
@@ -102,7 +102,7 @@ def test_a_constant_guess_gives_known_numbers(
     """Rows (2, 4, 0) and (4, 2, 0): deviations 1, 1 and none, whichever items are hidden."""
     features = torch.tensor([[2.0, 4.0, 0.0], [4.0, 2.0, 0.0]]).repeat(N_ITEMS // 2, 1)
     table = Table("image", features, torch.ones(N_ITEMS, dtype=torch.bool))
-    monkeypatch.setitem(IMPUTERS, "spy", Spy)
+    monkeypatch.setitem(IMPUTERS.registered, "spy", Spy)
     monkeypatch.setattr(Spy, "truth", {"image": torch.ones(N_ITEMS, 3)})
     monkeypatch.setattr(Spy, "reached", torch.zeros(N_ITEMS, dtype=torch.bool))
     result = compare({"image": table}, interactions, ["spy", "zeros"], [30], settings)
