@@ -11,7 +11,7 @@ from recbole_missing.commands.options import add_imputation
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("layout", choices=["mmrec"], help="whose files to write")
+    parser.add_argument("layout", choices=["mmrec"], help="project whose layout is written")
     add_data_set(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("mmrec"), help="folder of data sets to put it in"

@@ -1,4 +1,4 @@
-"""A RecBole dataset folder, written whole or not at all, from another project's data."""
+"""What an importer has read, and how it becomes a RecBole data set folder."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Layout:
 
 
 def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
-    """Return the folder to write, once it is sure that writing it loses nothing."""
+    """Return the folder to write, after checking that nothing of another origin is lost."""
     if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
         raise ValueError(
             f"import: the name must be a plain folder name such as baby, got {name!r}."

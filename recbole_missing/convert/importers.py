@@ -122,7 +122,7 @@ def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[P
 
 
 def _read_mmrec(source: Path) -> Layout:
-    """What both layouts share: interactions, features, holes."""
+    """Read what both layouts have: interactions, features, holes."""
     notes: list[str] = []
     inter_file = _inter_file(source)
     interactions = _read_interactions(inter_file, notes)
@@ -285,7 +285,7 @@ def _read_mask(path: Path, layout: Layout) -> Lacking:
     arrays = load_pickled_arrays(path)
     _check_mask(path, arrays, min(map(len, layout.features.values())))
     letters = [letter for letter in LETTERS if any(letter in key for key in arrays if key != "all")]
-    # "all" means all that the file speaks of, which cannot be fewer than two.
+    # "all" means all modalities that the file names; a file that names one alone means all three.
     everything = letters if len(letters) > 1 else list(LETTERS)
     keys = {key: everything if key == "all" else list(key) for key in arrays}
     spoken = {LETTERS[letter] for key in keys.values() for letter in key}

@@ -1,7 +1,6 @@
-"""Bytes of feature files -> numbers and words; nothing is unpickled.
+"""Files -> numbers and words; nothing is unpickled.
 
-Nothing here knows what an item or a modality is. Every defect of a file is a ValueError that names
-the file.
+Items and modalities are unknown here. Every defect of a file is a ValueError that names the file.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def read_header(path: Path, separator: str) -> list[str]:
 
 
 def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tuple[str, ...]]:
-    """Read columns of an atomic file as they stand: no quoting, no word means "missing".
+    """Read columns of an atomic file; cells are taken as they are, quotes included.
 
     Args:
         path: the file; its first line is a header of ``field:type``.
@@ -174,7 +173,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _check_npy(who: str, file: BinaryIO | Any, found: int) -> None:
-    """Refuse what :func:`numpy.load` would unpickle, and a length that the header belies."""
+    """Refuse what :func:`numpy.load` would unpickle, and a length that the header contradicts."""
     start = file.read(len(_MAGIC))
     if start != _MAGIC:
         pickled = f" It is {_PICKLED}" if start[:1] == b"\x80" else " Write it again."

@@ -83,16 +83,16 @@ def rows_in_order(name: str, path: Path, n_rows: int, catalogue: Catalogue) -> n
 def rows_by_token(
     path: Path, tokens: Sequence[str], catalogue: Catalogue, same: Callable[[int, int], bool]
 ) -> np.ndarray:
-    """Find the row of each item, int ``(n_items,)`` with -1 for none.
+    """Find the row of each item, int ``(n_items,)``; -1 says that the item has no row.
 
     Args:
-        path: where the tokens are from.
-        tokens: the token of each row; those that are not items are ignored.
+        path: where the tokens are from, for messages.
+        tokens: the token of each row; a row whose token is not an item is ignored.
         catalogue: the items.
-        same: tells whether two rows that bear the same token hold the same data.
+        same: tells whether two rows with the same token hold the same data.
 
     Raises:
-        ValueError: if an item has rows that differ.
+        ValueError: if an item has several rows and they differ.
     """
     items = {str(token): item for item, token in enumerate(catalogue.tokens) if item}
     rows = np.full(len(catalogue.tokens), -1)
@@ -130,14 +130,14 @@ class Source(ABC):
 
     Args:
         name: the modality.
-        present: bool ``(n_items,)``, the items that really have it; row 0 (padding) is False.
+        present: bool ``(n_items,)``, the items that truly have it; row 0 (padding) is False.
 
     Raises:
         ValueError: if no item has the modality.
     """
 
     def __init__(self, name: str, present: np.ndarray) -> None:
-        """Store the arguments; refuse a modality that nobody has."""
+        """Store the arguments; refuse a modality that no item has."""
         self.name, self.present = name, present
         counts = f"{present.sum():,} of {len(present) - 1:,} items have it"
         if not present.any():
@@ -149,12 +149,12 @@ class Source(ABC):
 
         Args:
             observed: bool ``(n_items,)``, a subset of ``present`` that is not empty.
-            reveal: also give the other items that have it, in the space of the observed ones: the
-                truth that an evaluation compares with. Never for training.
+            reveal: encode the other items of ``present`` too, by what was learnt from the observed
+                ones. This is the truth that an evaluation compares with, and never for training.
 
         Returns:
-            Float32 ``(n_items, dim)``; rows outside ``observed`` had no influence on the others
-            and are zero unless they are revealed.
+            Float32 ``(n_items, dim)``. Rows outside ``observed`` had no influence on the others;
+            they are zero unless they are revealed.
 
         Raises:
             ValueError: if ``observed`` is not such a mask.
@@ -179,7 +179,7 @@ class Source(ABC):
 
     @abstractmethod
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Encode ``items``, then ``others``, having learnt from ``items`` alone.
+        """Learn from ``items`` alone, then encode ``items`` and ``others``.
 
         Returns:
             Float32 ``(len(items) + len(others), dim)``.
@@ -187,7 +187,7 @@ class Source(ABC):
 
 
 class Matrix(Source):
-    """Numbers of items.
+    """A modality that is a matrix of numbers.
 
     Args:
         name: the modality.
@@ -197,7 +197,8 @@ class Matrix(Source):
         tokens: item tokens by item id, for messages.
 
     Raises:
-        ValueError: if an item's row is neither finite nor NaN throughout (which means missing).
+        ValueError: if an item's row holds a number that is not finite. A row of NaN alone is
+            allowed: the item lacks the modality.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class Matrix(Source):
             yield block, self._numbers(block)
 
     def _holes(self, items: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
-        """Items whose row is NaN throughout; any other number that is not finite is an error."""
+        """Items whose row holds NaN alone; any other number that is not finite is an error."""
         holes, broken = [], []
         for block, values in self._blocks(items):
             hole = np.isnan(values).all(axis=1)
@@ -248,7 +249,7 @@ class Matrix(Source):
         return np.array(holes, dtype=np.int64)
 
     def _warn_if_imputed(self, items: np.ndarray) -> None:
-        """Count the rows that somebody may have filled in before: zeros, or the column mean."""
+        """Count the rows that may have been imputed before: zeros, or the column mean."""
         total, squares = np.zeros((2, self._matrix.shape[1]))
         for _, values in self._blocks(items):
             total += values.sum(axis=0, dtype=np.float64)
@@ -273,14 +274,14 @@ class Matrix(Source):
 
 
 class Cells(Source):
-    """Words of items; an item whose cells are all blank lacks the modality.
+    """A modality that is text; an item with nothing but blank cells lacks it.
 
     Args:
         name: the modality.
         cells: one row of cells for each line of the table.
         rows: int ``(n_items,)``, the row of each item or -1.
-        encode: turns the cells of some items, then of others that it must not learn from, into
-            float32 ``(n, dim)``.
+        encode: called with the cells to learn from and those of further items; returns float32
+            ``(n, dim)``, a row for each of the former and then of the latter.
     """
 
     def __init__(
@@ -290,7 +291,7 @@ class Cells(Source):
         rows: np.ndarray,
         encode: Callable[[list[Sequence[str]], list[Sequence[str]]], np.ndarray],
     ) -> None:
-        """Store the arguments and see which items have a word."""
+        """Store the arguments and find the items that have a word."""
         self._cells, self._rows, self._fit = cells, rows, encode
         present = rows >= 0
         present[present] = [any(cell.strip() for cell in cells[row]) for row in rows[present]]
@@ -321,7 +322,7 @@ _CONSTRAINTS = {
     "dim": Int(min=1),
     "preload_weight": Text(),
 }
-# What may say where the data are -> the settings that make sense with it only.
+# Settings that say where the data are -> the settings that only make sense beside them.
 _COMPANIONS = {"features": ("ids",), "columns": ("encoder", "dim"), "preload_weight": ()}
 
 
@@ -352,7 +353,7 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
 
 
 def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> list[Path]:
-    """List every file whose bytes decide the modality ``name``; the tokens are not needed.
+    """List the files that a modality is read from; the catalogue needs no tokens for this.
 
     Raises:
         ValueError: if the settings are wrong or a file does not exist.
@@ -370,7 +371,7 @@ def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) 
 
 @dataclass(frozen=True)
 class _Request:
-    """What the settings ask of one modality; the keys of ``values`` lack the modality's name."""
+    """The settings of one modality; the keys of ``values`` lack the modality's name."""
 
     name: str
     kind: str
@@ -553,11 +554,11 @@ def _item_files(folder: Path) -> list[Path]:
 
 
 def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> sparse.csr_matrix:
-    """Read item-item edges, an atomic file with ``item_id:token``, ``neighbour_id:token``.
+    """Read an item graph from an atomic file with ``item_id:token`` and ``neighbour_id:token``.
 
-    A column ``weight:float`` is optional; without it every edge weighs 1. An edge says that the
-    item receives from the neighbour; write both directions if both hold. Edges of items that the
-    data set does not have are counted and left out.
+    A column ``weight:float`` is optional; without it every edge weighs 1. In an edge the item
+    receives from the neighbour; an edge in both directions takes two lines. Edges of items that
+    the data set does not have are counted and left out.
 
     Args:
         path: the file.

@@ -6,7 +6,7 @@ them, and compares the hidden rows with the truth:
 - ``cosine``: mean cosine of the raw feature rows; a row of zeros counts as 0.
 - ``mse``: mean squared error after every column was divided by its standard deviation over the
   truly observed items, so that the mean row gets about 1; constant columns do not count.
-- ``reached``: share of the hidden rows whose value is the method's own and not its fallback.
+- ``reached``: share of the hidden rows that the method itself gave a value, not its fallback.
 - ``energy``: normalised Dirichlet energy of the completed features on the co-interaction graph
   among the items that truly have the modality, whatever graph a method uses.
 - ``seconds``: of one run, the fit on the interactions included.
@@ -463,7 +463,7 @@ def _cell(error: str | None, measures: Mapping[str, float], name: str) -> str:
 
 
 def _headers(columns: Sequence[tuple[str, str]]) -> list[str]:
-    """Column headers under their measure, which is written once, over the first of its columns."""
+    """Column headers; the name of a measure stands once, above the first of its columns."""
     names = [name for name, _ in columns]
     firsts = {names.index(name) for name in names}
     return [f"{name if i in firsts else ''}\n{word}" for i, (name, word) in enumerate(columns)]

@@ -1,7 +1,7 @@
-"""Looks that figures share; matplotlib is wanted only when one is drawn.
+"""Colours, lines and axes that all figures share; matplotlib is imported when one is drawn.
 
-Colours: Okabe and Ito's palette without its yellow, which colour-blind readers can tell apart;
-from the ninth line on colours return with another dash. Markers differ as well.
+The colours are Okabe and Ito's palette, which colour-blind readers can tell apart, without its
+yellow. From the ninth line on the colours repeat with another dash. Markers differ as well.
 """
 
 from __future__ import annotations
