@@ -221,7 +221,7 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     if ours or "presets" in of_model:
         preset = given.pop("preset", preset)
     arguments = (model, of_model, dataset, preset)
-    of_imputer = _imputer_defaults({**defaults.of_run(*arguments, {}), **given})
+    of_imputer = _of_outside_imputer({**defaults.of_run(*arguments, {}), **given}, given)
     self.internal_config_dict.update(defaults.of_run(*arguments, of_imputer))
 
 
@@ -232,12 +232,16 @@ def _turns_something_on(given: dict[str, Any]) -> bool:
     return any(given.get(key) not in (None, default[key]) for key in _SWITCHES)
 
 
-def _imputer_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Defaults of an imputer from outside, if the run has modalities to impute."""
+def _of_outside_imputer(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Defaults of an imputer from outside, whose setting becomes its address ``module:Class``."""
     from recbole_missing.imputation import IMPUTERS, imputer_defaults
+    from recbole_missing.registry import address
 
     word = values["imputation"]
-    return imputer_defaults(word) if values["modalities"] and word not in IMPUTERS else {}
+    if not values["modalities"] or word in IMPUTERS:
+        return {}
+    given["imputation"] = address(IMPUTERS.resolve(word))
+    return imputer_defaults(given["imputation"])
 
 
 def has_our_settings(config: Any) -> bool:
@@ -341,9 +345,14 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
 
     given = config.external_config_dict
     of_package = {*declared, *defaults.overall()}
+    of_modality = {
+        "modalities": _modality_names(config),
+        "endings": [key[1:] for key in modality_settings("x")],
+    }
     if not ours:
-        known = {*_recbole_settings(), *config.internal_config_dict}
-        check.warn_of_likeness(config.model, set(given) - known, of_package)
+        known = _recbole_settings()
+        unknown = [key for key in given if key not in known]
+        check.warn_of_likeness(config.model, unknown, of_package - known, **of_modality)
         return
     of_model = {*defaults.of_class(config.model_class, MODELS), *check.OF_TRAINING}
     of_model |= set(config.model_class.hyperparameters)
@@ -355,8 +364,7 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         known=of_package | of_model | _recbole_settings(),
         of_others=of_others,
         from_command_line=config.cmd_config_dict,
-        modalities=_modality_names(config),
-        endings=[key[1:] for key in modality_settings("x")],
+        **of_modality,
     )
 
 

@@ -57,7 +57,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Tell whether this package has a class of this name, without importing it."""
-        return name in self._table
+        return isinstance(name, str) and name in self._table
 
     def register(self, cls: type[T]) -> type[T]:
         """Make a class from outside known by its name.
@@ -95,18 +95,19 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
     def resolve(self, word: str | type[T]) -> type[T]:
         """Return the class that the user means by a name, an address ``module:Class`` or itself.
 
-        A module of an address is imported; the current folder counts as a place to look in.
+        A module that an address names is imported, from the current folder too.
 
         Raises:
             ValueError: for an unknown name, or an address that does not lead to a class.
         """
-        if not isinstance(word, str):
+        if inspect.isclass(word):
             return self.remember(word)
-        if not is_address(word):
-            found = self.find(word)
-            if found is None:
-                raise ValueError(unknown(self.kind, word, {*self, *self.registered}))
+        word = str(word)
+        found = self.find(word)
+        if found is not None:
             return found
+        if not is_address(word):
+            raise ValueError(unknown(self.kind, word, {*self, *self.registered}))
         if "" not in sys.path:
             sys.path.insert(0, "")
         try:

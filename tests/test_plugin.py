@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -12,7 +13,16 @@ import recbole.quick_start
 import recbole.quick_start.quick_start as quick_start
 import torch
 import yaml
-from folders import AT_WORK, Named, Toy, in_new_process, pairs_of, prepare, tiny_content
+from folders import (
+    AT_WORK,
+    MODALITIES,
+    Named,
+    Toy,
+    in_new_process,
+    pairs_of,
+    prepare,
+    tiny_content,
+)
 from folders import workplace as workplace
 from recbole.config import Config
 from recbole.data import create_dataset
@@ -100,6 +110,255 @@ def test_installing_twice_changes_nothing():
     before = (Config.__init__, quick_start.get_model, quick_start.run_recboles)
     plugin.install()
     assert (Config.__init__, quick_start.get_model, quick_start.run_recboles) == before
+
+
+# ----------------------------------------------------------------------- import, install, uninstall
+
+
+def test_importing_the_package_imports_neither_torch_nor_recbole(tmp_path):
+    code = """
+import sys
+import recbole_missing
+from recbole_missing import register_model
+assert {"MODELS", "run_recbole_missing"} <= set(dir(recbole_missing))
+print([name for name in ("torch", "recbole", "numpy", "pandas", "ray") if name in sys.modules])
+"""
+    assert in_new_process(code, tmp_path).splitlines()[-1] == "[]"
+
+
+LATE_NAMES = """
+import recbole_missing
+from recbole.config import Config
+from recbole.data import create_dataset, create_samplers
+from recbole.quick_start import load_data_and_model, run, run_recboles
+from recbole.utils import get_model, get_trainer
+import recbole.data.utils, recbole.quick_start.quick_start as quick_start
+from recbole_missing import plugin
+assert get_model is quick_start.get_model is plugin.get_model
+assert create_dataset is recbole.data.utils.create_dataset is plugin.create_dataset
+assert (run, run_recboles) == (plugin.run, plugin.run_recboles)
+print(get_model("VBPR").__module__, Config("VBPR", "ml-100k")["modalities"])
+"""
+
+
+def test_names_imported_after_the_package_know_it_too(tmp_path):
+    last = in_new_process(LATE_NAMES, tmp_path).splitlines()[-1]
+    assert last == "recbole_missing.model.vbpr ['title', 'genres']"
+
+
+UNINSTALLED = """
+import sys
+{first}
+import recbole.quick_start, recbole.trainer, recbole.data.dataset
+from recbole.config import Config
+from recbole.utils import get_model
+from recbole.utils.argument_list import dataset_arguments
+
+def state():
+    found = {{}}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "recbole" or name == "__main__":
+            found.update({{(name, key): id(value) for key, value in vars(module).items()}})
+    found.update({{key: id(value) for key, value in vars(Config).items()}})
+    own = [str(type(value)) for value in sys.meta_path if "recbole" in type(value).__module__]
+    return found, list(dataset_arguments), own
+
+def ours():
+    return {{n for n, m in sys.modules.items() if n.split(".")[0] == "recbole" and any(
+        getattr(v, "__globals__", {{}}).get("__name__") == "recbole_missing.plugin"
+        for v in [*vars(m).values(), *vars(Config).values()])}}
+
+{before}
+import recbole_missing
+from recbole_missing import plugin
+from recbole_missing.quick_start import run_recbole_missing
+from recbole.quick_start.quick_start import run
+installed = state()
+config = Config("VBPR", "ml-100k")
+recbole.quick_start.quick_start.create_dataset(config)
+assert "recbole.quick_start.quick_start" in ours() and "data_fingerprint" in dataset_arguments
+plugin.uninstall()
+plugin.uninstall()
+{after}
+assert not ours() and "data_fingerprint" not in dataset_arguments and not state()[2]
+assert run is recbole.quick_start.quick_start.run and get_model.__module__ == "recbole.utils.utils"
+assert not any(name.startswith("VBPR") for name in vars(recbole.data.dataset))
+try:
+    get_model("VBPR")
+except (ValueError, ImportError):  # ImportError: RecBole looks among its optional models last
+    pass
+else:
+    raise AssertionError("RecBole knows VBPR")
+assert Config("BPR", "ml-100k")["data_fingerprint"] is None
+plugin.install()
+print(get_model("VBPR").__name__, Config("VBPR", "ml-100k")["missing_protocol"], run is plugin.run)
+"""
+
+
+@pytest.mark.parametrize("first", ["RecBole", "the package"])
+def test_uninstall_puts_everything_back(tmp_path, first):
+    recbole_first = first == "RecBole"
+    code = UNINSTALLED.format(
+        first="" if recbole_first else "import recbole_missing",
+        before="Config('BPR', 'ml-100k'); plain = state()" if recbole_first else "",
+        after="""
+again = state()
+assert again[1:] == plain[1:]
+changed = {key for key in plain[0] if again[0].get(key) != plain[0][key]}
+assert {key for key in changed if key[0] != "__main__"} == set(), changed
+"""
+        if recbole_first
+        else "",
+    )
+    assert in_new_process(code, tmp_path).splitlines()[-1] == "VBPR stratified True"
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("recbole", "ray"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from scipy import sparse
+import recbole_missing
+import recbole_missing.config.check, recbole_missing.config.defaults, recbole_missing.data.missing
+import recbole_missing.graph.co_interaction, recbole_missing.graph.knn, recbole_missing.modality
+import recbole_missing.nn.layers, recbole_missing.nn.losses
+from recbole_missing.imputation import IMPUTERS, FeatProp, imputer_defaults, make_imputer
+assert all(issubclass(cls, recbole_missing.imputation.Imputer) for cls in IMPUTERS.values())
+defaults = recbole_missing.config.defaults.overall()
+interactions = sparse.csr_matrix(np.array([[0, 1, 1, 0], [0, 0, 1, 1]]))
+features = np.array([[0.0], [1.0], [np.nan], [3.0]])
+imputer = make_imputer({**defaults, "imputation": "featprop", "imputation_layers": 1})
+assert type(imputer) is FeatProp
+print(imputer.fit(interactions).transform(features)[2], "recbole" in sys.modules)
+"""
+
+
+def test_imputation_works_where_recbole_and_ray_are_not_installed(tmp_path):
+    filled, there = in_new_process(BLOCKED, tmp_path).splitlines()[-1].rsplit(" ", 1)
+    assert there == "False" and float(filled.strip("[]")) > 0
+
+
+# --------------------------------------------------------------- RecBole's models are left alone
+
+
+PLAIN = """
+import hashlib, json, sys
+{first}
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, get_trainer, init_logger, init_seed
+{second}
+for name in ("BPR", "LightGCN", "NGCF"):
+    config = Config(name, "tiny", config_dict=json.loads({settings!r}))
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    data = create_dataset(config)
+    train, valid, test = data_preparation(config, data)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train._dataset)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    best = trainer.fit(train, valid, saved=False, show_progress=False)
+    result = trainer.evaluate(test, load_best_model=False)
+    values = [value.numpy().tobytes() for value in model.state_dict().values()]
+    digest = [hashlib.sha1(value).hexdigest() for value in values]
+    print("RESULT", json.dumps([name, digest, [dict(best[1]), dict(result)], config["topk"]]))
+"""
+FULL = {"state": "ERROR", "metric_decimal_place": 15, "epochs": 3, "train_batch_size": 64}
+SAME = {
+    "metrics": ["Recall", "NDCG", "MRR"],
+    "topk": [5, 10],
+    "valid_metric": "NDCG@10",
+    "stopping_step": 10,
+    "eval_batch_size": 4096,
+}
+
+
+def results(tmp_path, settings, first="", second=""):
+    code = PLAIN.format(first=first, second=second, settings=json.dumps(settings))
+    lines = in_new_process(code, tmp_path).splitlines()
+    return [json.loads(line[7:]) for line in lines if line.startswith("RESULT ")]
+
+
+def test_recboles_models_give_plain_recboles_result_bit_for_bit(settings, tmp_path):
+    ours = {key: settings[key] for key in MODALITIES}
+    plain = {k: v for k, v in settings.items() if k not in {*ours, "topk", "valid_metric"}} | FULL
+    expected = results(tmp_path, plain)
+    assert [name for name, *_ in expected] == ["BPR", "LightGCN", "NGCF"]
+    assert all(topk == [10] for *_, topk in expected), "RecBole's own default"
+    package = "import recbole_missing"
+    assert results(tmp_path, plain, first=package) == expected
+    gone = f"{package}; recbole_missing.plugin.uninstall()"
+    assert results(tmp_path, plain, second=gone) == expected
+    expected = results(tmp_path, {**plain, **SAME})
+    assert results(tmp_path, {**plain, **SAME, **ours}, second=package) == expected
+    assert results(tmp_path, {**plain, **SAME, "plugin_defaults": True}, first=package) == expected
+
+
+def test_defaults_of_recboles_models_are_recboles_until_the_package_is_turned_on(settings):
+    plain = Config("BPR", "ml-100k")
+    assert (plain["epochs"], plain["topk"], plain["stopping_step"]) == (300, [10], 10)
+    assert plain["modalities"] is None and not plugin.has_our_settings(plain)
+    for words in ({"plugin_defaults": True}, {"new_items": "stratified"}, {"test_mask": "train"}):
+        config = Config("BPR", "ml-100k", config_dict=words)
+        assert (config["epochs"], config["stopping_step"]) == (500, 20)
+        assert plugin.has_our_settings(config) and config["plugin_defaults"] is None
+    assert Config("VBPR", "ml-100k", config_dict={"plugin_defaults": False})["epochs"] == 500
+    with pytest.raises(ValueError, match="plugin_defaults: must be True or False, got 'yes'"):
+        Config("BPR", "ml-100k", config_dict={"plugin_defaults": "yes"})
+
+
+def test_our_commands_give_recboles_models_our_defaults(settings, monkeypatch):
+    plain = {key: settings[key] for key in settings if key not in MODALITIES}
+    del plain["topk"], plain["valid_metric"]
+    settings = {**plain, "topk": [10, 20]}
+    found = recbole_missing.run_recbole_missing("BPR", config_dict=settings)["test_result"]
+    assert set(found) == {"recall@10", "recall@20", "ndcg@10", "ndcg@20"}
+    words = {"plugin_defaults": False, **plain}
+    found = recbole_missing.run_recbole_missing("BPR", config_dict=words)["test_result"]
+    assert set(found) == {f"{name}@10" for name in ("recall", "mrr", "ndcg", "hit", "precision")}
+
+
+def test_a_setting_of_ours_that_has_no_effect_is_warned_of(settings, caplog):
+    Config("BPR", "ml-100k", config_dict={"imputation": "mean", "missing_seed": 42})
+    assert "BPR: imputation of recbole_missing has no effect without" in caplog.text
+
+
+def test_recbole_evaluates_without_a_validation_split_as_ever(settings):
+    plain = {key: settings[key] for key in settings if key not in MODALITIES}
+    split = {"eval_args": {"split": {"LS": "test_only"}}, "benchmark_filename": None}
+    words = {**plain, **split, "eval_step": 0}
+    result = recbole.quick_start.run_recbole("BPR", config_dict=words, saved=False)
+    assert result["test_result"]["recall@10"] > 0
+
+
+@pytest.mark.parametrize("ours", [{}, {"modalities": ["image"]}])
+@pytest.mark.parametrize("model", ["BPR", Named])
+def test_settings_of_models_that_are_not_ours_are_theirs(settings, caplog, model, ours):
+    own = {"metric": "cosine", "seeds": [1], "eval_user": "u1", "learner": "sparse_adam"}
+    own |= {"embedding_size": 4, "learning_rate_scheduler": "cosine", "preset": 3, "zzyzx": None}
+    config = Config(model, config_dict={**settings, **own, "modalities": None, **ours})
+    assert {key: config[key] for key in own} == own
+    warned = [record.message for record in caplog.records if "recbole_missing" in record.message]
+    likeness = f"{config['model']}: 'eval_user' is not a setting of recbole_missing."
+    assert all(message.startswith(likeness) for message in warned if ours)
+    assert len(warned) == 1
+    assert "has no effect" not in caplog.text if ours else "eval_user" not in caplog.text
+
+
+def test_our_own_settings_are_checked_for_models_that_are_not_ours(settings):
+    for changes, message in (
+        ({"missing_ratio": 2}, "BPR: missing_ratio must be a number between 0 and 1, got 2"),
+        ({"imputation": "featpop"}, "Unknown imputation 'featpop'"),
+        ({"image_encoder": "words"}, "BPR: image_encoder must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Config("BPR", config_dict={**settings, **changes})
 
 
 # --------------------------------------------------------------------------- order of override

@@ -42,12 +42,12 @@ def trained(known: Namespace) -> tuple[Any, ...]:
     """
     from recbole_missing.checkpoint import load_data_and_model
     from recbole_missing.imputation import IMPUTERS
-    from recbole_missing.model import MODELS
+    from recbole_missing.plugin import get_model
 
     with quiet():
-        for registry, word in ((MODELS, known.model), (IMPUTERS, known.imputation)):
+        for find, word in ((get_model, known.model), (IMPUTERS.resolve, known.imputation)):
             if word is not None:
-                registry.resolve(word)
+                find(word)
         return load_data_and_model(str(known.checkpoint))
 
 

@@ -107,17 +107,27 @@ def refuse_unknown(
         getLogger().warning(f"{model}: setting {key!r} is not known here and has no effect.")
 
 
-def warn_of_likeness(model: str, given: Iterable[str], ours: Collection[str]) -> None:
+def warn_of_likeness(
+    model: str,
+    given: Iterable[str],
+    ours: Collection[str],
+    modalities: Collection[str],
+    endings: Collection[str],
+) -> None:
     """Warn of settings that look like misspelt ones of this package; any of them may be right.
 
     Args:
         model: name of a model that is not ours, whose settings are its own affair.
         given: settings that the user set and RecBole does not name.
-        ours: the settings of this package.
+        ours: the settings of this package, without those of the modalities.
+        modalities: names of the modalities.
+        endings: endings of the settings of a modality, such as ``_features``.
     """
     for key in given:
-        near = did_you_mean(key, ours)
-        if key not in ours and near:
+        modality = _modality_of(key, endings)
+        word, choices = (modality, modalities) if modality else (key, ours)
+        near = did_you_mean(word, choices)
+        if word not in choices and near:
             getLogger().warning(f"{model}: {key!r} is not a setting of recbole_missing.{near}")
 
 

@@ -101,20 +101,21 @@ def register_imputer(imputer: type[Imputer]) -> type[Imputer]:
     return IMPUTERS.register(imputer)
 
 
-def imputer_settings(name: str) -> dict[str, Any]:
+def imputer_settings(name: Any) -> dict[str, Any]:
     """Config keys of an imputer and their constraints.
 
     Args:
-        name: word of the setting ``imputation``, name of a registered class, or ``module:Class``.
+        name: word of the setting ``imputation``, name of a registered class, ``module:Class``, or a
+            class.
 
     Raises:
         ValueError: if there is no such imputer.
     """
-    declared = IMPUTERS.resolve(str(name)).hyperparameters
+    declared = IMPUTERS.resolve(name).hyperparameters
     return {_PREFIX + key: constraint for key, constraint in declared.items()}
 
 
-def imputer_defaults(name: str) -> dict[str, Any]:
+def imputer_defaults(name: Any) -> dict[str, Any]:
     """Config keys and default values that an imputer from outside brings in ``properties``.
 
     The defaults of this package's imputers are in ``overall.yaml``, so theirs are empty.
@@ -122,7 +123,7 @@ def imputer_defaults(name: str) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such imputer.
     """
-    own = getattr(IMPUTERS.resolve(str(name)), "properties", {})
+    own = getattr(IMPUTERS.resolve(name), "properties", {})
     values = own if isinstance(own, Mapping) else defaults.load(Path(own))
     return {_PREFIX + key: value for key, value in values.items()}
 
@@ -135,7 +136,7 @@ def make_imputer(settings: Mapping[str, Any]) -> Imputer:
     """
     name = settings["imputation"]
     declared = imputer_settings(name)
-    setting.check(name, settings, declared)
+    setting.check(str(name), settings, declared)
     chosen = {key[len(_PREFIX) :]: settings[key] for key in declared}
     return IMPUTERS.resolve(name)(**chosen)
 

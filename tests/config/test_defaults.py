@@ -1,0 +1,48 @@
+"""Layers of defaults, released values, and what a class brings along."""
+
+from __future__ import annotations
+
+import pytest
+
+from recbole_missing.config import defaults
+
+
+class Ours:
+    """Stands for a model of ours that has a YAML file."""
+
+
+Ours.__name__ = "VBPR"
+KNOWN = {"VBPR": Ours}
+
+
+def test_defaults_of_a_class_are_those_of_the_nearest_class_that_has_any(tmp_path):
+    of_yaml = defaults.read("model", "VBPR")
+    assert of_yaml and defaults.of_class(Ours, KNOWN) == of_yaml
+    assert defaults.of_class(type("Child", (Ours,), {}), KNOWN) == of_yaml
+    own = type("Own", (Ours,), {"properties": {"a": 1}})
+    assert defaults.of_class(own, KNOWN) == {"a": 1}
+    assert defaults.of_class(type("Child", (own,), {}), KNOWN) == {"a": 1}
+    (tmp_path / "own.yaml").write_text("a: 1e-3\n")
+    in_file = type("InFile", (), {"properties": tmp_path / "own.yaml"})
+    assert defaults.of_class(in_file, KNOWN) == {"a": 0.001}
+
+
+def test_a_stranger_of_the_same_name_gets_none_of_our_defaults():
+    assert defaults.of_class(type("VBPR", (), {}), KNOWN) == {}
+
+
+def test_later_layers_win():
+    model = {"epochs": 3, "presets": {"tiny": {"epochs": 4}, "other": {"epochs": 5}}}
+    imputer = {"imputation_top_k": 7, "epochs": 1}
+
+    def epochs(dataset, preset):
+        values = defaults.of_run("Mine", model, dataset, preset, imputer)
+        assert values["imputation_top_k"] == 7 and "presets" not in values
+        return values["epochs"], values["preset"]
+
+    assert epochs("tiny", "auto") == (4, "tiny")
+    assert epochs("elsewhere", "auto") == (3, "none")
+    assert epochs("tiny", "none") == (3, "none")
+    assert epochs("tiny", "other") == (5, "other")
+    with pytest.raises(ValueError, match="Mine: preset must be one of auto, none, tiny, other, go"):
+        epochs("tiny", "third")

@@ -1,0 +1,104 @@
+"""The command line: what it imports, what it refuses in one line, what keeps its traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from folders import in_new_process
+
+from recbole_missing import cli
+from recbole_missing.commands import doctor
+
+HEAVY = ("torch", "recbole", "numpy", "scipy", "pandas", "ray", "yaml", "tabulate")
+
+
+def test_help_imports_the_standard_library_alone(tmp_path):
+    code = f"""
+import sys
+from recbole_missing import cli
+for words in (["--help"], *([command, "--help"] for command in cli.COMMANDS)):
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        assert end.code == 0
+print("HEAVY", [name for name in {HEAVY} if name in sys.modules])
+"""
+    output = in_new_process(code, tmp_path)
+    assert output.splitlines()[-1] == "HEAVY []"
+    assert all(f"usage: recbole-missing {command}" in output for command in cli.COMMANDS)
+
+
+def fails_with(monkeypatch, error):
+    def execute(known):
+        error()
+
+    monkeypatch.setattr(doctor, "execute", execute)
+
+
+def ours():
+    cli.COMMANDS["impute"][0]._check(
+        type("Known", (), {"source": None, "interactions": None})()  # raises ValueError
+    )
+
+
+def of_recbole():
+    from recbole.config import Config
+
+    Config("BPR", "ml-100k", config_dict={"eval_args": 3})
+
+
+def of_the_system():
+    Path("/no/such/file").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ours, "error: impute: must be given a folder or --interactions; add or drop one.\n"),
+        (of_recbole, "error: eval_args:[3] should be a dict.\n"),
+        (of_the_system, "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_user_can_mend_ends_in_one_line(monkeypatch, capsys, error, message):
+    fails_with(monkeypatch, error)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor"])
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(message)
+
+
+def in_torch():
+    import torch
+
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=-1)
+
+
+def in_an_expression_of_ours():
+    from recbole_missing.graph import sparse
+
+    sparse.bipartite("a", "b", 1, 1)
+
+
+def of_another_kind():
+    raise KeyError("n_layers")
+
+
+@pytest.mark.parametrize("error", [in_torch, in_an_expression_of_ours, of_another_kind])
+def test_a_bug_keeps_its_traceback(monkeypatch, error):
+    fails_with(monkeypatch, error)
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        cli.main(["doctor"])
+    assert not isinstance(raised.value, SystemExit)
+
+
+def test_an_absent_requirement_says_what_to_install(monkeypatch, capsys):
+    def absent():
+        raise ImportError("No module named 'tabulate'")
+
+    monkeypatch.setattr(cli.environment, "problems", lambda: ["MISSING tabulate: pip install t"])
+    fails_with(monkeypatch, absent)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor"])
+    message = "error: No module named 'tabulate'; MISSING tabulate: pip install t\n"
+    assert capsys.readouterr().err == message
