@@ -13,8 +13,6 @@ from typing import Any
 
 from recbole_missing.commands.options import imputation_settings, named
 from recbole_missing.commands.trained import quiet
-from recbole_missing.config import defaults
-from recbole_missing.data.single_files import NO_MASK
 
 _MODEL = "BPR"
 """RecBole's settings belong to a model; this one reads no setting of the data."""
@@ -115,7 +113,9 @@ def data_name(known: Namespace) -> str:
 
 
 def _folder(source: str, files: list[str], data_path: str | None) -> Path | None:
-    """The data set's folder; None for a data set inside RecBole (ml-100k) or one to download."""
+    """The data set's folder; None if it is inside RecBole (ml-100k) or nowhere."""
+    from recbole_missing.config import defaults
+
     if data_path is None and Path(source).is_dir():
         return Path(source)
     for file in files if data_path is None else ():
@@ -178,12 +178,16 @@ def _yaml(folder: Path) -> list[Path]:
 
 def _is_foreign(folder: Path) -> bool:
     """Tell whether a folder is in MMRec's layout: feature files, and no YAML names modalities."""
+    from recbole_missing.config import defaults
+
     has_modalities = any("modalities" in defaults.load(file) for file in _yaml(folder))
     return any(folder.glob("*_feat.npy")) and not has_modalities
 
 
 def _mask(folder: Path, mask: str | None) -> Mapping[str, Any]:
     """Settings of a mask that replaces the one of the YAML files."""
+    from recbole_missing.data.single_files import NO_MASK
+
     if mask is None:
         return {}
     file = None if mask == NO_MASK else str(_find(folder, mask).resolve())
@@ -197,7 +201,9 @@ def _mask(folder: Path, mask: str | None) -> Mapping[str, Any]:
 
 
 def _which_mask(folder: Path, mask: str | None) -> tuple[Path | None, str | None]:
-    """The mask of a foreign folder, either an array of DGMRec's or one of our words and files."""
+    """The mask of a foreign folder: an array of DGMRec's, or else ``none`` or a file of ours."""
+    from recbole_missing.data.single_files import NO_MASK
+
     arrays = sorted(folder.glob("missing_items_*.npy"))
     if mask is None:
         return (arrays[0], None) if arrays else (None, NO_MASK)

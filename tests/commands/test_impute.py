@@ -211,6 +211,19 @@ def test_a_filter_leaves_items_out(place):
     assert 5 < len(left) < 30, "the case above must filter"
 
 
+def test_options_of_the_command_are_no_settings_of_recbole(place, monkeypatch):
+    """RecBole reads ``sys.argv``; ``--seed`` draws hidden rows here, and no split."""
+    folder, of_run = recbole_folder(place, benchmark_filename=None)
+    words = ["impute", str(folder), "--output=out", "--seed=9"]
+    monkeypatch.setattr("sys.argv", ["recbole-missing", *words])
+    run(*words)
+    monkeypatch.setattr("sys.argv", ["recbole-missing"])
+    assert_as_in_a_run(
+        prepare("BPR", of_run, imputation="featprop", imputation_cache=False).dataset
+    )
+    assert json.loads(Path("out/report.json").read_text())["seed"] == 9
+
+
 def test_another_field_separator(place):
     folder, of_run = recbole_folder(place, field_separator=",")
     for path in (*folder.glob("*.inter"), folder / "tiny.item"):
