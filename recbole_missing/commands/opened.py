@@ -177,11 +177,17 @@ def _yaml(folder: Path) -> list[Path]:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Tell whether a folder is in MMRec's layout: feature files, and no YAML names modalities."""
+    """Tell whether a folder is in MMRec's layout: feature files, headers without types, no YAML."""
     from recbole_missing.config import defaults
 
-    has_modalities = any("modalities" in defaults.load(file) for file in _yaml(folder))
-    return any(folder.glob("*_feat.npy")) and not has_modalities
+    if not any(folder.glob("*_feat.npy")):
+        return False
+    headers = []
+    for path in folder.glob("*.inter"):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            headers.append(file.readline())
+    typed = any(":" in header for header in headers)  # RecBole writes user_id:token
+    return not typed and not any("modalities" in defaults.load(file) for file in _yaml(folder))
 
 
 def _mask(folder: Path, mask: str | None) -> Mapping[str, Any]:

@@ -393,6 +393,8 @@ def test_a_data_set_that_is_nothing(place, capsys):
 def test_a_data_set_without_modalities(place, capsys):
     folder, _ = recbole_folder(place)
     (folder / "tiny.yaml").write_text("benchmark_filename: [train, valid, test]\n")
+    np.save(folder / "image_feat.npy", np.ones((30, 2)))  # no sign of MMRec's layout here
+    (folder / "tiny.inter").write_text("user_id:token\titem_id:token\nu1\ti1\n")
     message = refused(capsys, "impute", folder)
     assert "data set 'tiny': must have modalities, got none" in message
 
