@@ -16,9 +16,9 @@ REPORT = "report.json"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside ``path``; what lies there at the end is moved to ``path``.
+    """Give a temporary path beside ``path``; the file written there becomes ``path`` at the end.
 
-    A crash or an error leaves the former file as it was.
+    After a crash or an error the former file is there as before.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_target(target: Path, force: bool) -> Path:
-    """Return ``target``, once it is sure that :func:`new_folder` will lose nothing but results.
+    """Return ``target``, after checking that :func:`new_folder` replaces nothing but results.
 
     Raises:
         ValueError: if it exists and is neither empty nor, with ``force``, a folder of results.
@@ -47,7 +47,7 @@ def check_target(target: Path, force: bool) -> Path:
 
 @contextmanager
 def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
-    """Give a folder to fill, which gets ``target``'s name and place when all went well.
+    """Give a folder to fill; it becomes ``target`` when the block ends without an error.
 
     Args:
         target: where it goes, checked by :func:`check_target`; what it held is replaced.
@@ -61,9 +61,9 @@ def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to fill beside ``target``, and put it there in one step when all went well.
+    """Give a folder to fill; it becomes ``target`` in one step when the block ends.
 
-    What ``target`` held is gone then, and is there as before if anything fails.
+    The former content of ``target`` is removed then. After an error it is there as before.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:

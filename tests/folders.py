@@ -16,6 +16,7 @@ import psutil
 import pytest
 import recbole.trainer.trainer as trainer_module
 import torch
+import yaml
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.model.general_recommender import BPR
@@ -49,6 +50,17 @@ BY_TIME = {
     "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
     "eval_args": {"split": {"RS": [0.7, 0.15, 0.15]}, "order": "TO", "group_by": "user"},
 }
+MMREC_INTER = """userID\titemID\tx_label
+0\t0\t0
+0\t1\t0
+0\t2\t1
+1\t1\t0
+1\t3\t0
+1\t0\t2
+2\t3\t0
+2\t0\t0
+2\t1\t1
+"""
 
 
 @dataclass
@@ -114,6 +126,26 @@ def tiny_content(seed: int = 0) -> Content:
     image = generator.normal(size=(len(pictured), 6)).astype(np.float32)
     lacks = {"i8": ["image"], "i9": ["image", "title"], "i10": ["tags"], "i6": ["title"]}
     return Content(train, valid, test, image, pictured, titles, tags, lacks)
+
+
+def recbole_folder(root: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
+    """Write the tiny data set with a YAML file; return its folder and the settings of a run."""
+    run_settings = tiny_content().write(root / "data")
+    written = {**MODALITIES, **BENCHMARK, **settings}
+    folder = root / "data" / "tiny"
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(written))
+    return folder, {**run_settings, **settings}
+
+
+def mmrec_folder(root: Path, interactions: str = MMREC_INTER) -> Path:
+    """Write MMRec's layout: the last two of six rows have no interaction, item 1 has no image."""
+    folder = root / "mm"
+    folder.mkdir()
+    (folder / "mm.inter").write_text(interactions)
+    np.save(folder / "image_feat.npy", np.arange(12, dtype=np.float16).reshape(6, 2))
+    np.save(folder / "text_feat.npy", np.arange(18, dtype=np.float32).reshape(6, 3) + 1)
+    (folder / "missed_img_itemIDs.csv").write_text("1\n")
+    return folder
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from recbole_missing.commands.options import add_imputation, imputation_settings
+from recbole_missing.commands.opened import add_data_set, imputation_of, opened
+from recbole_missing.commands.options import add_imputation
 
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("layout", choices=["mmrec"], help="whose files to write")
-    parser.add_argument("source", type=Path, help="a RecBole data set folder with its YAML")
+    parser.add_argument("layout", choices=["mmrec"], help="project whose layout is written")
+    add_data_set(parser)
     parser.add_argument(
         "--output", type=Path, default=Path("mmrec"), help="folder of data sets to put it in"
     )
@@ -29,8 +30,11 @@ def execute(known: Namespace) -> None:
 
     if known.set and not known.method:
         raise ValueError("export: --set must come with --method; add it or drop --set.")
-    settings = None
-    if known.method:
-        chosen = imputation_settings([known.method], known.set)
-        settings = {"imputation": known.method, **chosen}
-    print(export_mmrec(known.source, known.output, settings, known.missing, known.force))
+    with opened(known, known.missing) as data:
+        settings = None
+        if known.method:
+            settings = {
+                **imputation_of([known.method], known.set, data.config),
+                "imputation": known.method,
+            }
+        print(export_mmrec(data.splits, known.output, settings, data.notes, known.force))

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from recbole_missing.commands.opened import add_data_set, data_name, imputation_of, opened
 from recbole_missing.commands.options import add_imputation, imputation_settings, named
 
 RATIOS = (10, 30, 50, 70, 90)
+CHECK = 10.0
+_COLUMNS = {
+    "missing": "missing",
+    "reached": "reached",
+    "unreached": "unreached",
+    "energy_before": "energy\nbefore",
+    "energy_after": "energy\nafter",
+}
+_CHECKED = {"check_cosine": "check:\ncosine", "check_mse": "\nMSE"}
 _LEGEND = (
-    "energy: Dirichlet energy on the item graph, missing rows first zeros, then completed\n"
-    "held out: a tenth of the observed rows hidden, completed; MSE of features divided by their\n"
-    "standard deviation, about 1 for the mean row"
+    "energy: Dirichlet energy of the features on the item graph, before (missing rows are zeros)\n"
+    "and after imputation"
+)
+_CHECK_LEGEND = (
+    "check: {percent:g}% of the observed rows of each modality hidden, completed and compared\n"
+    "with the truth; MSE of features divided by their standard deviation, about 1 for the mean row"
 )
 _PARTNERS = {
     "interactions": "features",
     "features": "interactions",
     "ids": "features",
+    "config_files": "source",
+    "data_path": "source",
     "ratios": "evaluate",
     "methods": "evaluate",
     "only": "evaluate",
@@ -31,21 +46,29 @@ _PARTNERS = {
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "source",
+    add_data_set(parser, nargs="?")
+    files = parser.add_argument_group("single files instead of a data set (RecBole is not needed)")
+    files.add_argument(
+        "--interactions",
         type=Path,
-        nargs="?",
-        help="a RecBole data set folder with its YAML, or a folder in MMRec's or DGMRec's layout",
+        help="training interactions: .csv, .tsv or .inter with a header, or .npz (users x items)",
     )
-    files = parser.add_argument_group("single files instead of a folder")
-    files.add_argument("--interactions", type=Path, help="training: users and items, or .npz")
     files.add_argument("--features", nargs="+", metavar="NAME=FILE", help="image=a.npy text=b.npy")
     files.add_argument("--ids", nargs="+", metavar="NAME=FILE", help="item token of each row")
     parser.add_argument("--method", help="word of the setting `imputation` (default: featprop)")
     parser.add_argument("--edges", metavar="FILE", help="item-item edges of your own")
     parser.add_argument("--output", type=Path, help="folder to write (default: NAME_imputed)")
     parser.add_argument("--format", choices=["npy", "safetensors"], default="npy")
-    parser.add_argument("--seed", type=int, default=0, help="of the rows that are held out")
+    parser.add_argument(
+        "--check",
+        type=float,
+        nargs="?",
+        const=CHECK,
+        metavar="PERCENT",
+        help="before completing, hide so many of the observed rows (default: 10) and measure how "
+        "well the method restores them; a method that trains is trained once more for this",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of hidden rows")
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -77,59 +100,125 @@ def execute(known: Namespace) -> None:
 
 def _check(known: Namespace) -> None:
     if (known.source is None) == (known.interactions is None):
-        raise ValueError("impute: must be given a folder or --interactions; add or drop one.")
+        raise ValueError("impute: must be given a data set or --interactions; add or drop one.")
     for key, partner in _PARTNERS.items():
         if getattr(known, key) and not getattr(known, partner):
-            raise ValueError(f"impute: --{key} must come with --{partner}; add it or drop --{key}.")
+            wanted = "a data set" if partner == "source" else f"--{partner}"
+            option = "--data-path" if key == "data_path" else f"--{key}"
+            raise ValueError(f"impute: {option} must come with {wanted}; add it or drop {option}.")
     if known.evaluate and known.method:
         raise ValueError("impute: --evaluate compares --methods, got --method; add an s.")
+    if known.evaluate and known.check is not None:
+        raise ValueError("impute: --check must come without --evaluate, which measures; drop one.")
     if known.plot and find_spec("matplotlib") is None:
         raise ValueError(
             "impute: --plot needs matplotlib, got none; run `pip install 'recbole-missing[plot]'`."
         )
 
 
-def _read(known: Namespace, mask: str | None) -> Any:
-    from recbole_missing.imputation import tables
+@contextmanager
+def _collection(
+    known: Namespace, methods: list[str], mask: str | None
+) -> Iterator[tuple[Any, dict[str, Any], list[str]]]:
+    """Items, features and interactions; settings of imputation; what to tell people."""
+    from recbole_missing.data.collection import Collection
+    from recbole_missing.data.single_files import read_files
 
-    if known.source is not None:
-        return tables.read_folder(known.source, mask, known.edges)
-    features, ids = (
-        {name: Path(file) for name, file in named(option, words or []).items()}
-        for option, words in (("--features", known.features), ("--ids", known.ids))
-    )
-    return tables.read_files(known.interactions, features, ids, mask, known.edges)
+    settings = imputation_settings(methods, known.set)
+    if known.source is None:
+        features, ids = (
+            {name: Path(file) for name, file in named(option, words or []).items()}
+            for option, words in (("--features", known.features), ("--ids", known.ids))
+        )
+        yield read_files(known.interactions, features, ids, mask, known.edges), settings, []
+        return
+    with opened(known, mask, known.edges) as data:
+        settings = imputation_of(methods, known.set, data.config)
+        yield Collection.of(data.splits[0]), settings, data.notes
 
 
 def _complete(known: Namespace) -> None:
     from recbole_missing.atomic import REPORT, check_target, new_folder
-    from recbole_missing.imputation.completion import complete
-    from recbole_missing.imputation.tables import write_tables
-    from recbole_missing.version import __version__
+    from recbole_missing.imputation import make_imputer
 
     method = known.method or "featprop"
-    settings = {"imputation": method, **imputation_settings([method], known.set)}
-    name = known.source.resolve().name if known.source else known.interactions.stem
+    name = data_name(known) if known.source else known.interactions.stem
     target = check_target(known.output or Path(f"{name}_imputed"), known.force)
-    collection = _read(known, known.missing)
-    with _engine(known.ray) as engine:
-        done = complete(collection, settings, known.seed, engine)
+    with _collection(known, [method], known.missing) as (collection, settings, notes):
+        settings = {**settings, "imputation": method}
+        with _engine(known.ray) as engine:
+            checked = _checked(known, collection, settings, engine)
+            imputer = make_imputer(settings)
+            imputer.engine = engine
+            features = collection.completed(imputer)
     report = {
+        **_report(collection, settings, imputer, features, checked),
+        "check": known.check,
+        "seed": known.seed,
+        "notes": notes,
+    }
+    with new_folder(target, report) as folder:
+        collection.write(folder, features, known.format)
+    files = [f"{name}.{known.format}, {name}_observed.{known.format}" for name in features]
+    print(table(report))
+    print(f"Wrote {target}: {', '.join(files)}, items.ids, {REPORT}")
+
+
+def _report(
+    collection: Any,
+    settings: Mapping[str, Any],
+    imputer: Any,
+    features: Mapping[str, Any],
+    checked: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What was completed, by which method, and what is known about the result."""
+    from recbole_missing.evaluation.imputation import energies
+    from recbole_missing.version import __version__
+
+    tables, interactions = collection.tables, collection.interactions
+    energy = energies(imputer, tables, features, interactions, settings["imputation_top_k"])
+    return {
         "version": __version__,
         "data": collection.name,
         "items": len(collection.items),
-        "interactions": collection.interactions.nnz,
+        "interactions": interactions.nnz,
         "settings": _of_method(settings),
-        "seed": known.seed,
-        "modalities": done.report,
-        "notes": collection.notes,
+        "modalities": {
+            name: {
+                "dim": rows.shape[1],
+                **imputer.report_[name],
+                **energy[name],
+                **checked.get(name, {}),
+            }
+            for name, rows in features.items()
+        },
     }
-    observed = {name: table.observed for name, table in collection.tables.items()}
-    with new_folder(target, report) as folder:
-        write_tables(folder, collection.items, done.features, observed, known.format)
-    files = [f"{name}.{known.format}, {name}_observed.{known.format}" for name in done.features]
-    print(table(report))
-    print(f"Wrote {target}: {', '.join(files)}, items.ids, {REPORT}")
+
+
+def _checked(
+    known: Namespace, collection: Any, settings: Mapping[str, Any], engine: Any
+) -> dict[str, dict[str, Any]]:
+    """What ``--check`` measures of each modality; empty without it."""
+    from recbole_missing.evaluation.imputation import compare
+
+    if known.check is None:
+        return {}
+    data = collection.in_order()  # the draw must not depend on the order of a file
+    scores = compare(
+        data.tables, data.interactions, [settings["imputation"]], [known.check], settings,
+        known.seed, None, data.donors, data.edges, apart=True, engine=engine,
+    ).scores  # fmt: skip
+    for score in scores:
+        if score.error is not None:
+            raise ValueError(f"impute: --check failed on {score.modality}: {score.error}")
+    return {
+        score.modality: {
+            "check_rows": score.hidden,
+            "check_cosine": score.measures["cosine"],
+            "check_mse": score.measures["mse"],
+        }
+        for score in scores
+    }
 
 
 def _engine(ray: str | None) -> Any:
@@ -143,18 +232,11 @@ def _engine(ray: str | None) -> Any:
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """What a report says, for people."""
-    from tabulate import tabulate
+    """The table of a report, for people."""
+    from recbole_missing import tables
 
-    columns = {
-        "missing": "missing",
-        "reached": "reached",
-        "unreached": "unreached",
-        "energy_before": "energy\nbefore",
-        "energy_after": "energy\nafter",
-        "held_out_cosine": "held out:\ncosine",
-        "held_out_mse": "\nMSE",
-    }
+    checked = report["check"] is not None
+    columns = {**_COLUMNS, **(_CHECKED if checked else {})}
     settings = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
     lines = [
         f"{report['data']}: {report['items']:,} items, {report['interactions']:,} training "
@@ -162,16 +244,15 @@ def table(report: Mapping[str, Any]) -> str:
     ]
     lines += [f"  {note}" for note in report["notes"]]
     rows = [[name, *(_cell(m[key]) for key in columns)] for name, m in report["modalities"].items()]
-    align = ["left"] + ["right"] * len(columns)
-    headers = ["modality", *columns.values()]
-    lines.append(tabulate(rows, headers, disable_numparse=True, colalign=align))
+    lines.append(tables.plain(tables.Table.of_rows(["modality", *columns.values()], rows)))
     lines += _extra(report["modalities"], columns)
-    return "\n".join([*lines, _LEGEND])
+    lines += [_LEGEND, *([_CHECK_LEGEND.format(percent=report["check"])] if checked else [])]
+    return "\n".join(lines)
 
 
 def _extra(modalities: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """What a method counts of its own, such as iterations, one line a modality."""
-    shown = {*columns, "dim", "items", "held_out_rows"}
+    """One line a modality of what the method itself counted, such as iterations."""
+    shown = {*columns, "dim", "items", "check_rows"}
     lines = []
     for name, values in modalities.items():
         own = [f"{key} {_cell(value)}" for key, value in values.items() if key not in shown]
@@ -180,8 +261,6 @@ def _extra(modalities: Mapping[str, Mapping[str, Any]], columns: Mapping[str, st
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
@@ -201,24 +280,18 @@ def _evaluate(known: Namespace) -> None:
     from recbole_missing.report import plots
 
     methods = known.methods or list(IMPUTERS)
-    settings = imputation_settings(methods, known.set)
     ratios = known.ratios or list(RATIOS)
     if known.plot is not None and known.plot.exists() and not known.force:
         raise ValueError(f"{known.plot}: must not exist yet; replace it with --force.")
     if known.output is not None:
         check_target(known.output, known.force)
-    collection = _read(known, known.missing or "none")
-    result = imputation.compare(
-        collection.tables,
-        collection.interactions,
-        methods,
-        ratios,
-        settings,
-        seed=known.seed,
-        only=known.only,
-        donors=collection.donors,
-        edges=collection.edges,
-    )
+    with _collection(known, methods, known.missing or "none") as (collection, settings, _):
+        data = collection.in_order()  # the draw must not depend on the order of a file
+        with _engine(known.ray) as engine:
+            result = imputation.compare(
+                data.tables, data.interactions, methods, ratios, settings, known.seed, known.only,
+                data.donors, data.edges, engine=engine,
+            )  # fmt: skip
     print(result.table())
     print(f"\n{result.by_degree(ratios[len(ratios) // 2])}")
     if known.output is not None:

@@ -62,7 +62,7 @@ def execute(known: Namespace) -> None:
 
 def table(results: Mapping[str, Any], ks: Sequence[int], title: str) -> str:
     """Text table: one row a modality and number of missing modalities."""
-    from tabulate import tabulate
+    from recbole_missing import tables
 
     names = {"model": "model", "nearest_neighbour": "nearest"}
     headers = ["modality", "lacking", "items"]
@@ -76,6 +76,4 @@ def table(results: Mapping[str, Any], ks: Sequence[int], title: str) -> str:
                 found = results[key][modality][group]
                 row += ["-" if found is None else f"{found[f'hit@{k}']:.4f}" for k in ks]
             rows.append(row + [f"{values[f'chance@{k}']:.4f}" for k in ks])
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    lines = tabulate(rows, headers, disable_numparse=True, colalign=align)
-    return f"{title}\n{lines}\n{_LEGEND}"
+    return f"{title}\n{tables.plain(tables.Table.of_rows(headers, rows))}\n{_LEGEND}"

@@ -1,12 +1,12 @@
-"""A RecBole data set folder -> other projects' layouts.
+"""A RecBole data set -> other projects' layouts.
 
 :func:`export_mmrec` writes MMRec's (enoche/MMRec): ``<name>.inter`` with ``userID``, ``itemID`` and
-``x_label`` (0 training, 1 validation, 2 test), ``<modality>_feat.npy`` whose row r is item r, and
-the settings that MMRec's ``src/configs/dataset`` wants. MMRec knows no mask: whoever lacks a
-modality needs invented features, and is listed in ``missed_<modality>_itemIDs.csv`` as MMRec lists
-items without an image.
+``x_label`` (0 training, 1 validation, 2 test), the three columns that MMRec reads;
+``<modality>_feat.npy`` whose row r is item r; and the settings that MMRec's
+``src/configs/dataset`` wants. MMRec has no masks: items that lack a modality need imputed features.
+They are listed in ``missed_<modality>_itemIDs.csv``, as MMRec lists items without an image.
 
-Elliot (sisinflab/elliot) reads the same facts laid out otherwise: one file without a header for
+Elliot (sisinflab/elliot) reads the same data from other files: one file without a header for
 each split (user, item, rating), and a folder with one ``<item>.npy`` an item for each modality; it
 drops items that have no such file.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import check_target, new_folder
-from recbole_missing.convert.folder import ITEM, KEPT_COLUMNS, SPLITS, USER
-from recbole_missing.convert.importers import HOLES, LABEL
+from recbole_missing.convert.folder import ITEM, SPLITS, USER
+from recbole_missing.convert.importers import HOLES
+from recbole_missing.data.collection import Collection, in_order
 from recbole_missing.data.missing import write_token_file
-from recbole_missing.data.recbole_folder import NO_MASK, RecBoleFolder, in_order, open_folder
-from recbole_missing.imputation.completion import fill
-from recbole_missing.imputation.tables import Collection, read_folder
+from recbole_missing.data.single_files import LABEL, NO_MASK
+from recbole_missing.imputation import make_imputer
 from recbole_missing.version import __version__
 
 # The modalities that MMRec reads, and its setting for each.
@@ -65,88 +64,84 @@ class ExportReport:
 
 
 def export_mmrec(
-    source: Path | str,
+    splits: Sequence[Any],
     output: Path | str = Path("mmrec"),
     settings: Mapping[str, Any] | None = None,
-    mask: str | None = None,
+    notes: Iterable[str] = (),
     force: bool = False,
 ) -> ExportReport:
-    """Write a RecBole data set folder as ``<output>/<name>`` in MMRec's layout.
+    """Write a data set as ``<output>/<name>`` in MMRec's layout.
 
-    Users and items get numbers from 0 in the order of their tokens; ``u_id_mapping.csv`` and
-    ``i_id_mapping.csv`` (tab separated, as MMRec's are) keep the tokens.
+    Users and items that an interaction names get numbers from 0 in the order of their tokens;
+    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` (tab separated, as MMRec's are) keep the tokens.
 
     Args:
-        source: the data set folder, with its YAML.
+        splits: training, validation and test split of a built
+            :class:`~recbole_missing.data.dataset.MultimodalDataset`.
         output: the folder of MMRec's data sets; created if absent.
         settings: ``imputation`` and all ``imputation_*`` keys; needed if an item lacks a modality.
-        mask: replaces the mask of the YAML: a file, or ``none``.
+        notes: what to add to the notes of the report.
         force: whether a former export is replaced.
 
     Raises:
-        ValueError: if the source is refused, an item lacks a modality and there are no
-            ``settings``, or the target exists. Nothing is written then.
+        ValueError: if an item lacks a modality and there are no ``settings``, or the target
+            exists. Nothing is written then.
     """
-    folder = open_folder(Path(source))
-    target = check_target(Path(output) / folder.name, force)
-    collection = read_folder(folder.path, mask)
-    features = _features(collection, settings)
-    columns, splits = _interactions(folder, collection)
-    users, items = in_order(row[0] for rows in splits for row in rows), in_order(collection.items)
+    target = check_target(Path(output) / splits[0].dataset_name, force)
+    collection = Collection.of(splits[0])
+    pairs = [_pairs(split) for split in splits]
+    users, items = (in_order(pair[side] for part in pairs for pair in part) for side in (0, 1))
     place = {item: row for row, item in enumerate(collection.items)}
-    order = [place[item] for item in items]
-    observed = {name: table.observed.numpy()[order] for name, table in collection.tables.items()}
+    rows = [place[item] for item in items]
+    features = _features(collection, settings, rows)
+    observed = {name: table.observed.numpy()[rows] for name, table in collection.tables.items()}
     report = {
         "version": __version__,
         "imputation": settings and settings["imputation"],
         "users": len(users),
         "items": len(items),
-        "interactions": {name: len(rows) for name, rows in zip(SPLITS, splits)},
+        "interactions": {name: len(part) for name, part in zip(SPLITS, pairs)},
         "modalities": {
             name: {"dim": matrix.shape[1], "missing": int((~observed[name]).sum())}
             for name, matrix in features.items()
         },
-        "notes": [*collection.notes, *_notes(features)],
+        "notes": [*notes, *_notes(features)],
     }
     with new_folder(target, report) as scratch:
         user_ids = _write_mapping(scratch / "u_id_mapping.csv", "user_id", USER, users)
         item_ids = _write_mapping(scratch / "i_id_mapping.csv", "item_id", ITEM, items)
-        file = scratch / f"{target.name}.inter"
-        _write_interactions(file, columns, splits, user_ids, item_ids)
+        _write_interactions(scratch / f"{target.name}.inter", pairs, user_ids, item_ids)
         for name, matrix in features.items():
-            _write_features(scratch, name, matrix[order], observed[name])
+            _write_features(scratch, name, matrix, observed[name])
         (scratch / f"{target.name}.yaml").write_text(_yaml(target.name, features), encoding="utf-8")
     return ExportReport(target, report)
 
 
+def _pairs(split: Any) -> list[tuple[str, str]]:
+    """User and item token of every interaction of a split, in the split's order."""
+    users, items = (
+        split.id2token(field, split.inter_feat[field].numpy()).tolist()
+        for field in (split.uid_field, split.iid_field)
+    )
+    return list(zip(users, items))
+
+
 def _features(
-    collection: Collection, settings: Mapping[str, Any] | None
+    collection: Collection, settings: Mapping[str, Any] | None, rows: Sequence[int]
 ) -> dict[str, NDArray[np.float32]]:
+    """Modality -> features of the items in ``rows``, completed if there are settings."""
     if settings is not None:
-        return {name: rows.numpy() for name, rows in fill(collection, settings).items()}
+        completed = collection.completed(make_imputer(settings))
+        return {name: matrix.numpy()[rows] for name, matrix in completed.items()}
     for name, table in collection.tables.items():
-        count = int((~table.observed).sum())
+        count = int((~table.observed[rows]).sum())
         if count:
             raise ValueError(
-                f"export: MMRec knows no missing modality, got {count:,} items without {name}; "
-                "invent their features with --method mean (as MMRec's own files do), featprop or "
-                f"another, or uncover what a mask hides with --missing {NO_MASK}."
+                f"export: every item must have every modality in MMRec, got {count:,} items "
+                f"without {name}; impute their features with --method mean (as MMRec's own files "
+                f"do), featprop or another, or lift a mask with --missing {NO_MASK}."
             )
-    return {name: table.features.numpy() for name, table in collection.tables.items()}
-
-
-def _interactions(
-    folder: RecBoleFolder, collection: Collection
-) -> tuple[list[str], list[list[tuple[str, ...]]]]:
-    """Columns by MMRec's names, and rows by split; what is training of new items becomes test."""
-    of_all = set.intersection(*(set(folder.columns(split)) for split in range(len(SPLITS))))
-    extra = [name for name in KEPT_COLUMNS if name in of_all.difference(folder.fields)]
-    rows = [folder.rows(split, [*folder.fields, *extra]) for split in range(len(SPLITS))]
-    if collection.donors is not None:
-        new = set(compress(collection.items, ~collection.donors))
-        rows[2] = rows[2] + [row for row in rows[0] if row[1] in new]
-        rows[0] = [row for row in rows[0] if row[1] not in new]
-    return [USER, ITEM, *extra], rows
+    return {name: table.features.numpy()[rows] for name, table in collection.tables.items()}
 
 
 def _write_mapping(path: Path, token: str, number: str, tokens: Sequence[str]) -> dict[str, str]:
@@ -159,16 +154,14 @@ def _write_mapping(path: Path, token: str, number: str, tokens: Sequence[str]) -
 
 def _write_interactions(
     path: Path,
-    columns: Sequence[str],
-    splits: Sequence[Sequence[tuple[str, ...]]],
+    splits: Sequence[Sequence[tuple[str, str]]],
     users: Mapping[str, str],
     items: Mapping[str, str],
 ) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.write("\t".join([*columns, LABEL]) + "\n")
-        for label, rows in enumerate(splits):
-            for user, item, *rest in rows:
-                file.write("\t".join([users[user], items[item], *rest, str(label)]) + "\n")
+        file.write("\t".join([USER, ITEM, LABEL]) + "\n")
+        for label, pairs in enumerate(splits):
+            file.writelines(f"{users[user]}\t{items[item]}\t{label}\n" for user, item in pairs)
 
 
 def _write_features(
@@ -181,7 +174,7 @@ def _write_features(
 
 
 def _yaml(name: str, modalities: Iterable[str]) -> str:
-    """What MMRec wants to know of a data set."""
+    """MMRec's settings of a data set."""
     settings = {
         "USER_ID_FIELD": USER,
         "ITEM_ID_FIELD": ITEM,
@@ -196,7 +189,7 @@ def _yaml(name: str, modalities: Iterable[str]) -> str:
 
 
 def _notes(modalities: Iterable[str]) -> list[str]:
-    """What MMRec leaves to its user."""
+    """What the user of MMRec must know or do."""
     strangers = [name for name in modalities if name not in FEATURE_FILES]
     notes = ["DualGNN, DRAGON and others also want user_graph_dict.npy, which MMRec's script makes"]
     if strangers:

@@ -1,4 +1,4 @@
-"""A RecBole dataset folder, written whole or not at all, from another project's data."""
+"""What an importer has read, and how it becomes a RecBole data set folder."""
 
 from __future__ import annotations
 
@@ -77,7 +77,19 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Layout:
-    """A source folder, understood and checked; nothing is written yet."""
+    """What a source folder holds, read and checked; nothing is written yet.
+
+    Args:
+        inter_file: its interaction file.
+        interactions: rows of that file by split.
+        features: modality -> matrix; row r belongs to item r.
+        holes: modality -> rows whose item truly lacks it.
+        masks: name of a mask -> the modalities that each item lacks.
+        new_items: tokens of the new items.
+        notes: what was left out, for people.
+        every_row: whether each row of the features is an item of the data set, or only the items
+            that an interaction names.
+    """
 
     inter_file: Path
     interactions: Interactions
@@ -86,10 +98,18 @@ class Layout:
     masks: dict[str, Lacking] = field(default_factory=dict)
     new_items: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    every_row: bool = False
+
+    @property
+    def items(self) -> list[str]:
+        """Tokens of the items that the data set will have, in the order of their numbers."""
+        if self.every_row:
+            return [str(row) for row in range(max(map(len, self.features.values())))]
+        return sorted(self.interactions.tokens(ITEM), key=int)
 
 
 def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
-    """Return the folder to write, once it is sure that writing it loses nothing."""
+    """Return the folder to write, after checking that nothing of another origin is lost."""
     if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
         raise ValueError(
             f"import: the name must be a plain folder name such as baby, got {name!r}."
@@ -113,6 +133,8 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
     with replaced_folder(target) as folder:
         modalities = _write_features(layout, folder / "features")
         _write_interactions(layout.interactions, folder, target.name)
+        if layout.every_row:
+            write_token_file(folder / f"{target.name}.item", [KEPT_COLUMNS[ITEM], *layout.items])
         for ratio, lacking in layout.masks.items():
             write_missing_file(folder / f"missing_{ratio}.tsv", lacking)
         if layout.new_items:
@@ -121,7 +143,7 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
     return ImportReport(
         folder=target,
         users=len(layout.interactions.tokens(USER)),
-        items=len(layout.interactions.tokens(ITEM)),
+        items=len(layout.items),
         interactions={split: len(rows) for split, rows in layout.interactions.splits.items()},
         modalities=modalities,
         masks={
@@ -158,10 +180,14 @@ def _write_interactions(interactions: Interactions, folder: Path, name: str) -> 
 
 def _yaml(layout: Layout, target: Path, kind: str) -> str:
     """A RecBole config that runs the data set."""
+    columns = {
+        "inter": ["user_id", "item_id"],
+        **({"item": ["item_id"]} if layout.every_row else {}),
+    }
     settings: dict[str, Any] = {
         "USER_ID_FIELD": "user_id",
         "ITEM_ID_FIELD": "item_id",
-        "load_col": {"inter": ["user_id", "item_id"]},
+        "load_col": columns,
         "benchmark_filename": list(SPLITS),
         "data_path": str(target.parent),
         "modalities": list(layout.features),

@@ -32,13 +32,13 @@ from recbole_missing.convert.folder import (
 )
 from recbole_missing.convert.legacy_pickle import integers, kind_of, load_pickled_arrays
 from recbole_missing.data.files import read_lines
+from recbole_missing.data.single_files import LABEL
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
 LETTERS = {"v": "image", "t": "text", "a": "audio"}
 # MMRec fills these rows with the mean of the others: they are real holes.
 HOLES = {"missed_img_itemIDs.csv": "image"}
 
-LABEL = "x_label"
 MASK_FILE = re.compile(r"missing_items_(\d+(?:\.\d+)?)\.npy")
 
 
@@ -96,8 +96,33 @@ def import_dgmrec(
     return publish(replace(layout, masks=_masks(layout), new_items=_new(layout)), target, "dgmrec")
 
 
+def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[Path, list[str]]:
+    """Import a folder in either layout so that each row of its features becomes an item.
+
+    :func:`import_mmrec` leaves out rows that no interaction names, as MMRec does. Who completes a
+    feature file wants a row for each of its rows, so the data set gets a ``.item`` file here that
+    lists all of them.
+
+    Args:
+        source: the folder of the ``.inter`` file and the features.
+        output: folder that the data set folder, named after the ``.inter`` file, is put into.
+        mask: one of DGMRec's masks, which becomes the mask of the data set, or None.
+
+    Returns:
+        The data set folder, and what was left out.
+
+    Raises:
+        ValueError: if the source or the mask is refused.
+    """
+    layout = replace(_read_mmrec(source), every_row=True)
+    if mask is not None:
+        name = mask.stem.replace("missing_items_", "")
+        layout = replace(layout, masks={name: _read_mask(mask, layout)})
+    return publish(layout, output / layout.inter_file.stem, "mmrec").folder, layout.notes
+
+
 def _read_mmrec(source: Path) -> Layout:
-    """What both layouts share: interactions, features, holes."""
+    """Read what both layouts have: interactions, features, holes."""
     notes: list[str] = []
     inter_file = _inter_file(source)
     interactions = _read_interactions(inter_file, notes)
@@ -260,7 +285,7 @@ def _read_mask(path: Path, layout: Layout) -> Lacking:
     arrays = load_pickled_arrays(path)
     _check_mask(path, arrays, min(map(len, layout.features.values())))
     letters = [letter for letter in LETTERS if any(letter in key for key in arrays if key != "all")]
-    # "all" means all that the file speaks of, which cannot be fewer than two.
+    # "all" means all modalities that the file names; a file that names one alone means all three.
     everything = letters if len(letters) > 1 else list(LETTERS)
     keys = {key: everything if key == "all" else list(key) for key in arrays}
     spoken = {LETTERS[letter] for key in keys.values() for letter in key}
@@ -293,8 +318,8 @@ def _check_mask(path: Path, arrays: Mapping[str, NDArray[np.int64]], n_rows: int
 
 
 def _known(who: str, lacking: Lacking, layout: Layout) -> Lacking:
-    """Without items that no interaction mentions: the data set will not know their tokens."""
-    items = layout.interactions.tokens(ITEM)
+    """Without items that the data set will not have, such as those without interaction."""
+    items = set(layout.items)
     known = {token: names for token, names in lacking.items() if token in items}
     if len(known) < len(lacking):
         layout.notes.append(

@@ -1,4 +1,4 @@
-"""Pickled ``.npy`` files of other projects, read without running anything that they ask for."""
+"""Pickled ``.npy`` files of other projects, read without running code that they contain."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
         The dict, with 1-D int64 arrays as values.
 
     Raises:
-        ValueError: if the file is anything else; a pickle that asks for another function or
-            class is refused before that is imported.
+        ValueError: if the file is anything else. A pickle that names another function or class
+            is refused before anything is imported.
     """
     path = Path(path)
     loaded = _unpickle(path)
@@ -85,7 +85,7 @@ class _PickledArray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what the pickle of a numpy array (numpy 1 or 2) names, replaced by the stand-ins."""
+    """Unpickler of numpy arrays (numpy 1 or 2) that puts the stand-ins above in their place."""
 
     admitted: Mapping[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): _PickledArray,

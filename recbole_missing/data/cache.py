@@ -9,8 +9,6 @@ mask, feature or split never meets it.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
@@ -23,6 +21,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing import identity
+from recbole_missing.atomic import whole_file
 from recbole_missing.imputation.base import Imputer
 from recbole_missing.modality import Modalities
 
@@ -94,13 +93,7 @@ def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tenso
 
 
 def _write(path: Path, completed: Modalities, report: Mapping[str, Any]) -> None:
-    """Write beside and rename, so that no reader ever sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: m.features[m.missing].contiguous() for name, m in completed.items()}
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(handle)
-    try:
-        save_file(rows, scratch, metadata={"report": json.dumps(report)})
-        Path(scratch).replace(path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        save_file(rows, temporary, metadata={"report": json.dumps(report)})

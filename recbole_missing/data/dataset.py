@@ -18,8 +18,7 @@ from torch import Tensor
 from recbole_missing import identity
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
-from recbole_missing.data.aligned import Cells, Source
-from recbole_missing.data.edges import read_edges
+from recbole_missing.data.sources import Cells, Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality

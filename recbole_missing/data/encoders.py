@@ -1,7 +1,4 @@
-"""Words of items -> numbers. Each function learns only from the rows that it is fitted on.
-
-No file is read here and no item is aligned here.
-"""
+"""Text -> numbers. Each function learns only from the rows that it is fitted on."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
 
     Args:
         who: first word of messages.
-        texts: the texts to fit and to encode.
-        dim: the wanted number of features; a log line tells if the data allow fewer.
-        others: texts to encode in the space of ``texts``, which they do not influence; words that
-            no text holds count as absent.
+        texts: the texts to learn from and to encode.
+        dim: the wanted number of features; a log line says so if the data allow fewer.
+        others: further texts to encode; nothing is learnt from them, and words that are in none
+            of ``texts`` are ignored.
 
     Returns:
         Float32 ``(len(texts) + len(others), at most dim)``; rows of ``texts`` first.
@@ -53,8 +50,8 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
     allowed = min(dim, *weights.shape)
     if allowed < dim:
         logging.getLogger().warning(
-            f"{who}: {dim} features are wished for, {len(texts):,} texts with "
-            f"{weights.shape[1]:,} words allow {allowed} features; {allowed} are used."
+            f"{who}: {dim} features were asked for, but {len(texts):,} texts with "
+            f"{weights.shape[1]:,} words allow {allowed}; {allowed} are used."
         )
     if allowed == weights.shape[1]:
         return np.concatenate([weights.toarray(), shown.toarray()]).astype(np.float32)
@@ -72,7 +69,7 @@ def encode_tags(
         columns: names of the columns.
         rows: one row of cells per item, a cell per column.
         separator: what stands between two words of a cell.
-        others: rows to encode by the words of ``rows`` alone.
+        others: further rows to encode; words that are in none of ``rows`` are ignored.
 
     Returns:
         Float32 zeros and ones ``(len(rows) + len(others), n_words)``, rows of ``rows`` first,

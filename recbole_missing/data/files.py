@@ -1,7 +1,6 @@
-"""Bytes of feature files -> numbers and words; nothing is unpickled.
+"""Files -> numbers and words; nothing is unpickled.
 
-Nothing here knows what an item or a modality is. Every defect of a file is a ValueError that names
-the file.
+Items and modalities are unknown here. Every defect of a file is a ValueError that names the file.
 """
 
 from __future__ import annotations
@@ -93,16 +92,24 @@ def read_ids(path: Path) -> list[str]:
 
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file, line ends removed; the file may not be empty."""
+    # str.splitlines would also split at separators that may stand inside a text.
+    return [line.rstrip("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, a byte-order mark removed; the file may not be empty.
+
+    Raises:
+        ValueError: if there is no such file, it is empty or it is not UTF-8.
+    """
     _size(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#04x} at position "
             f"{error.start}; save it as UTF-8."
         ) from error
-    # str.splitlines would also split at separators that may stand inside a text.
-    return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def read_header(path: Path, separator: str) -> list[str]:
@@ -113,7 +120,7 @@ def read_header(path: Path, separator: str) -> list[str]:
 
 
 def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tuple[str, ...]]:
-    """Read columns of an atomic file as they stand: no quoting, no word means "missing".
+    """Read columns of an atomic file; cells are taken as they are, quotes included.
 
     Args:
         path: the file; its first line is a header of ``field:type``.
@@ -166,7 +173,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _check_npy(who: str, file: BinaryIO | Any, found: int) -> None:
-    """Refuse what :func:`numpy.load` would unpickle, and a length that the header belies."""
+    """Refuse what :func:`numpy.load` would unpickle, and a length that the header contradicts."""
     start = file.read(len(_MAGIC))
     if start != _MAGIC:
         pickled = f" It is {_PICKLED}" if start[:1] == b"\x80" else " Write it again."

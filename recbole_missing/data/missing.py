@@ -1,7 +1,7 @@
-"""Who lacks what: a mask drawn by a published protocol, or read from a file.
+"""Which item lacks which modality: a mask drawn by a published protocol, or read from a file.
 
-Everything here is numpy in, numpy out, over RecBole's internal item ids: row 0 is padding, which
-is neither missing nor new. A mask depends on the training split and on ``missing_seed`` only.
+Functions take and return numpy arrays over RecBole's item ids. Row 0 is padding, which is neither
+missing nor new. A mask depends on the training split and on ``missing_seed`` only.
 
 Sources: ``random_items`` Malitesta et al., "Do We Really Need to Drop Items with Missing
 Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up; ``stratified`` and
@@ -196,8 +196,8 @@ def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[s
 
     The file is tab separated: a header ``item_id:token``, ``missing:token_seq``, then one line
     for each item that lacks something: its token and the names of the modalities that it lacks,
-    separated by single spaces. Modalities that a run does not use are passed over with a warning,
-    so that one file serves every choice of them.
+    separated by single spaces. Modalities that a run does not use are ignored with a warning, so
+    that one file serves every choice of modalities.
 
     Args:
         path: the file.
@@ -289,10 +289,11 @@ def _check_one_source(settings: Mapping[str, Any]) -> None:
 def _populations(
     tokens: Sequence[str], train_counts: IntArray, seed: int
 ) -> list[tuple[int, IntArray]]:
-    """Seeds and item ids, in the order of their tokens, of what is drawn from apart.
+    """Two groups of items that are drawn from separately: a seed and item ids for each.
 
-    First the items of the training split: their draw knows neither RecBole's numbering nor how
-    many items occur in validation and test alone, which are drawn from next.
+    The first group is the items of the training split, the second the items that occur in
+    validation and test alone. Ids are in the order of their tokens. So the draw of the first group
+    depends neither on RecBole's numbering nor on the second group.
     """
     items = np.arange(1, len(tokens))
     words = [str(token) for token in tokens[1:]]
@@ -306,7 +307,7 @@ def _populations(
 def _draw(
     settings: Mapping[str, Any], names: Sequence[str], counts: IntArray, seed: int
 ) -> tuple[BoolArray, BoolArray]:
-    """Missing and new ones among items with ``counts``, padding first."""
+    """Which items of one group lack what, and which are new; padding first."""
     missing = np.zeros((len(counts), len(names)), dtype=bool)
     new = np.zeros(len(counts), dtype=bool)
     ratio = settings["missing_ratio"]
@@ -348,7 +349,7 @@ def _strata(train_counts: IntArray, seed: int, new_ratio: float) -> list[tuple[I
 
 
 def _share(ratio: float, n: int) -> int:
-    """``int(ratio * n)``, not one less when the product misses an integer by rounding."""
+    """``int(ratio * n)``, safe against a product just below an integer because of rounding."""
     return int(ratio * n + 1e-9)
 
 
@@ -383,7 +384,7 @@ def _check_names(path: Path, found: set[str], names: Sequence[str]) -> None:
     if unused and len(unused) == len(found):
         raise ValueError(f"{path}: " + unknown("modality", unused[0], names))
     if unused:
-        getLogger().warning(f"{path}: speaks of {unused}, which are not in `modalities`; ignored.")
+        getLogger().warning(f"{path}: names {unused}, which are not in `modalities`; ignored.")
 
 
 def _item_ids(path: Path, found: Sequence[str], tokens: Sequence[str]) -> IntArray:

@@ -1,15 +1,17 @@
 """Quality of imputation without a recommender: hide features that are known, impute, compare.
 
-For every missing ratio a share of the items loses its features, every method fills them in, and
-the hidden rows are compared with the truth:
+:func:`compare` hides a share of the items' features at every ratio, lets every method complete
+them, and compares the hidden rows with the truth:
 
 - ``cosine``: mean cosine of the raw feature rows; a row of zeros counts as 0.
 - ``mse``: mean squared error after every column was divided by its standard deviation over the
   truly observed items, so that the mean row gets about 1; constant columns do not count.
-- ``reached``: share of the hidden rows whose value is the method's own and not its fallback.
+- ``reached``: share of the hidden rows that the method itself gave a value, not its fallback.
 - ``energy``: normalised Dirichlet energy of the completed features on the co-interaction graph
   among the items that truly have the modality, whatever graph a method uses.
 - ``seconds``: of one run, the fit on the interactions included.
+
+:func:`energies` needs no truth: it says how smooth features are before and after imputation.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from tabulate import tabulate
 from torch import Tensor
+from torch.nn import functional
 
+from recbole_missing import tables
 from recbole_missing.graph.item_graph import interaction_graph
 from recbole_missing.graph.smoothness import dirichlet_energy, homophily
 from recbole_missing.imputation import make_imputer
 from recbole_missing.imputation.base import Filled, Imputer, Table
-from recbole_missing.imputation.truth import Truth, hide
 
 DEGREE_GROUPS = {"0": 0, "1-4": 1, "5-9": 5, "10-19": 10, "20+": 20}
 MEASURES = {
@@ -41,6 +43,7 @@ MEASURES = {
     "energy": "{:.4g}",
     "seconds": "{:.2f}",
 }
+_BLOCK = 16384  # rows compared at a time
 _MSE_NOTE = "mse: features divided by their standard deviation; about 1 for the mean row"
 
 
@@ -130,7 +133,9 @@ class Result:
                 scores = {ratio: self.score(modality, method, ratio) for ratio in self.ratios}
                 cells = [_cell(scores[r].error, scores[r].measures, name) for name, r in columns]
                 rows.append([method, *cells])
-            parts.append(f"{self._title(modality)}\n{_tabulate(['method', *headers], rows)}")
+            parts.append(
+                f"{self._title(modality)}\n{tables.plain(tables.Table.of_rows(['method', *headers], rows))}"
+            )
         notes = [_MSE_NOTE] if "mse" in (name for name, _ in columns) else []
         return "\n\n".join([*parts, *notes, *self._warnings(self.ratios)])
 
@@ -147,7 +152,9 @@ class Result:
                 for s in scores
             ]
             title = f"{modality}, {ratio:g}% hidden, by training interactions of the (hidden items)"
-            parts.append(f"{title}\n{_tabulate(['method', *headers], rows)}")
+            parts.append(
+                f"{title}\n{tables.plain(tables.Table.of_rows(['method', *headers], rows))}"
+            )
         return "\n\n".join([*parts, _MSE_NOTE, *self._warnings([ratio])])
 
     def failed(self, modality: str, method: str) -> list[float]:
@@ -202,6 +209,8 @@ def compare(
     only: str | None = None,
     donors: Tensor | None = None,
     edges: sparse.spmatrix | None = None,
+    apart: bool = False,
+    engine: Any = None,
 ) -> Result:
     """Hide known features at several ratios and measure how well every method restores them.
 
@@ -209,22 +218,28 @@ def compare(
         tables: raw features of every modality; truly missing rows are never measured.
         interactions: training interactions, shape ``(n_users, n_items)``.
         methods: words of the ``imputation`` setting.
-        ratios: percentages, each above 0 and below 100, of the items that have a modality to lose;
-            a hidden item loses all its modalities, so that a method which works from the others
-            has nothing to go by (see ``only``). Every ratio draws its items from a generator of
-            its own, made of ``seed`` and the ratio: draws are not nested.
+        ratios: percentages, each above 0 and below 100, of the items that have a modality to lose.
+            A hidden item loses all its modalities, so a method that works from the other
+            modalities of the item can only fall back (see ``only`` and ``apart``). Every ratio
+            draws its items from a generator of its own, made of ``seed`` and the ratio, so draws
+            are not nested.
         settings: the ``imputation_*`` keys of all methods.
-        seed: of the hidden items.
+        seed: seed of the hidden items.
         only: hide and measure this modality alone; the others stay as they are.
         donors, edges: as in :meth:`recbole_missing.imputation.base.Imputer.fit`.
+        apart: hide rows of each modality by a draw of its own, so that most of the items that
+            lose one modality keep the others.
+        engine: runs the blocks (:mod:`recbole_missing.parallel`); default: in this process.
 
     Raises:
         ValueError: for an unknown method, modality or ratio, a setting outside its constraint, or
             tables that do not fit the interactions. What a method raises later is recorded.
     """
     imputers = {word: make_imputer({**settings, "imputation": word}) for word in methods}
+    for imputer in imputers.values():
+        imputer.engine = engine or imputer.engine
     names = _names(tables, only, interactions.shape[1])
-    draws = {float(ratio): _draw(tables, names, ratio, seed) for ratio in ratios}
+    draws = {float(ratio): _draw(tables, names, ratio, seed, apart) for ratio in ratios}
     top_k = settings["imputation_top_k"]
     everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
     graph = interaction_graph(interactions, everyone if donors is None else donors, top_k)
@@ -237,6 +252,38 @@ def compare(
     ]
     truth = {name: ruler.facts() for name, ruler in rulers.items()}
     return Result(seed, only, top_k, truth, scores)
+
+
+def energies(
+    imputer: Imputer,
+    tables: Mapping[str, Table],
+    completed: Mapping[str, Tensor],
+    interactions: sparse.spmatrix,
+    top_k: int,
+) -> dict[str, dict[str, float]]:
+    """Dirichlet energy of features on the co-interaction graph, before and after imputation.
+
+    Args:
+        imputer: fitted on the interactions; its item graph is used if it is that graph.
+        tables: features before imputation, missing rows zeros.
+        completed: modality -> features after imputation.
+        interactions: training interactions, shape ``(n_users, n_items)``.
+        top_k: entries a row of the graph keeps.
+
+    Returns:
+        Modality -> ``energy_before`` and ``energy_after``.
+    """
+    if getattr(imputer, "graph", None) == "co_interaction" and hasattr(imputer, "graph_"):
+        graph = imputer.graph_
+    else:
+        graph = interaction_graph(interactions, imputer.donors_, top_k)
+    return {
+        name: {
+            "energy_before": float(dirichlet_energy(table.features, graph)),
+            "energy_after": float(dirichlet_energy(completed[name], graph)),
+        }
+        for name, table in tables.items()
+    }
 
 
 def _names(tables: Mapping[str, Table], only: str | None, n_items: int) -> list[str]:
@@ -254,23 +301,31 @@ def _names(tables: Mapping[str, Table], only: str | None, n_items: int) -> list[
     return list(tables) if only is None else [only]
 
 
-def _draw(tables: Mapping[str, Table], names: list[str], ratio: float, seed: int) -> Tensor:
-    """Bool ``(n_items,)``: the items that lose the modalities ``names`` at this ratio."""
+def _draw(
+    tables: Mapping[str, Table], names: list[str], ratio: float, seed: int, apart: bool
+) -> dict[str, Tensor]:
+    """Modality -> bool ``(n_items,)``: the items that lose it at this ratio."""
     if not 0 < ratio < 100:
         raise ValueError(
             f"imputation quality: a ratio must be a percentage above 0 and below 100, got {ratio}."
         )
+    if apart:
+        states = {name: [seed, round(1e6 * ratio), place] for place, name in enumerate(names)}
+        return {name: _sample(tables[name].observed, ratio, states[name]) for name in names}
     has_some = torch.stack([tables[name].observed for name in names]).any(dim=0)
-    candidates = has_some.nonzero()[:, 0].numpy()
-    n_hidden = int(ratio * len(candidates) / 100)
+    return dict.fromkeys(names, _sample(has_some, ratio, [seed, round(1e6 * ratio)]))
+
+
+def _sample(candidates: Tensor, ratio: float, state: list[int]) -> Tensor:
+    """Bool ``(n_items,)``: this percentage of the candidates."""
+    items = candidates.nonzero()[:, 0].numpy()
+    n_hidden = int(ratio * len(items) / 100)
     if n_hidden == 0:
         raise ValueError(
-            f"imputation quality: {ratio:g}% of {len(candidates)} items is none; "
-            "give a larger ratio."
+            f"imputation quality: {ratio:g}% of {len(items)} items is none; give a larger ratio."
         )
-    generator = np.random.default_rng([seed, round(1e6 * ratio)])
-    hidden = torch.zeros_like(has_some)
-    hidden[generator.choice(candidates, n_hidden, replace=False)] = True
+    hidden = torch.zeros_like(candidates)
+    hidden[np.random.default_rng(state).choice(items, n_hidden, replace=False)] = True
     return hidden
 
 
@@ -279,7 +334,7 @@ def _try(
     imputer: Imputer,
     known: tuple[Any, ...],
     tables: Mapping[str, Table],
-    draws: Mapping[float, Tensor],
+    draws: Mapping[float, Mapping[str, Tensor]],
     rulers: Mapping[str, _Ruler],
 ) -> list[Score]:
     """Scores of one method; the fit sees no features, so that one serves all ratios."""
@@ -292,9 +347,9 @@ def _try(
     fit_seconds = perf_counter() - start
     scores = []
     for ratio, drawn in draws.items():
-        masked = {name: hide(t, drawn) if name in rulers else t for name, t in tables.items()}
+        masked = {**tables, **{name: _hide(tables[name], drawn[name]) for name in rulers}}
         for name, ruler in rulers.items():
-            hidden = drawn & tables[name].observed
+            hidden = drawn[name] & tables[name].observed
             trial = Score(name, word, ratio, int(hidden.sum()), error=error)
             scores.append(trial if error else _run(trial, imputer, fit_seconds, masked, ruler))
     return scores
@@ -319,15 +374,29 @@ def _run(
     return Score(*_key(trial), {**measures, "seconds": seconds}, groups)
 
 
+def _hide(table: Table, hidden: Tensor) -> Table:
+    """The table without the rows ``hidden`` (bool ``(n_items,)``), which hold zeros then."""
+    observed = table.observed & ~hidden
+    return Table(table.name, table.features * observed[:, None], observed)
+
+
 class _Ruler:
-    """The truth about one modality and everything that a guess is measured with."""
+    """What one modality truly holds, and everything that a guess of it is measured with.
+
+    For the squared error every column is divided by its standard deviation over the observed rows,
+    so that the mean row gets about 1; constant columns are left out.
+    """
 
     def __init__(self, table: Table, graph: sparse.csr_matrix, degree: NDArray[Any]) -> None:
         self.table = table
         self.group = np.searchsorted(list(DEGREE_GROUPS.values()), degree, side="right") - 1
         known = table.observed.numpy()
         self.graph = graph[known][:, known]
-        self.truth = Truth(table)
+        rows = table.features[table.observed].double()
+        deviation = rows.std(dim=0, correction=0)
+        varies = deviation > 1e-6 * rows.abs().amax(dim=0)
+        self.n_columns = int(varies.sum())
+        self.scale = torch.where(varies, 1 / deviation, torch.zeros(())).float()
 
     def facts(self) -> dict[str, float]:
         rows = self.table.features[self.table.observed]
@@ -346,7 +415,7 @@ class _Ruler:
             raise ValueError("its values must be finite, got NaN or infinity.")
         hidden = (self.table.observed & ~masked.observed).nonzero()[:, 0]
         own = torch.ones(len(masked.observed)) if filled.reached is None else filled.reached
-        cosine, mse = self.truth.errors(filled.features, hidden)
+        cosine, mse = self._errors(filled.features, hidden)
         rows = torch.stack([cosine, mse, own[hidden].double()], dim=1).numpy()
         group = self.group[hidden.numpy()]
         groups = {
@@ -357,6 +426,16 @@ class _Ruler:
         whole = torch.where(masked.observed[:, None], self.table.features, filled.features)
         energy = dirichlet_energy(whole[self.table.observed], self.graph)
         return {**_means(rows), "energy": float(energy)}, groups
+
+    def _errors(self, guess: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and mean squared error of each of ``rows`` (ids), double ``(n_rows,)``."""
+        cosines, errors = [], []
+        for part in rows.split(_BLOCK):
+            truth, ours = self.table.features[part], guess[part].float()
+            cosines.append(functional.cosine_similarity(truth, ours, dim=1).double())
+            error = ((truth - ours) * self.scale).double().square().sum(dim=1)
+            errors.append(error / max(self.n_columns, 1))
+        return torch.cat(cosines), torch.cat(errors)
 
 
 def _key(trial: Score) -> tuple[str, str, float, int]:
@@ -389,12 +468,7 @@ def _cell(error: str | None, measures: Mapping[str, float], name: str) -> str:
 
 
 def _headers(columns: Sequence[tuple[str, str]]) -> list[str]:
-    """Column headers under their measure, which is written once, over the first of its columns."""
+    """Column headers; the name of a measure stands once, above the first of its columns."""
     names = [name for name, _ in columns]
     firsts = {names.index(name) for name in names}
     return [f"{name if i in firsts else ''}\n{word}" for i, (name, word) in enumerate(columns)]
-
-
-def _tabulate(headers: list[str], rows: list[list[str]]) -> str:
-    align = ["left"] + ["right"] * (len(headers) - 1)
-    return tabulate(rows, headers, disable_numparse=True, colalign=align)

@@ -19,16 +19,17 @@ _ROWS = {
 }
 _HALO = {"linewidth": 6, "alpha": 0.35, "marker": "", "zorder": 1}
 _NOTE = {"fontsize": "small", "color": "0.35", "verticalalignment": "bottom"}
-_MOST_STRETCH = 3  # a line that would make a panel's range more times as tall is off the scale
+_MOST_STRETCH = 3  # a line that would stretch a panel's range by a larger factor is left out
 
 
 def quality(result: Result, path: Path | str) -> None:
     """Draw imputation quality against the missing ratio, one line a method.
 
-    One column a modality; the first row is the mean cosine, the second the standardised MSE. Every
-    panel is scaled to the better half of its methods and to whoever is near them; values off the
-    scale are written over the panel. A method that failed has a gap, which the legend names; one
-    that reached no hidden row is a halo around the line of its fallback.
+    Each modality has a column; the first row shows the mean cosine, the second the standardised
+    MSE. The scale of a panel fits the better half of its methods and those close to them; values
+    off the scale are written over the panel. The line of a method that failed has a gap, which the
+    legend names. A method that reached no hidden row is drawn as a broad pale line under the line
+    of its fallback.
 
     Args:
         result: what :func:`recbole_missing.evaluation.imputation.compare` returned.
@@ -70,7 +71,7 @@ def _styles(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def _caveat(result: Result, method: str) -> str:
-    """What the legend must add: at which ratios a method failed, or that it did nothing."""
+    """What the legend adds: the ratios at which a method failed, or that it reached no row."""
     if result.unreached(method):
         return "\n(its fallback only)"
     failed = {ratio for name in result.modalities for ratio in result.failed(name, method)}

@@ -451,11 +451,11 @@ def test_svd_keeps_the_inner_products_of_tfidf(catalogue):
     assert wide.shape[1] == 3 == reduced.shape[1]
 
 
-def test_fewer_features_than_wished_are_logged(catalogue, warnings_of):
+def test_fewer_features_than_asked_for_are_logged(catalogue, warnings_of):
     write_items(catalogue, *LINES)
     all_of(text(catalogue, ["title", "brand"]))
     assert [
-        line for line in warnings_of() if "64 features are wished for" in line and "allow 3" in line
+        line for line in warnings_of() if "64 features were asked for" in line and "allow 3" in line
     ]
 
 

@@ -16,8 +16,8 @@ from helpers import PROPERTIES
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing.evaluation.imputation import DEGREE_GROUPS, Result, compare
-from recbole_missing.imputation import IMPUTERS
+from recbole_missing.evaluation.imputation import DEGREE_GROUPS, Result, compare, energies
+from recbole_missing.imputation import IMPUTERS, make_imputer
 from recbole_missing.imputation.base import Filled, Imputer, Table
 from recbole_missing.report import plots
 
@@ -193,6 +193,38 @@ def test_one_modality_alone(
     assert result.score("sound", "spy", 50).hidden == 55, "half of those that have a sound"
     assert torch.equal(spy.shown[0]["image"].observed, tables["image"].observed)
     assert len(spy.shown) == 1
+
+
+def test_each_modality_apart(
+    spy: type[Spy],
+    tables: dict[str, Table],
+    interactions: sparse.csr_matrix,
+    settings: dict[str, Any],
+) -> None:
+    result = compare(tables, interactions, ["spy"], [10], settings, apart=True)
+    assert [score.hidden for score in result.scores] == [12, 11], "a tenth of each one's own rows"
+    hidden = [tables[name].observed & ~spy.shown[0][name].observed for name in tables]
+    assert not torch.equal(*hidden)
+    assert (hidden[0] & ~hidden[1]).sum() > 6, "most of the items keep the other modality"
+    assert result.score("sound", "spy", 10).measures["mse"] == 0
+
+
+def test_energies_before_and_after(
+    tables: dict[str, Table], interactions: sparse.csr_matrix, settings: dict[str, Any]
+) -> None:
+    features = {name: table.features for name, table in tables.items()}
+    observed = {name: table.observed for name, table in tables.items()}
+    found = {}
+    for method in ("featprop", "random"):
+        imputer = make_imputer({**settings, "imputation": method}).fit(interactions)
+        completed = imputer.transform(features, observed)
+        found[method] = energies(imputer, tables, completed, interactions, 20)
+        image = found[method]["image"]
+        assert image["energy_before"] == image["energy_after"] > 0, "nothing was missing"
+    before = found["featprop"]["sound"]["energy_before"]
+    assert before == pytest.approx(found["random"]["sound"]["energy_before"]), "one graph for all"
+    after = [found[method]["sound"]["energy_after"] for method in ("featprop", "random")]
+    assert after[0] < min(before, after[1])
 
 
 def test_failures_are_shown_and_kept(

@@ -1,0 +1,138 @@
+"""What an imputer is given, as arrays without padding: items, features, training interactions.
+
+A :class:`Collection` comes from the training split of a data set (:meth:`Collection.of`), or from
+single files where RecBole is not installed (:mod:`recbole_missing.data.single_files`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy import sparse
+from torch import Tensor
+
+from recbole_missing.data.missing import write_token_file
+from recbole_missing.imputation.base import Imputer, Table
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Feature tables of some items and the training interactions with them.
+
+    Args:
+        name: name of the data, for titles and folders.
+        items: item tokens; item i is row i of every table.
+        tables: modality -> :class:`Table`; rows that are not observed hold zeros.
+        interactions: training interactions, shape ``(n_users, n_items)``.
+        donors: bool ``(n_items,)``, see :meth:`Imputer.fit`; None: every item is a donor.
+        edges: an item graph of the user's own, shape ``(n_items, n_items)``, or None.
+    """
+
+    name: str
+    items: list[str]
+    tables: dict[str, Table]
+    interactions: sparse.csr_matrix
+    donors: Tensor | None = None
+    edges: sparse.csr_matrix | None = None
+
+    @classmethod
+    def of(cls, train: Any) -> Collection:
+        """Take the arrays of a training split; the padding item and the padding user are dropped.
+
+        Items keep the order of RecBole's ids. A tie in an item graph goes to the smaller id, so
+        an imputer gives the same values here as in a run.
+
+        Args:
+            train: training split of a built
+                :class:`~recbole_missing.data.dataset.MultimodalDataset`.
+
+        Raises:
+            ValueError: if the data set has no modalities.
+        """
+        if train.known is None:
+            raise ValueError(
+                f"data set {train.dataset_name!r}: must have modalities, got none; name them in "
+                "`modalities`, in a YAML file of its folder or in --config_files."
+            )
+        tables = {
+            name: Table(name, modality.features[1:], modality.observed[1:])
+            for name, modality in train.known.items()
+        }
+        edges = train._edges()
+        return cls(
+            train.dataset_name,
+            [str(token) for token in train.field2id_token[train.iid_field][1:]],
+            tables,
+            train.interaction_matrix()[1:, 1:],
+            ~train.new_items[1:],
+            None if edges is None else edges[1:, 1:],
+        )
+
+    def in_order(self) -> Collection:
+        """The same with items in the order of their tokens (:func:`in_order`)."""
+        rows = self._rows()
+        tables = {
+            name: Table(name, table.features[rows], table.observed[rows])
+            for name, table in self.tables.items()
+        }
+        return replace(
+            self,
+            items=[self.items[row] for row in rows],
+            tables=tables,
+            interactions=self.interactions[:, rows],
+            donors=None if self.donors is None else self.donors[rows],
+            edges=None if self.edges is None else self.edges[rows][:, rows],
+        )
+
+    def completed(self, imputer: Imputer) -> dict[str, Tensor]:
+        """Fit the imputer and complete every table.
+
+        Returns:
+            Modality -> features without missing rows, float32 ``(n_items, dim)``.
+        """
+        imputer.fit(self.interactions, self.donors, self.edges)
+        features = {name: table.features for name, table in self.tables.items()}
+        observed = {name: table.observed for name, table in self.tables.items()}
+        completed: dict[str, Tensor] = imputer.transform(features, observed)
+        return completed
+
+    def write(self, folder: Path, features: Mapping[str, Tensor], kind: str) -> None:
+        """Write ``<modality>``, ``<modality>_observed`` and ``items.ids``.
+
+        Rows are in the order of the item tokens (:func:`in_order`), the same in all files.
+
+        Args:
+            folder: an existing folder.
+            features: modality -> ``(n_items, dim)``, for example of :meth:`completed`.
+            kind: ``npy`` or ``safetensors`` (one tensor a file).
+        """
+        rows = self._rows()
+        for name, table in self.tables.items():
+            for stem, key, tensor in (
+                (name, "features", features[name][rows]),
+                (f"{name}_observed", "observed", table.observed[rows]),
+            ):
+                if kind == "npy":
+                    np.save(folder / f"{stem}.npy", tensor.numpy())
+                else:
+                    save_file({key: tensor.contiguous()}, folder / f"{stem}.safetensors")
+        write_token_file(folder / "items.ids", [self.items[row] for row in rows])
+
+    def _rows(self) -> Tensor:
+        place = {item: row for row, item in enumerate(self.items)}
+        return torch.tensor([place[item] for item in in_order(self.items)])
+
+
+def in_order(tokens: Iterable[str]) -> list[str]:
+    """Distinct tokens, sorted as numbers if all of them are plain numbers, else as text."""
+    distinct = sorted(set(tokens))
+    if all(re.fullmatch("0|[1-9][0-9]*", token) for token in distinct):
+        distinct.sort(key=int)
+    return distinct

@@ -1,0 +1,269 @@
+"""Feature files and training interactions that are named one by one; RecBole is not needed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from recbole_missing.data.collection import Collection, in_order
+from recbole_missing.data.files import read_ids, read_matrix, read_text
+from recbole_missing.data.missing import read_missing_file
+from recbole_missing.data.sources import Catalogue, modality_settings, open_source, read_edges
+from recbole_missing.imputation.base import Table
+
+NO_MASK = "none"
+"""The value of ``--missing`` that hides nothing; items without a row still lack the modality."""
+
+LABEL = "x_label"
+"""MMRec's column that says which split an interaction is in: 0 training, 1 validation, 2 test."""
+
+USER_NAMES = ("user", "userid", "uid", "reviewerid")
+ITEM_NAMES = ("item", "itemid", "iid", "asin", "parentasin", "productid", "movieid", "trackid")
+"""Names of the two columns, compared in small letters without ``_``, ``-`` and blanks."""
+
+_PADDING = "[PAD]"
+_FEW = 10  # refused: fewer than one id in so many is an item of the other file
+
+
+def read_files(
+    interactions: Path,
+    features: Mapping[str, Path],
+    ids: Mapping[str, Path],
+    mask: str | None = None,
+    edges: str | None = None,
+) -> Collection:
+    """Read a collection from single files.
+
+    Args:
+        interactions: training interactions (:func:`read_interactions`).
+        features: modality -> matrix, or folder of one ``<item>.npy`` an item (Ducho, Elliot).
+        ids: modality -> file with the item token of each row of a matrix. Without any, row r of
+            every matrix is item r.
+        mask: a mask file (:func:`~recbole_missing.data.missing.read_missing_file`); None or
+            ``none`` hides nothing.
+        edges: a file of item-item edges (:func:`~recbole_missing.data.sources.read_edges`).
+
+    Raises:
+        ValueError: if a file is refused, or hardly any id of the interactions has features.
+    """
+    _check_names(features, ids)
+    tokens = _tokens(features, ids)
+    known = {token for names in tokens.values() for token in names}
+    matrix, columns = read_interactions(interactions, known)
+    for name, found in tokens.items():
+        numbered = name not in ids and not features[name].is_dir()
+        _check_match(interactions, columns, name, found, numbered)
+    items = in_order({*columns, *known})
+    catalogue = Catalogue(interactions.stem, Path(), [_PADDING, *items], "item_id")
+    return Collection(
+        interactions.stem,
+        items,
+        _tables(features, ids, mask, catalogue),
+        _on_items(matrix, columns, items),
+        edges=None if edges is None else read_edges(Path(edges), catalogue.tokens)[1:, 1:],
+    )
+
+
+def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr_matrix, list[str]]:
+    """Read training interactions.
+
+    A text file holds one interaction a line, cells separated by commas in a ``.csv`` file and by
+    tabs in any other; quotes are read as CSV does. A first line that names a column of
+    :data:`USER_NAMES` and one of :data:`ITEM_NAMES` is a header; the order of its columns does
+    not matter, and a type such as ``:token`` may follow a name. If it names ``x_label``, the
+    lines labelled 0 are the training interactions. Without a header the first cell is the user
+    and the second the item.
+
+    Args:
+        path: a ``.npz`` file of :func:`scipy.sparse.save_npz` (users x items), or a text file.
+        known: item tokens that have features. A first line without known column names is an
+            interaction only if its item is one of them: a header is never taken for data.
+
+    Returns:
+        Matrix ``(n_users, n_columns)``, and the item token of each column.
+
+    Raises:
+        ValueError: if the file is neither, or holds no interaction.
+    """
+    if path.suffix == ".npz":
+        matrix = _read_sparse(path)
+        tokens = [str(column) for column in range(matrix.shape[1])]
+    else:
+        matrix, tokens = _count(_pairs(path, set(known)))
+    if not matrix.count_nonzero():
+        raise ValueError(f"{path}: must hold training interactions, got none; check the file.")
+    return matrix, tokens
+
+
+def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
+    """User and item of every training interaction of a text file."""
+    rows = _rows(path, "," if path.suffix == ".csv" else "\t")
+    number, first = rows[0]
+    names = [cell.partition(":")[0].strip() for cell in first]
+    places = _places(path, names)
+    if places is None:
+        if len(first) < 2 or first[1] not in known:
+            raise ValueError(
+                f"{path}: line {number} must be a header that names a user and an item column, or "
+                f"a user and an item that has features, got {first}; begin the file with a header "
+                "such as user_id, item_id."
+            )
+        places = (0, 1)
+    else:
+        rows = rows[1:]
+    label = names.index(LABEL) if LABEL in names else None
+    pairs = []
+    for number, cells in rows:
+        if len(cells) != len(first) or not all(cells[place] for place in places):
+            raise ValueError(
+                f"{path}: line {number} must have {len(first)} cells, a user and an item among "
+                f"them, got {cells}; correct it."
+            )
+        if label is None or cells[label] == "0":
+            pairs.append((cells[places[0]], cells[places[1]]))
+    return pairs
+
+
+def _rows(path: Path, separator: str) -> list[tuple[int, list[str]]]:
+    """Line number and cells of every line that is not empty."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=separator, strict=True)
+    try:
+        rows = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num} must be cells separated by {separator!r}, got: "
+            f"{error}; correct its quotes."
+        ) from error
+    if not rows:
+        raise ValueError(f"{path}: must hold interactions, got empty lines; write it again.")
+    return rows
+
+
+def _places(path: Path, names: Sequence[str]) -> tuple[int, int] | None:
+    """Positions of the user and of the item column; None if the names are not those of a header."""
+    words = [name.lower().translate(str.maketrans("", "", "_- ")) for name in names]
+    users = [place for place, word in enumerate(words) if word in USER_NAMES]
+    items = [place for place, word in enumerate(words) if word in ITEM_NAMES]
+    if not users and not items:
+        return None
+    if len(users) != 1 or len(items) != 1:
+        raise ValueError(
+            f"{path}: the header must name one user and one item column, got {list(names)}; call "
+            "them user_id and item_id."
+        )
+    return users[0], items[0]
+
+
+def _count(pairs: Iterable[tuple[str, str]]) -> tuple[sparse.csr_matrix, list[str]]:
+    """Matrix of users and items, both numbered as they appear, and the items' tokens."""
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    rows, columns = [], []
+    for user, item in pairs:
+        rows.append(users.setdefault(user, len(users)))
+        columns.append(items.setdefault(item, len(items)))
+    ones = np.ones(len(rows), dtype=np.float32)
+    return sparse.csr_matrix((ones, (rows, columns)), (len(users), len(items))), list(items)
+
+
+def _read_sparse(path: Path) -> sparse.csr_matrix:
+    try:
+        return sparse.csr_matrix(sparse.load_npz(path))
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: must be a sparse matrix that scipy.sparse.save_npz wrote, got: {error}; "
+            "write it again, or give text."
+        ) from error
+
+
+def _on_items(
+    matrix: sparse.csr_matrix, columns: Sequence[str], items: Sequence[str]
+) -> sparse.csr_matrix:
+    """The columns of ``matrix``, put where ``items`` has their tokens."""
+    place = {item: number for number, item in enumerate(items)}
+    edges = matrix.tocoo()
+    places = np.array([place[token] for token in columns])
+    shape = (matrix.shape[0], len(items))
+    return sparse.csr_matrix((edges.data, (edges.row, places[edges.col])), shape)
+
+
+def _check_names(features: Mapping[str, Path], ids: Mapping[str, Path]) -> None:
+    for name in features:
+        if not name.isidentifier():
+            raise ValueError(f"features: a name must be an identifier such as image, got {name!r}.")
+    strangers = [name for name in ids if name not in features]
+    if strangers:
+        raise ValueError(
+            f"ids: must belong to one of the features {list(features)}, got {strangers}; name the "
+            "modality whose rows they are."
+        )
+
+
+def _tokens(features: Mapping[str, Path], ids: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Modality -> item tokens of its rows: an id file, file names, or row numbers."""
+    tokens = {}
+    for name, path in features.items():
+        if name in ids:
+            tokens[name] = read_ids(ids[name])
+        elif path.is_dir():
+            tokens[name] = [file.stem for file in sorted(path.glob("*.npy"))]
+        else:
+            tokens[name] = [str(row) for row in range(len(read_matrix(path)))]
+    return tokens
+
+
+def _check_match(
+    path: Path, columns: Sequence[str], name: str, tokens: Sequence[str], numbered: bool
+) -> None:
+    """Refuse ids that hardly meet: they are written in two ways, or columns are swapped.
+
+    Args:
+        path: where the interactions are from, for messages.
+        columns: items of the interactions.
+        name: the modality.
+        tokens: items of its rows.
+        numbered: whether these are row numbers; every item of the interactions must be one then.
+    """
+    matched = len(set(columns) & set(tokens))
+    wanted = len(columns) if numbered else min(len(columns), len(set(tokens))) / _FEW
+    if matched and matched >= wanted:
+        return
+    count = f"only {matched:,} of {len(columns):,} ids match" if matched else "no id matches"
+    stranger = next(token for token in columns if token not in set(tokens))
+    example = repr(tokens[0]) if tokens else "no row"
+    what = f"row numbers of {name}" if numbered else f"items of {name}"
+    remedy = f"say which row is whose with --ids {name}=FILE" if numbered else "write ids alike"
+    raise ValueError(
+        f"{path}: items must be {what}, {count}: interactions have {stranger!r}, features have "
+        f"{example}; {remedy}."
+    )
+
+
+def _tables(
+    features: Mapping[str, Path], ids: Mapping[str, Path], mask: str | None, catalogue: Catalogue
+) -> dict[str, Table]:
+    hidden = np.zeros((len(catalogue.tokens), len(features)), dtype=bool)
+    if mask not in (None, NO_MASK):
+        hidden = read_missing_file(Path(str(mask)), catalogue.tokens, list(features))
+    tables = {}
+    for column, (name, path) in enumerate(features.items()):
+        settings = dict.fromkeys(modality_settings(name))
+        settings[f"{name}_features"] = str(path.resolve())
+        settings[f"{name}_ids"] = str(ids[name].resolve()) if name in ids else None
+        source = open_source(name, settings, catalogue)
+        observed = source.present & ~hidden[:, column]
+        if not observed.any():
+            raise ValueError(
+                f"modality {name!r}: must be observed for at least one item, got 0 of "
+                f"{len(observed) - 1}; hide fewer (--missing {NO_MASK} hides nothing)."
+            )
+        rows = torch.from_numpy(source.features(observed)[1:])
+        tables[name] = Table(name, rows, torch.from_numpy(observed[1:]))
+    return tables
