@@ -133,9 +133,7 @@ class Result:
                 scores = {ratio: self.score(modality, method, ratio) for ratio in self.ratios}
                 cells = [_cell(scores[r].error, scores[r].measures, name) for name, r in columns]
                 rows.append([method, *cells])
-            parts.append(
-                f"{self._title(modality)}\n{tables.plain(tables.Table.of_rows(['method', *headers], rows))}"
-            )
+            parts.append(f"{self._title(modality)}\n{_table(headers, rows)}")
         notes = [_MSE_NOTE] if "mse" in (name for name, _ in columns) else []
         return "\n\n".join([*parts, *notes, *self._warnings(self.ratios)])
 
@@ -152,9 +150,7 @@ class Result:
                 for s in scores
             ]
             title = f"{modality}, {ratio:g}% hidden, by training interactions of the (hidden items)"
-            parts.append(
-                f"{title}\n{tables.plain(tables.Table.of_rows(['method', *headers], rows))}"
-            )
+            parts.append(f"{title}\n{_table(headers, rows)}")
         return "\n\n".join([*parts, _MSE_NOTE, *self._warnings([ratio])])
 
     def failed(self, modality: str, method: str) -> list[float]:
@@ -472,3 +468,7 @@ def _headers(columns: Sequence[tuple[str, str]]) -> list[str]:
     names = [name for name, _ in columns]
     firsts = {names.index(name) for name in names}
     return [f"{name if i in firsts else ''}\n{word}" for i, (name, word) in enumerate(columns)]
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    return tables.plain(tables.Table.of_rows(["method", *headers], rows))
