@@ -92,7 +92,8 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint without running any code that it may hold.
 
     Raises:
-        ValueError: if the file is absent, damaged, or not written by this package.
+        ValueError: if the file is absent, damaged, or not written by this package, or if it needs
+            an imputer from outside that the user has not handed over in this process.
     """
     if not path.is_file():
         raise ValueError(
@@ -108,6 +109,9 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
         raise ValueError(f"{path}: must hold a config and a state_dict; train again.")
+    imputation = state["config"].get("imputation")
+    if imputation and state["config"].get("modalities"):
+        IMPUTERS.recorded(imputation, path, "--imputation")
     return state
 
 
@@ -173,12 +177,8 @@ def outside_model(state: Mapping[str, Any], path: str) -> type | None:
     """Return the model class from outside that a checkpoint needs; None if it needs none.
 
     Raises:
-        ValueError: if the user has not handed over that class, or an imputer from outside that the
-            checkpoint needs, in this process.
+        ValueError: if the user has not handed over that class in this process.
     """
-    imputation = state["config"].get("imputation")
-    if imputation and state["config"].get("modalities"):
-        IMPUTERS.recorded(imputation, path, "--imputation")
     word = state.get("model_class")
     return None if word is None else MODELS.recorded(word, path, "--model")
 

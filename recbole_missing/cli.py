@@ -13,7 +13,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from recbole_missing.commands import (
     benchmark,
@@ -82,12 +81,12 @@ def is_refusal(error: Exception) -> bool:
         return True
     if isinstance(error, ImportError):
         return bool(_absent())
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    raised = linecache.getline(last.filename, last.lineno or 0).lstrip().startswith("raise")
-    parts = Path(last.filename).parts
-    if "recbole" in parts:
-        return raised and parts[parts.index("recbole") + 1] in ("config", "data")
-    return raised and isinstance(error, ValueError) and _HERE in Path(last.filename).parents
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    statement = linecache.getline(frame.f_code.co_filename, line).lstrip()
+    module = frame.f_globals.get("__name__", "")
+    ours = isinstance(error, ValueError) and module.startswith("recbole_missing.")
+    judged = ours or module.startswith(("recbole.config.", "recbole.data."))
+    return judged and statement.startswith("raise")
 
 
 def _absent() -> list[str]:
@@ -95,9 +94,6 @@ def _absent() -> list[str]:
     from recbole_missing import environment
 
     return environment.problems()
-
-
-_HERE = Path(__file__).parent
 
 
 if __name__ == "__main__":

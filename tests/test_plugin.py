@@ -594,11 +594,11 @@ def test_run_hands_a_registered_class_to_its_processes(settings, monkeypatch):
         lambda worker, args, **kwargs: spawned.append((worker, args)),
     )
     register_model(Toy)
-    for model in ("Toy", Toy, "VBPR"):
+    for model in ("Toy", Toy, "folders:Toy", "VBPR"):
         recbole.quick_start.run(model, "tiny", config_dict=dict(settings), nproc=2)
     workers, arguments = zip(*spawned)
     assert set(workers) == {plugin.run_recboles}
-    assert [args[0] for args in arguments] == [Toy, Toy, "VBPR"]
+    assert [args[0] for args in arguments] == [Toy, Toy, Toy, "VBPR"]
     assert pickle.loads(pickle.dumps(arguments[0][0])) is Toy
 
 

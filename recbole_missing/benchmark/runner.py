@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import recbole
+
 from recbole_missing.benchmark import search
 from recbole_missing.benchmark.job import Identified, Job
 from recbole_missing.benchmark.line import Line
@@ -120,10 +122,15 @@ def _present(plan: Plan, options: Options) -> list[Point]:
     return left
 
 
+def dataset_folder(dataset: str, data_path: Path) -> Path:
+    """Where a data set lies; ``ml-100k`` comes with RecBole."""
+    if dataset == "ml-100k":
+        return Path(recbole.__file__).parent / "dataset_example" / dataset
+    return data_path / dataset
+
+
 def _there(dataset: str, options: Options) -> bool:
-    if dataset == "ml-100k":  # it comes with RecBole
-        return True
-    return (options.data_path / dataset).is_dir()
+    return dataset_folder(dataset, options.data_path).is_dir()
 
 
 def _job(

@@ -122,7 +122,7 @@ def test_features_are_never_in_a_batch(settings):
 
 
 def test_without_modalities_the_data_set_is_recboles(settings):
-    run = prepare("BPR", settings, modalities=None)
+    run = prepare("BPR", settings, modalities=None, plugin_defaults=True)
     assert run.dataset.modalities is None and not run.dataset.new_items.any()
     assert run.dataset.item_groups() == {}
 
