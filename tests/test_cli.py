@@ -55,7 +55,7 @@ def of_the_system():
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ours, "error: impute: must be given a folder or --interactions; add or drop one.\n"),
+        (ours, "error: impute: must be given a data set or --interactions; add or drop one.\n"),
         (of_recbole, "error: eval_args:[3] should be a dict.\n"),
         (of_the_system, "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 import recbole
 import torch
 from recbole.data import create_dataset
-from recbole.utils import ModelType, argument_list, init_seed
+from recbole.utils import argument_list, init_seed
 
 from recbole_missing import identity, plugin, registry
 from recbole_missing.config import defaults
@@ -91,9 +91,8 @@ class DataSets:
 
 
 def _kind(config: Any) -> str:
-    """Models that rank items for users share one kind of data set; others have their own."""
-    shared = config["MODEL_TYPE"] in (ModelType.GENERAL, ModelType.TRADITIONAL)
-    return "" if shared else str(config["model"])
+    """Runs under our settings share one kind of data set; other models may have their own."""
+    return "" if plugin.has_our_settings(config) else str(config["model"])
 
 
 @contextmanager

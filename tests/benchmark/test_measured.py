@@ -88,7 +88,7 @@ def test_it_is_the_identity_of_what_a_run_builds(tmp_path: Path, split: str) -> 
         {"title_dim": 3},
         {"modalities": None},
     ):
-        built = prepare("BPR", settings, **changes)
+        built = prepare("BPR", settings, plugin_defaults=True, **changes)
         assert data_sets.identity(built.config) == built.dataset.identity, changes
 
 

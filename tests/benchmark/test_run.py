@@ -30,6 +30,7 @@ from recbole_missing.commands import benchmark
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Float
 from recbole_missing.evaluation import users
+from recbole_missing.imputation import statistics
 
 pytestmark = AT_WORK
 GRID = {"dataset": ["tiny"], "model": ["BPR", "VBPR"], "seed": [1, 2]}
@@ -199,7 +200,8 @@ def test_a_new_imputer_and_its_settings_change_no_run(
         hyperparameters = {"strength": Float(min=0)}
 
     load = defaults.load
-    monkeypatch.setitem(imputation.IMPUTERS, "newest", Newest)
+    monkeypatch.setattr(statistics, "Newest", Newest, raising=False)
+    monkeypatch.setitem(imputation.IMPUTERS._table, "newest", f"{statistics.__name__}:Newest")
     monkeypatch.setattr(
         defaults,
         "load",
