@@ -276,3 +276,17 @@ def test_dropout_falls_on_content_while_the_model_trains() -> None:
     model = build(tiny_dataset(NAMES[:1]), dropout=1.0)
     assert not model._content()[0].any()
     assert model.eval()._content()[0].any()
+
+
+def test_the_critic_judges_by_the_statistics_of_its_input() -> None:
+    """In evaluation mode as in training."""
+    model = build(tiny_dataset(n_items=27))
+    x = torch.randn(9, 26).double()
+    model.critic(torch.randn(9, 26).double() + 3)
+    torch.testing.assert_close(model.eval().critic(x), verdicts(model, x))
+
+
+def test_each_normalisation_of_the_critic_has_a_dropout_of_its_own() -> None:
+    model = build(tiny_dataset(n_items=27), critic_dropout=[0.2, 0.6])
+    layers = [m for m in model.critic.modules() if isinstance(m, torch.nn.Dropout)]
+    assert [layer.p for layer in layers] == [0.2, 0.6]
