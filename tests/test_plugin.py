@@ -86,7 +86,8 @@ trainer = get_trainer(config["MODEL_TYPE"], "VBPR")(config, model)
 trainer.fit(train, valid)
 print(type(dataset).__name__, type(trainer).__name__, create_samplers.__wrapped__ is not None)
 loaded = load_data_and_model(trainer.saved_model_file)[1]
-print(torch.equal(loaded.user, model.user), run.__wrapped__ is not run, run_recboles.__module__)
+same = torch.equal(loaded.user_embedding, model.user_embedding)
+print(same, run.__wrapped__ is not run, run_recboles.__module__)
 """
 
 

@@ -234,7 +234,7 @@ def test_the_saved_model_is_the_one_that_is_tested(settings):
     run, trainer = fitted("VBPR", settings)
     best = run.scores(trainer.model)
     with torch.no_grad():
-        trainer.model.user.zero_()
+        trainer.model.user_embedding.zero_()
     trainer.evaluate(run.test, load_best_model=True)
     assert torch.equal(run.scores(trainer.model), best)
 

@@ -14,6 +14,7 @@ from helpers import (
     tiny_dataset,
 )
 
+from recbole_missing.graph.knn import KNN_MISSING
 from recbole_missing.model.lattice import LATTICE
 
 NAMES = ("smell", "text", "hue")
@@ -37,18 +38,22 @@ def with_new_items(n_items: int = 17):
     return dataset
 
 
-def dense_knn(features: torch.Tensor, k: int, excluded: torch.Tensor) -> torch.Tensor:
-    """The k largest cosines of each row; ``excluded`` items keep a loop of weight 1 alone."""
+def dense_knn(modality, features, excluded: torch.Tensor, missing: str) -> torch.Tensor:
+    """The four largest cosines of each row; isolated items keep a loop of weight 1 alone."""
     unit = features / features.norm(dim=1, keepdim=True).clamp(min=1e-12)
     cosines = unit @ unit.T
     cosines[0] = cosines[:, 0] = -2.0  # the padding item is nobody's neighbour
-    cosines[excluded] = 0.0
-    cosines[:, excluded] = 0.0
+    isolated = excluded if missing == "imputed" else excluded | modality.missing
+    before_topk = isolated if missing == "isolated" else excluded
+    cosines[before_topk] = 0.0
+    cosines[:, before_topk] = 0.0
     graph = torch.zeros_like(cosines)
     for row in range(1, len(cosines)):
-        best = cosines[row].argsort(descending=True)[:k]
+        best = cosines[row].argsort(descending=True)[:4]
         graph[row, best] = cosines[row, best]
-    graph[excluded, excluded] = 1.0
+    graph[isolated] = 0.0
+    graph[:, isolated] = 0.0
+    graph[isolated, isolated] = 1.0
     return graph
 
 
@@ -61,25 +66,30 @@ def lap(graph: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def dense_item_graph(model, dataset, cut: bool, normalised: bool) -> torch.Tensor:
     excluded = dataset.new_items if cut else torch.zeros_like(dataset.new_items)
+    missing = model.knn_missing
     shares = model.logits.exp() / model.logits.exp().sum()
     learned, original = 0.0, 0.0
     for share, (name, modality) in zip(shares, dataset.modalities.items()):
         projection = model.projections[name]
         projected = model.features[name] @ projection.weight.T + projection.bias
-        learned = learned + share * dense_knn(projected, 4, excluded)
-        original = original + share * lap(dense_knn(modality.features, 4, excluded))
+        learned = learned + share * dense_knn(modality, projected, excluded, missing)
+        constant = dense_knn(modality, modality.features, excluded, missing)
+        original = original + share * lap(constant)
     learned = lap(learned) if normalised else learned
     return (1 - LAMBDA) * learned + LAMBDA * original
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("missing", KNN_MISSING)
 @pytest.mark.parametrize("normalise", ["always", "training", "never"])
-def test_the_item_graph_equals_the_dense_formula(normalise: str, training: bool) -> None:
+def test_the_item_graph_equals_the_dense_formula(
+    normalise: str, missing: str, training: bool
+) -> None:
     """New items have no neighbour while the model trains, and some when it scores."""
     dataset = with_new_items()
     for modality in dataset.modalities.values():
         modality.features[1:] += 0.01 * torch.randn(16, modality.dim)  # no two rows alike
-    model = build(dataset, normalise_learned=normalise).train(training)
+    model = build(dataset, normalise_learned=normalise, knn_missing=missing).train(training)
     with torch.no_grad():
         for name in NAMES:
             model.features[name][1:] += torch.randn(16, model.features[name].shape[1])

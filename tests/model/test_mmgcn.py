@@ -21,7 +21,7 @@ NAMES = ("smell", "text", "hue")
 
 def build(dataset, **settings) -> MMGCN:
     torch.manual_seed(0)
-    small = {"embedding_size": 4, "reg_weight": 0.3, "latent_sizes": [0, 6]}
+    small = {"embedding_size": 4, "reg_weight": 0.3, "latent_sizes": [6, 0]}
     defaults = {**model_defaults("MMGCN"), **small, **settings}
     model = MMGCN(tiny_config(**defaults), dataset)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def dense_nodes(model, dataset, unit_mean: bool) -> torch.Tensor:
     outputs = []
     for name, modality in dataset.modalities.items():
         features = modality.features
-        if name == "text":
+        if name == NAMES[0]:
             projection = model.projections[name]
             features = features @ projection.weight.T + projection.bias
         x = torch.cat([unit(model.preferences[name]), unit(features)])

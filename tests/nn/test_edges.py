@@ -43,6 +43,17 @@ def softmax(matrix: torch.Tensor, present: torch.Tensor, dim: int) -> torch.Tens
     return torch.where(present, matrix, torch.tensor(-1e9)).softmax(dim=dim)
 
 
+def test_a_softmax_of_large_logits_is_finite() -> None:
+    pattern = random_matrix()
+    logits = torch.randn(pattern.values.numel())
+    torch.testing.assert_close(
+        edges.edge_softmax(pattern, logits + 1000),
+        edges.edge_softmax(pattern, logits),
+        rtol=1e-3,
+        atol=0,
+    )
+
+
 def test_edge_dots_do_not_depend_on_the_block_size() -> None:
     pattern = random_matrix()
     left, right = torch.randn(7, 3), torch.randn(5, 3)
