@@ -286,6 +286,7 @@ def results(tmp_path, settings, first="", second=""):
     return [json.loads(line[7:]) for line in lines if line.startswith("RESULT ")]
 
 
+@pytest.mark.slow
 def test_recboles_models_give_plain_recboles_result_bit_for_bit(settings, tmp_path):
     ours = {key: settings[key] for key in MODALITIES}
     plain = {k: v for k, v in settings.items() if k not in {*ours, "topk", "valid_metric"}} | FULL
