@@ -251,10 +251,12 @@ class DGMRec(MultimodalRecommender):
         self.training_graphs, self.inference_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
             features, k = modality.features, self.knn_k
-            nearest = knn_graph(features, k, modality.observed, self.knn_missing)
+            observed, missing = modality.observed, self.knn_missing
+            nearest = knn_graph(features, k, observed, missing, device=self.device)
             self.inference_graphs[name] = row_sum_norm(nearest)
             if self.new_items.any():
-                nearest = knn_graph(features, k, ~self.new_items, "isolated")
+                old = ~self.new_items
+                nearest = knn_graph(features, k, old, "isolated", device=self.device)
             self.training_graphs[name] = row_sum_norm(nearest)
 
     # ------------------------------------------------------------------------- once an epoch

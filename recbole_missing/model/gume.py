@@ -143,7 +143,7 @@ class GUME(MultimodalRecommender):
         self.tastes = nn.ParameterDict()
         for name in self.modalities:
             self.tastes[name] = xavier_table(self.n_users, size)
-        neighbours = self.knn_k, self.knn_missing, self.new_items
+        neighbours = self.knn_k, self.knn_missing, self.new_items, self.device
         self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.integration = Integration(size, self.modalities)
         interactions = self.user_item_matrix(dataset)
