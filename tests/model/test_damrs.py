@@ -15,7 +15,7 @@ N_ITEMS = 30
 
 @pytest.mark.parametrize(("k", "min_count"), [(2, 1), (2, 2), (5, 2), (0, 1)])
 def test_behaviour_edges(k: int, min_count: int) -> None:
-    dataset = tiny_dataset(n_users=60, n_items=12)
+    dataset = tiny_dataset(n_users=21, n_items=12)
     interactions = dataset.inter_feat["user_id"], dataset.inter_feat["item_id"]
     users_of = [set(interactions[0][interactions[1] == item].tolist()) for item in range(12)]
     expected = set()
@@ -23,14 +23,18 @@ def test_behaviour_edges(k: int, min_count: int) -> None:
         shared = [(-len(users_of[item] & users_of[o]), o) for o in range(1, 12) if o != item]
         near = [other for count, other in sorted(shared)[:k] if -count >= min_count]
         expected |= {(item, other) for other in [item, *near]}
-    found = behaviour_edges(bipartite(*interactions, 60, 12), k, min_count)
+    found = behaviour_edges(bipartite(*interactions, 21, 12), k, min_count)
     assert set(zip(*found.tolist())) == expected
     assert len(expected) == found.shape[1]
 
 
 @pytest.mark.parametrize("missing", ["imputed", "isolated", "isolated_after_topk"])
 def test_content_edges(missing: str) -> None:
-    modalities = tiny_modalities(N_ITEMS, {"smell": 3, "hue": 2})
+    torch.manual_seed(0)
+    given = tiny_modalities(N_ITEMS, {"smell": 3, "hue": 2})
+    modalities = Modalities(
+        [modality.filled(torch.randn(modality.features.shape)) for modality in given.values()]
+    )
     excluded = torch.zeros(N_ITEMS, dtype=torch.bool)
     excluded[[4, 11]] = True
     found = content_edges(modalities, 4, missing, excluded, block_size=7)

@@ -184,7 +184,10 @@ NEW = [4, 11]
 
 
 def with_new_items(features_seed: int = 0) -> TinyDataset:
-    """Two items lose their interactions; their features depend on the seed."""
+    """Two items lose their interactions; their features depend on the seed.
+
+    The first one has all modalities, the second one lacks the first modality.
+    """
     dataset = tiny_dataset(NAMES[:2])
     new = torch.zeros(dataset.num("item_id"), dtype=torch.bool)
     new[NEW] = True
@@ -198,7 +201,9 @@ def with_new_items(features_seed: int = 0) -> TinyDataset:
         completed = torch.randn(modality.features.shape, generator=everyone)
         completed[NEW] = torch.randn(len(NEW), modality.dim, generator=newcomers)
         completed[0] = 0
-        modalities.append(Modality(name, completed, modality.observed))
+        observed = modality.observed.clone()
+        observed[NEW] = torch.tensor([True, name != NAMES[0]])
+        modalities.append(Modality(name, completed, observed))
     dataset.modalities = Modalities(modalities)
     return dataset
 
