@@ -184,7 +184,7 @@ def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:
     """Keys that belong to RecBole, to this package, to the data or to other models."""
     known = {*_package_settings(), *data_settings(values)}
     known |= {key for key in values if key.startswith("imputation_")}
-    if not identity.reads_modalities(model):  # RecBole's own models do not read the settings of ours
+    if not identity.reads_modalities(model):  # such a model does not read settings of ours
         known |= {key for name in defaults.names("model") for key in defaults.read("model", name)}
     return known
 

@@ -8,8 +8,9 @@ the settings in force.
 
 A converted line keeps its measured values. It gets a new ``run``, the identity of its ``data``, and
 a ``config`` without the settings that have no effect. Its ``source`` is null, because the code was
-not recorded. Files in ``STORE.kept`` are renamed together with their runs. A line stays as it is and
-is reported if its data in ``DIR`` have changed or are absent, or if a setting of it is refused.
+not recorded. Files in ``STORE.kept`` are renamed together with their runs. A line stays as it is if
+its data in ``DIR`` have changed or are absent, or if one of its settings is refused. Such lines are
+reported.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def main() -> None:
     """Run the command. The exit code is 1 if a line could not be converted."""
     parser = ArgumentParser(description="Convert a store of the first schema.")
     parser.add_argument("store", type=Path)
-    parser.add_argument("--data-path", type=Path, default=Path("dataset"), help="folder of the data sets")
+    parser.add_argument("--data-path", type=Path, default=Path("dataset"), help="of the data sets")
     known = parser.parse_args()
     problems = migrate(known.store, known.data_path)
     print("\n".join([*problems, f"{known.store}: {len(problems)} lines left as they were"]))

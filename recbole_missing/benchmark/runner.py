@@ -103,7 +103,7 @@ def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> 
             for point, settings in search.trials(plan, points)
         ]
     )
-    return list({job.run: job for job in jobs}.values())  # a random search may draw the same settings twice
+    return list({job.run: job for job in jobs}.values())  # settings may be drawn twice
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
@@ -111,7 +111,7 @@ def _present(plan: Plan, options: Options) -> list[Point]:
     absent = {p["dataset"] for p in points if not _there(p["dataset"], options)}
     left = [point for point in points if point["dataset"] not in absent]
     if not points:
-        raise ValueError(f"{plan.name}: at least one run must be left, got none; exclude fewer points.")
+        raise ValueError(f"{plan.name}: at least one run must be left, got none; exclude fewer.")
     if absent:
         names = ", ".join(sorted(absent))
         where = f"{options.data_path}/<name>"
