@@ -88,7 +88,7 @@ class MultimodalDataset(Dataset):
         return splits
 
     def split(self) -> list[Any]:
-        """Training, validation and test split as RecBole makes them, without masks and new items."""
+        """Training, validation and test split as RecBole makes them, before anything is hidden."""
         splits: list[Any] = super().build()
         return splits
 

@@ -4,9 +4,9 @@ Functions take and return numpy arrays over RecBole's item ids. Row 0 is the pad
 neither missing nor new. A mask depends only on the training split and on ``missing_seed``.
 
 Sources: ``random_items`` is from Malitesta et al., "Do We Really Need to Drop Items with Missing
-Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up; ``stratified`` and
-the new items are from DGMRec, "Disentangling and Generating Modalities for Recommendation in Missing Modality
-Scenarios" (SIGIR 2025).
+Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up. ``stratified`` and
+the new items are from DGMRec, "Disentangling and Generating Modalities for Recommendation in
+Missing Modality Scenarios" (SIGIR 2025).
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def random_items(
 
     The published masks of one repeat come from one generator. It draws one sample for each
     percentage p of ``stream``, in order. So the mask of 30 % depends on the draw of 10 % before it.
-    Masks of different percentages are not nested. Published: ``seed = 42 + repeat``, ``stream`` 10, 20, ..., 90 (CIKM) or 10, 30, ..., 90 (TKDE).
+    Masks of different percentages are not nested. The published values are ``seed = 42 + repeat``
+    and ``stream`` 10, 20, ..., 90 (CIKM) or 10, 30, ..., 90 (TKDE).
 
     Args:
         n_items: number of items, the padding item included.
@@ -334,7 +335,7 @@ def _columns(wanted: Sequence[str] | None, names: Sequence[str]) -> BoolArray:
     if wanted is None:
         return np.ones(len(names), dtype=bool)
     if not wanted:
-        raise ValueError("missing: missing_modalities must name a modality, got []; name one, or leave it empty.")
+        raise ValueError("missing: missing_modalities must name a modality, got []; add one.")
     for word in wanted:
         if word not in names:
             raise ValueError("missing_modalities: " + unknown("modality", word, names))

@@ -43,8 +43,8 @@ def read_files(
 
     Args:
         interactions: training interactions (:func:`read_interactions`).
-        features: modality -> matrix, or folder with one ``<item>.npy`` for each item (as in Ducho and
-            Elliot).
+        features: modality -> matrix, or folder with one ``<item>.npy`` for each item (as in Ducho
+            and Elliot).
         ids: modality -> file with the item token of each row of its matrix. Without a file, row r
             is item r.
         mask: a mask file (:func:`~recbole_missing.data.missing.read_missing_file`); None or
@@ -78,9 +78,9 @@ def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr
     A text file holds one interaction on each line. Cells are separated by commas in a ``.csv`` file
     and by tabs in any other. Quotes are read as in CSV. The first line is a header if it names a
     column of :data:`USER_NAMES` and one of :data:`ITEM_NAMES`. Its columns can have any order, and
-    a type such as ``:token`` may follow a name. If the header names ``x_label``, only lines with the
-    label 0 are training interactions. Without a header the first cell is the user and the second
-    is the item.
+    a type such as ``:token`` may follow a name. If the header names ``x_label``, only lines with
+    the label 0 are training interactions. Without a header the first cell is the user and the
+    second is the item.
 
     Args:
         path: a ``.npz`` file of :func:`scipy.sparse.save_npz` (users x items), or a text file.
@@ -240,7 +240,7 @@ def _check_match(
     stranger = next(token for token in columns if token not in set(tokens))
     example = repr(tokens[0]) if tokens else "no row"
     what = f"row numbers of {name}" if numbered else f"items of {name}"
-    remedy = f"name an id file with --ids {name}=FILE" if numbered else "write ids alike"
+    remedy = f"say which row is whose with --ids {name}=FILE" if numbered else "write ids alike"
     raise ValueError(
         f"{path}: items must be {what}, {count}: interactions have {stranger!r}, features have "
         f"{example}; {remedy}."

@@ -619,5 +619,5 @@ def _weight(path: Path, line: tuple[str, ...]) -> float:
     except ValueError:
         weight = np.nan
     if not 0 < weight < np.inf:
-        raise ValueError(f"{path}: a weight must be a positive number, got {line[2]!r}; correct it.")
+        raise ValueError(f"{path}: a weight must be a positive number, got {line[2]!r}; fix it.")
     return weight
