@@ -1,4 +1,4 @@
-"""A file or a folder that is written as a whole or not at all."""
+"""Write a file or a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 REPORT = "report.json"
-"""File that every folder of results holds; only a folder with it is ever replaced."""
+"""File in every folder of results. Only folders with this file are ever replaced."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; the file written there becomes ``path`` at the end.
+    """Give a temporary path beside ``path``. The file written there becomes ``path`` at the end.
 
-    After a crash or an error the former file is there as before.
+    After a crash or an error the old file is unchanged.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,10 +29,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def check_target(target: Path, force: bool) -> Path:
-    """Return ``target``, after checking that :func:`new_folder` replaces nothing but results.
+    """Return ``target`` after checking that :func:`new_folder` may write it.
+
+    It may be absent or empty. With ``force`` it may be a folder of results, which is replaced.
 
     Raises:
-        ValueError: if it exists and is neither empty nor, with ``force``, a folder of results.
+        ValueError: in any other case.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return target
@@ -47,11 +49,11 @@ def check_target(target: Path, force: bool) -> Path:
 
 @contextmanager
 def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
-    """Give a folder to fill; it becomes ``target`` when the block ends without an error.
+    """Give a new folder to fill. It becomes ``target`` when the block ends without an error.
 
     Args:
-        target: where it goes, checked by :func:`check_target`; what it held is replaced.
-        report: becomes its ``report.json``.
+        target: path that :func:`check_target` has checked. Its old content is replaced.
+        report: content of ``report.json`` in the folder.
     """
     with replaced_folder(target.resolve()) as folder:
         yield folder
@@ -61,9 +63,9 @@ def new_folder(target: Path, report: Mapping[str, Any]) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to fill; it becomes ``target`` in one step when the block ends.
+    """Give a new folder to fill. It becomes ``target`` in one step when the block ends.
 
-    The former content of ``target`` is removed then. After an error it is there as before.
+    The old content of ``target`` is then removed. After an error the old content is unchanged.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
@@ -74,7 +76,7 @@ def replaced_folder(target: Path) -> Iterator[Path]:
             if target.exists():
                 target.replace(old)
             folder.replace(target)
-        except BaseException:  # an interrupt must not leave what was there to the clean-up
+        except BaseException:  # after an interrupt, the clean-up would delete the old content
             if old.exists():
                 old.replace(target)
             raise

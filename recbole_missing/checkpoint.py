@@ -1,6 +1,7 @@
-"""Checkpoints that hold tensors and plain values only and load with ``weights_only=True``.
+"""Checkpoints that hold only tensors and plain values, so they load with ``weights_only=True``.
 
-RecBole pickles its whole config into them (trainer.py, 1.2.1), which torch >= 2.6 refuses to load.
+RecBole 1.2.1 pickles its whole config into a checkpoint (trainer.py). torch >= 2.6 refuses to load
+such a file.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset",
 
 
 def plain(value: Any) -> Any:
-    """Reduce to None, bool, int, float, str, list and dict of these, tensors; drop the rest."""
+    """Reduce a value to None, bool, int, float, str, tensors, and lists and dicts of these.
+
+    Entries of a mapping that :func:`is_plain` refuses are left out.
+    """
     if value is None or isinstance(value, (bool, torch.Tensor)):
         return value
     if isinstance(value, str):
-        return str(value)  # without what a subclass carries
+        return str(value)  # a subclass may have further attributes
     if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping):
@@ -52,10 +56,10 @@ def is_plain(value: Any) -> bool:
 
 
 def pack(value: Any) -> Any:
-    """Turn arrays and scipy matrices inside a mapping into tensors; :func:`unpack` reverses it.
+    """Turn arrays and scipy matrices inside a mapping into tensors. :func:`unpack` reverses it.
 
-    RecBole's ItemKNN, EASE and others keep such beside their parameters. Modules are left out,
-    because their parameters are in the model's ``state_dict``.
+    RecBole's ItemKNN, EASE and other models have such values in addition to their parameters.
+    Modules are left out, because their parameters are in the model's ``state_dict``.
     """
     if isinstance(value, Mapping):
         kept = {key: v for key, v in value.items() if not isinstance(v, torch.nn.Module)}
@@ -83,17 +87,20 @@ def unpack(value: Any) -> Any:
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
-    """Write ``state`` beside ``path``, then move it there: a crash leaves the old file whole."""
+    """Write ``state`` to a temporary file, then move it to ``path``.
+
+    So a crash leaves the old file unchanged.
+    """
     with whole_file(path) as temporary:
         torch.save(state, temporary)
 
 
 def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running any code that it may hold.
+    """Read a checkpoint. Code that it may contain is never run.
 
     Raises:
-        ValueError: if the file is absent, damaged, or not written by this package, or if it needs
-            an imputer from outside that the user has not handed over in this process.
+        ValueError: if the file is absent, damaged or not written by this package, or if it needs an
+            imputer from outside that the user has not named or registered in this process.
     """
     if not path.is_file():
         raise ValueError(
@@ -116,7 +123,7 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that training draws from, as tensors and plain values."""
+    """State of the random generators of a training, as tensors and plain values."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, internal, gauss_next = random.getstate()
     return {
@@ -128,7 +135,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restore what :func:`random_state` returned."""
+    """Restore the state that :func:`random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
@@ -139,7 +146,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def config_state(config: Any) -> dict[str, Any]:
-    """Settings of a run that another process can rebuild its config from."""
+    """Settings of a run, from which another process can rebuild the config."""
     values = plain(config.final_config_dict)
     values["data_path"] = str(Path(config["data_path"]).resolve())
     return {key: value for key, value in values.items() if key not in _OF_THIS_PROCESS}
@@ -147,7 +154,7 @@ def config_state(config: Any) -> dict[str, Any]:
 
 @contextmanager
 def no_command_line() -> Iterator[None]:
-    """Hide this process's command line, which RecBole's ``Config`` would take settings from."""
+    """Hide the command line of this process, because RecBole's ``Config`` reads settings there."""
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
         yield
@@ -156,13 +163,13 @@ def no_command_line() -> Iterator[None]:
 
 
 def rebuild_config(state: Mapping[str, Any], model: Any = None) -> Config:
-    """Config of a saved run on this machine; the command line of this process plays no part.
+    """Rebuild the config of a saved run. The command line of this process is not read.
 
     Args:
         state: settings of the run, as :func:`config_state` made them.
-        model: the class, for a model from outside; default: the one of the saved name.
+        model: class of a model from outside; None means the model with the saved name.
     """
-    # What RecBole derives other settings from, or refuses its own default of (SASRec).
+    # RecBole derives other settings from these, or refuses its own default (SASRec).
     derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
     needed = {key: state[key] for key in derives if key in state}
     needed["train_neg_sample_args"] = None
@@ -177,26 +184,28 @@ def outside_model(state: Mapping[str, Any], path: str) -> type | None:
     """Return the model class from outside that a checkpoint needs; None if it needs none.
 
     Raises:
-        ValueError: if the user has not handed over that class in this process.
+        ValueError: if the user has not named or registered that class in this process.
     """
     word = state.get("model_class")
     return None if word is None else MODELS.recorded(word, path, "--model")
 
 
 def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
-    """Refuse data other than what a model was trained on: its ids and features would not fit.
+    """Check that the data are those that the model was trained on.
+
+    With other data the ids and features of the model would not fit.
 
     Args:
-        path: of the checkpoint.
-        saved: its config.
-        config: of this run, once its data are built.
+        path: path of the checkpoint.
+        saved: config of the checkpoint.
+        config: config of this run, after its data are built.
 
     Raises:
-        ValueError: naming what differs: the catalogue, the split, the features, the masks or the
-            imputation; or if the checkpoint does not say what it was trained on.
+        ValueError: if the catalogue, the split, the features, the masks or the imputation differ;
+            it names them. Also if the checkpoint does not say what it was trained on.
     """
     built = config["data_identity"]
-    if built is None:  # data of RecBole's own kinds, which this package does not build
+    if built is None:  # a data set of another class, which this package does not build
         return
     if "data_identity" not in saved:
         raise ValueError(
@@ -224,23 +233,23 @@ def _imputation(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 
 def note_data(config: Any, loader: Any) -> None:
-    """Note in the config what the data of a dataloader are, also where RecBole's cache held it."""
+    """Write the identity of a dataloader's data into the config, also if it is from a cache."""
     config["data_identity"] = getattr(loader._dataset, "identity", None)
 
 
 def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """Replace RecBole's function of this name, for checkpoints of this package.
+    """Load a checkpoint of this package. It replaces RecBole's function of this name.
 
     Args:
         model_file: path of the checkpoint.
 
     Returns:
-        config, model, dataset, train_data, valid_data, test_data, as RecBole returns them; the
-        model scores as it did when it was saved.
+        config, model, dataset, train_data, valid_data, test_data, as RecBole returns them. The
+        model gives the same scores as when it was saved.
 
     Raises:
         ValueError: if the file is not such a checkpoint, the data have changed since, or it needs a
-            class from outside that the user has not handed over in this process.
+            class from outside that the user has not named or registered in this process.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model

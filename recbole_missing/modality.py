@@ -1,6 +1,6 @@
-"""What a modality is: a named feature matrix and the items that truly have it.
+"""A modality: a named feature matrix, and the items that truly have it.
 
-No file is read here and no hole is filled here.
+This module reads no files and imputes nothing.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _OF_TORCH = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
 
 @dataclass(frozen=True)
 class Modality:
-    """One modality of every item, RecBole's padding item included.
+    """One modality of all items, RecBole's padding item included.
 
     Args:
         name: any identifier, for example ``"image"``.
-        features: float32, shape ``(n_items, dim)``. Rows that are not observed hold zeros, or
-            the values that an imputer invented for them. Row 0 is padding and always zero.
+        features: float32, shape ``(n_items, dim)``. Rows that are not observed hold zeros or
+            imputed values. Row 0 is padding and always zero.
         observed: bool, shape ``(n_items,)``. True where the item truly has the modality and an
             experiment has not hidden it. Imputation never changes it. Row 0 is never observed.
 
     Raises:
-        ValueError: if a shape, a dtype or the padding row breaks this contract.
+        ValueError: if a shape, a dtype or the padding row is not as described.
     """
 
     name: str
@@ -74,16 +74,18 @@ class Modality:
         return missing
 
     def filled(self, features: Tensor) -> Modality:
-        """Return this modality with ``features`` in its missing rows; observed rows stay."""
+        """Return this modality with missing rows from ``features``. Observed rows do not change."""
         rows = torch.where(self.missing[:, None], features.to(torch.float32), self.features)
         return Modality(self.name, rows, self.observed)
 
 
 class Modalities(Mapping[str, Modality]):
-    """An ordered mapping name -> :class:`Modality` over the same items; the config gives the order.
+    """An ordered mapping name -> :class:`Modality`. All modalities have the same items.
+
+    The order is that of the config.
 
     Raises:
-        ValueError: if the modalities are none, repeat a name or disagree on the number of items.
+        ValueError: if there is no modality, a name occurs twice, or numbers of items differ.
     """
 
     def __init__(self, modalities: Sequence[Modality]) -> None:
@@ -110,7 +112,7 @@ class Modalities(Mapping[str, Modality]):
 
     @property
     def observed(self) -> Tensor:
-        """Bool ``(n_items, n_modalities)``, columns in order."""
+        """Bool ``(n_items, n_modalities)``: which modalities of each item are observed."""
         return torch.stack([modality.observed for modality in self.values()], dim=1)
 
     @property
@@ -124,5 +126,5 @@ class Modalities(Mapping[str, Modality]):
         return sum(modality.dim for modality in self.values())
 
     def concatenated(self) -> Tensor:
-        """Features side by side in order, shape ``(n_items, total_dim)``."""
+        """Features of all modalities side by side, shape ``(n_items, total_dim)``."""
         return torch.cat([modality.features for modality in self.values()], dim=1)

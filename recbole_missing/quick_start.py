@@ -1,4 +1,4 @@
-"""RecBole's ``run_recbole`` step by step, with results by group of items in what it returns."""
+"""RecBole's ``run_recbole`` in separate steps. It also returns results by group of items."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def run_recbole_missing(
     """Train and test one model on one data set.
 
     Args:
-        model: name, ``module:Class`` or class. RecBole's own general recommenders get the defaults
-            of this package too, so that they compare with ours; ``plugin_defaults: False`` in
-            ``config_dict`` leaves them RecBole's.
+        model: name, ``module:Class`` or class. RecBole's own general recommenders also get the
+            defaults of this package, so that results can be compared. With
+            ``plugin_defaults: False`` in ``config_dict`` they keep RecBole's defaults.
         dataset: name of the data set.
-        config_file_list: YAML files, the later ones win.
-        config_dict: settings, over the files, under the command line.
-        saved: keep the checkpoint of the best validation epoch and test that one.
+        config_file_list: YAML files; later ones win over earlier ones.
+        config_dict: settings that win over the files. The command line wins over them.
+        saved: keep the checkpoint of the best validation epoch, and test this epoch.
 
     Returns:
-        What ``recbole.quick_start.run_recbole`` returns, and ``test_result_by_group``: group name
-        -> metrics, and ``checkpoint``: path of the saved model (None if not saved).
+        What ``recbole.quick_start.run_recbole`` returns, and two more keys. They are
+        ``test_result_by_group`` (group name -> metrics) and ``checkpoint`` (path of the saved
+        model, None if not saved).
 
     Raises:
-        ValueError: before training, for bad settings or bad data.
+        ValueError: before training, if settings or data are wrong.
     """
     # 1. configuration, 2. log
     settings = {"plugin_defaults": True, **(config_dict or {})}
@@ -63,14 +64,14 @@ def run_recbole_missing(
 
 @dataclass(frozen=True)
 class Run:
-    """A model and all that it takes to train and test it.
+    """A model with everything that is needed to train and test it.
 
     Args:
-        config: RecBole's.
+        config: RecBole's config.
         train_data, valid_data, test_data: RecBole's dataloaders; ``train_data._dataset`` is the
             training split.
-        trainer: RecBole's; holds the model.
-        saved: keep the checkpoint of the best validation epoch, and test that one.
+        trainer: RecBole's trainer, which holds the model.
+        saved: keep the checkpoint of the best validation epoch, and test this epoch.
     """
 
     config: Any
@@ -81,7 +82,7 @@ class Run:
     saved: bool
 
     def fit(self) -> None:
-        """Train; the test split is not looked at."""
+        """Train. The test split is not used."""
         self.trainer.fit(
             self.train_data,
             self.valid_data,
@@ -90,7 +91,7 @@ class Run:
         )
 
     def test(self) -> Any:
-        """Metric -> value on the test split."""
+        """Test, and return metric -> value on the test split."""
         return self.trainer.evaluate(
             self.test_data,
             load_best_model=self.saved,
@@ -99,10 +100,10 @@ class Run:
 
 
 def prepare(config: Any, saved: bool = True) -> Run:
-    """Do everything between configuration and training.
+    """Do all steps between configuration and training.
 
     Raises:
-        ValueError: for bad data.
+        ValueError: if the data are wrong.
     """
     logger = getLogger()
     # 3. seed and data set, 4. splits, mask and imputation

@@ -1,4 +1,4 @@
-"""A table, and how it is written: as Markdown, LaTeX, CSV, or text for a terminal."""
+"""A table, and its output as Markdown, LaTeX, CSV, or text for a terminal."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Column:
     """One column of a table.
 
     Args:
-        name: what stands over it.
-        values: one value a row; None where there is none.
-        std: standard deviation of each value, where there is one.
-        n: number of runs behind each value; for CSV.
-        form: how a value is printed. ``text`` is aligned to the left; ``cell`` is text that is
-            aligned to the right, such as a number that is printed already.
-        best: ``highest`` or ``lowest``: which value is marked as the best, and the next one as the
-            second best. Empty: no value is marked.
+        name: heading of the column.
+        values: one value for each row; None if there is no value.
+        std: standard deviation of each value; None if there is none.
+        n: number of runs behind each value; only CSV shows it.
+        form: how a value is printed. ``text`` is aligned to the left. ``cell`` is text that is
+            aligned to the right, such as a formatted number.
+        best: ``highest`` or ``lowest``, the value that is marked as the best. The next one is
+            marked as the second best. If it is empty, no value is marked.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Column:
     best: str = ""
 
     def cells(self) -> list[str]:
-        """Texts of the rows, without marks."""
+        """Text of each row, without marks."""
         write = _FORMS[self.form]
         cells = []
         for i, value in enumerate(self.values):
@@ -70,7 +70,7 @@ class Column:
     def places(self) -> list[int | None]:
         """1 for the best rows and 2 for the second best, None elsewhere.
 
-        Values that are printed alike share a place. A single value has none.
+        Values with the same printed text share a place. If there is only one value, it has none.
         """
         if not self.best:
             return [None] * len(self.values)
@@ -88,11 +88,11 @@ class Table:
     """Rows and columns.
 
     Args:
-        labels: heading -> text of each row; the first columns, which name the rows.
-        columns: the columns beside them.
-        name: stem of the names of its files.
-        title, caption: what stands over it.
-        protocol: how the numbers came about; part of the caption in LaTeX.
+        labels: heading -> text of each row. These are the first columns, which name the rows.
+        columns: the other columns.
+        name: name of its files, without the ending.
+        title, caption: texts above the table.
+        protocol: how the numbers were measured; part of the caption in LaTeX.
     """
 
     labels: Mapping[str, Sequence[str]]
@@ -104,18 +104,18 @@ class Table:
 
     @classmethod
     def of_rows(cls, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-        """Make a table of printed cells, row by row; the first cell names its row."""
+        """Make a table from rows of formatted cells. The first cell names the row."""
         named, *others = [list(column) for column in zip(*rows)] or [[] for _ in heads]
         columns = [Column(head, cells, form="cell") for head, cells in zip(heads[1:], others)]
         return cls({heads[0]: named}, columns)
 
     @property
     def heads(self) -> list[str]:
-        """Names over the columns."""
+        """Headings of all columns."""
         return [*self.labels, *(column.name for column in self.columns)]
 
     def rows(self, mark: Callable[[str, int], str], plain: Callable[[str], str]) -> list[list[str]]:
-        """Texts of the cells; ``plain`` escapes one, ``mark`` marks the best (1) or second (2)."""
+        """Texts of the cells. ``plain`` escapes a text; ``mark`` marks place 1 or 2."""
         texts = [[plain(text) for text in texts] for texts in self.labels.values()]
         for column in self.columns:
             cells = [plain(cell) for cell in column.cells()]
@@ -125,7 +125,7 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """Write for GitHub: the best is bold, the second best is underlined (``<ins>``)."""
+    """Write Markdown for GitHub: best bold, second best underlined (``<ins>``)."""
     rows = table.rows(
         lambda cell, place: f"**{cell}**" if place == 1 else f"<ins>{cell}</ins>", markdown_text
     )
@@ -136,13 +136,13 @@ def markdown(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Escape what would be markup within a Markdown table."""
+    """Escape characters that are markup in a Markdown table."""
     one_line = " ".join(text.split())
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", one_line).replace("<", "&lt;").replace(">", "&gt;")
 
 
 def latex(table: Table) -> str:
-    r"""Write a ``table`` for the package ``booktabs``: ``\textbf`` and ``\underline`` mark."""
+    r"""Write LaTeX for the package ``booktabs``: best ``\textbf``, second best ``\underline``."""
     rows = table.rows(
         lambda cell, place: rf"\textbf{{{cell}}}" if place == 1 else rf"\underline{{{cell}}}",
         latex_text,
@@ -169,12 +169,12 @@ def latex(table: Table) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Escape what LaTeX would read as a command."""
+    """Escape characters that LaTeX reads as commands."""
     return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
 
 
 def csv_text(table: Table) -> str:
-    """Write one line a cell, with all digits: labels of the row, column, value, std, n."""
+    """Write one line for each cell, with all digits: row labels, column, value, std, n."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*table.labels, "column", "value", "std", "n"])
@@ -186,7 +186,7 @@ def csv_text(table: Table) -> str:
 
 
 def plain(table: Table) -> str:
-    """Write for a terminal: ``*`` follows the best, ``+`` the second best."""
+    """Write text for a terminal: ``*`` follows the best, ``+`` the second best."""
     rows = table.rows(lambda cell, place: cell + "*+"[place - 1], lambda cell: cell)
     sides = ["left"] * len(table.labels)
     sides += ["left" if column.form in _LEFT else "right" for column in table.columns]
@@ -194,5 +194,5 @@ def plain(table: Table) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Turn a number of pandas into a float, and what is not a number into None."""
+    """Turn a number into a float, and NaN into None."""
     return None if value is None or math.isnan(value) else float(value)

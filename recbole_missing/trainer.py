@@ -1,4 +1,4 @@
-"""Training: RecBole's trainer with loadable checkpoints, results by group and epoch hooks."""
+"""Training: RecBole's trainer with safe checkpoints, results by group, and hooks of a model."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _runs = itertools.count(1)  # trainers of this process
 class PluginTrainer(Trainer):
     """RecBole's :class:`Trainer` for any general recommender, RecBole's own included.
 
-    It writes checkpoints that load on every torch (:mod:`recbole_missing.checkpoint`) and, when it
-    tests, reports every metric also by group of items (:attr:`group_results`).
+    Its checkpoints load with every version of torch (:mod:`recbole_missing.checkpoint`). In a test
+    it also reports the metrics by group of items (:attr:`group_results`).
 
     Attributes:
-        group_results: group name -> metrics of the last test, users with a test item in the group.
-        history: one entry an epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum over
-            the batches) and, where it was validated, ``valid`` (metric -> value).
+        group_results: group name -> metrics of the last test, over the users with a test item in
+            the group.
+        history: one entry for each epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum
+            over the batches) and, if the epoch was validated, ``valid`` (metric -> value).
     """
 
     def __init__(self, config: Any, model: Any) -> None:
         """Build RecBole's trainer around the model."""
         super().__init__(config, model)
-        path = Path(self.saved_model_file)  # RecBole's name has a resolution of one second
+        path = Path(self.saved_model_file)  # RecBole's file name changes only every second
         name = f"{path.stem}-{os.getpid()}-{next(_runs)}{path.suffix}"
         self.saved_model_file = str(path.with_name(name))
         self.eval_collector = GroupCollector(config)
@@ -47,7 +48,7 @@ class PluginTrainer(Trainer):
         self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its config
 
     def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train as RecBole does; a resumed run goes on with the order of the batches.
+        """Train as RecBole does. A resumed run continues with the saved order of batches.
 
         Raises:
             ValueError: if the run was resumed from a checkpoint of other data.
@@ -67,7 +68,7 @@ class PluginTrainer(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> Any:
-        """Evaluate as RecBole does; outside validation, by group of items too."""
+        """Evaluate as RecBole does. In a test, evaluate by group of items too."""
         if not eval_data:
             return None
         checkpoint.note_data(self.config, eval_data)
@@ -88,7 +89,7 @@ class PluginTrainer(Trainer):
         return result
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """Write what the second stage of RecBole's RaCT and S3Rec starts from."""
+        """Write the checkpoint with which the second stage of RecBole's RaCT and S3Rec starts."""
         self._save_checkpoint(epoch, verbose=False, saved_model_file=saved_model_file)
         self.saved_model_file = saved_model_file
 
@@ -125,7 +126,7 @@ class PluginTrainer(Trainer):
         return loss
 
     def _terms(self, loss: Any) -> dict[str, float]:
-        """Loss of an epoch by term; RecBole's own models name none."""
+        """Loss of an epoch by term. RecBole's own models do not name their terms."""
         parts = loss if isinstance(loss, tuple) else (loss,)
         names = ["loss"] if len(parts) == 1 else [f"loss{number}" for number in range(len(parts))]
         return {name: float(part) for name, part in zip(names, parts)}
@@ -172,15 +173,16 @@ class PluginTrainer(Trainer):
         return {}
 
     def _load_training(self, state: dict[str, Any]) -> None:
-        """Take what :meth:`_training_state` saved."""
+        """Restore what :meth:`_training_state` saved."""
 
 
 class MultimodalTrainer(PluginTrainer):
-    """Trainer of our models: hooks of epochs and batches, a schedule, a second optimiser.
+    """Trainer of the models of this package.
 
+    It calls the model's hooks of epochs and batches, and it has a schedule and a second optimiser.
     The learning rate of epoch e is ``learning_rate * factor ** (e / epochs)`` with
     ``learning_rate_scheduler: [factor, epochs]``. The second optimiser is an Adam over the model's
-    ``auxiliary_parameters()``, stepped from its ``on_epoch_start`` and ``on_batch_start``.
+    ``auxiliary_parameters()``. The model steps it in ``on_epoch_start`` and ``on_batch_start``.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -231,7 +233,7 @@ class MultimodalTrainer(PluginTrainer):
         return super()._valid_epoch(valid_data, show_progress)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate as RecBole does; the model encodes once for all batches of users."""
+        """Evaluate as RecBole does. The model encodes once for all batches of users."""
         with self.model.scoring():
             return super().evaluate(*args, **kwargs)
 
@@ -244,12 +246,12 @@ class MultimodalTrainer(PluginTrainer):
         self.auxiliary_optimizer.zero_grad()
         loss.backward()
         self.auxiliary_optimizer.step()
-        self.auxiliary_optimizer.zero_grad()  # a clipped norm is that of the main gradients
+        self.auxiliary_optimizer.zero_grad()  # clipping must see main gradients only
 
     def _summed_loss(self, interaction: Any) -> Tensor:
         self._unfreeze_auxiliary(True)
         self.model.on_batch_start(interaction, self._minimise)
-        self._unfreeze_auxiliary(False)  # the loss of a batch trains the other parameters alone
+        self._unfreeze_auxiliary(False)  # the loss of a batch trains only the other parameters
         loss: Tensor = self.model.calculate_loss(interaction)
         for name, term in self.model.last_terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + term
@@ -287,7 +289,7 @@ class MultimodalTrainer(PluginTrainer):
 
 
 def protocol(config: Any) -> str:
-    """What a result must be read with: model, data, mask, imputation, what testing hides."""
+    """Text that belongs to a result: model, data, mask, imputation, test_mask, seed."""
     mask = config["missing_protocol"]
     if mask in ("random_items", "stratified"):
         mask = f"{config['missing_ratio']:.0%} {mask}"

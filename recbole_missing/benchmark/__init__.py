@@ -1,1 +1,1 @@
-"""Benchmarks: a plan of runs from YAML, a store of results, and the report drawn from it."""
+"""Benchmarks: plans of runs from YAML files, and stores that hold the results."""

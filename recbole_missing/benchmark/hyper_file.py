@@ -1,4 +1,4 @@
-"""RecBole's ``.hyper`` files: one setting a line, as ``name kind values``."""
+"""RecBole's ``.hyper`` files. Each line is one setting: ``name kind values``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _KINDS = ("choice", "uniform", "loguniform", "quniform")
 def read(path: Path) -> dict[str, Any]:
     """Read a search space for :func:`.search.draw`.
 
-    In ``loguniform low,high`` the limits are natural logarithms of values, as in RecBole.
+    As in RecBole, the limits of ``loguniform low,high`` are natural logarithms of the values.
 
     Raises:
-        ValueError: naming the file and the line.
+        ValueError: if the file is absent or a line is wrong; it names the file and the line.
     """
     if not path.is_file():
         raise ValueError(f"{path}: must be a .hyper file, got no such file; correct the path.")

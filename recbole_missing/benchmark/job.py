@@ -33,24 +33,24 @@ from recbole_missing.evaluation.users import UserResults, write_rows
 from recbole_missing.quick_start import Run, prepare
 
 KEEP = ("users", "lists", "checkpoint")
-"""What a run can leave beside its line: metrics of single users, their lists, the model."""
+"""Files that a run can keep: metrics of every user, top items of every user, the model."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run before it is run; it travels between processes.
+    """A run that has not started. It can be sent to another process.
 
     Args:
-        benchmark, title: of the benchmark file.
+        benchmark, title: name and title of the benchmark file.
         point: axis -> value.
-        settings: what goes over the data set's YAML.
-        files: YAML files that are read before.
-        stage: ``test``, or ``search`` for a trial: the test split is not looked at.
+        settings: settings that win over those of ``files``.
+        files: YAML files of settings, such as the data set's.
+        stage: ``test``, or ``search`` for a trial, which never looks at the test split.
         measures: names of :data:`.plan.MEASURES`.
         keep: names of :data:`KEEP`.
-        folder: where kept files go.
-        search: what a search chose for this run, and among how many trials, or None.
-        trial: of a search: the settings that are tried.
+        folder: folder of the kept files.
+        search: the settings that a search chose for this run, and the number of trials; or None.
+        trial: for a trial of a search: the settings that it tries; otherwise None.
     """
 
     benchmark: str
@@ -69,7 +69,7 @@ class Job:
         """RecBole's config of this run.
 
         Raises:
-            ValueError: for settings that are refused.
+            ValueError: if a setting is wrong.
         """
         quiet = {"show_progress": False, "state": "WARNING", "plugin_defaults": True}
         with checkpoint.no_command_line():
@@ -81,13 +81,13 @@ class Job:
             )
 
     def identified(self, data_sets: DataSets) -> Identified:
-        """The job with what decides its result: its data, the settings in force, its source.
+        """Find out what decides the result of the job: data, settings in force, source code.
 
         Args:
-            data_sets: reads the data; what it has read for other jobs is not read again.
+            data_sets: reads the data. It does not read again what it read for other jobs.
 
         Raises:
-            ValueError: for settings or data that are refused, or a data set that is absent.
+            ValueError: if settings or data are wrong, or the data set is absent.
         """
         config = self.config()
         self._check(config)
@@ -101,7 +101,7 @@ class Job:
         return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
-        """Refuse what could only fail after training."""
+        """Refuse settings now that would otherwise fail after training."""
         sampled = set(config["eval_args"]["mode"].values()) != {"full"}
         if sampled and {"users", "lists"} & set(self.keep):
             raise ValueError(
@@ -114,14 +114,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Identified:
-    """A job and what decides its result.
+    """A job, together with everything that decides its result.
 
     Args:
         job: the job.
-        run: digest of all that decides its result.
-        config: settings in force, and those that say how the data come about.
-        data: identity of the data, by part.
-        source: digest of the code that makes the result, or None if it lies in no file.
+        run: hash of everything that decides the result.
+        config: settings in force, and the settings that the data are made with.
+        data: identity of the data: part -> hash.
+        source: hash of the code that makes the result; None if the code is not in a file.
     """
 
     job: Job
@@ -131,7 +131,7 @@ class Identified:
     source: str | None = None
 
     def execute(self) -> Line:
-        """Run, and return the line for the store; whatever goes wrong is in it."""
+        """Run the job, and return its line for the store. If it fails, the line holds the error."""
         started, start = _now(), perf_counter()
         restart_peak_memory()
         try:
@@ -153,13 +153,13 @@ class Identified:
         return self.line(status, error, found, cost)
 
     def died(self, reason: str) -> Line:
-        """The line of a run whose process ended before it could tell."""
+        """Line of a run whose process ended before it returned a line."""
         return self.line("failed", reason, {}, {**dict.fromkeys(_COST), "started": _now()})
 
     def line(
         self, status: str, error: str | None, found: Mapping[str, Any], cost: Mapping[str, Any]
     ) -> Line:
-        """Put a line together."""
+        """Make the line of this run from its results."""
         measured = ("mask", "epochs", "best_epoch", "valid", "test", "smaller", "groups")
         empty = dict.fromkeys((*measured, "retrieval", "kept"))
         line = {
@@ -179,11 +179,11 @@ class Identified:
         return Line.parse({key: _finite(value) for key, value in line.items()})
 
     def adopted(self, line: Line) -> Line:
-        """A line of this very run, wherever it stood in whichever grid, at this job's place."""
+        """Copy a line of the same run from another place in a grid to the place of this job."""
         return replace(line, **self._place())
 
     def owns(self, line: Mapping[str, Any]) -> bool:
-        """Whether a line stands at this job's place."""
+        """Tell whether a line has the place of this job: benchmark, title, point, search, trial."""
         place = json.loads(json.dumps(self._place()))
         return all(line.get(key) == value for key, value in place.items())
 
@@ -198,7 +198,7 @@ class Identified:
         }
 
     def is_answered_by(self, line: Mapping[str, Any]) -> bool:
-        """Whether a finished line has all that this job asks for, measures and kept files too."""
+        """Tell whether a line is done and has all measures and kept files of this job."""
         kept = line.get("kept") or {}
         files = all(
             name in kept and (self.job.folder.parent / kept[name]).is_file()
@@ -230,11 +230,11 @@ class Identified:
         return found
 
     def _check_data(self, config: Any) -> None:
-        """Refuse data that have changed since the run got its identity."""
+        """Refuse data that changed after the identity of the run was computed."""
         changed = identity.differing(self.data, config["data_identity"] or self.data)
         if changed:
             raise ValueError(
-                f"{self.job.benchmark}: the data must stay as they are while it runs, got another "
+                f"{self.job.benchmark}: the data must not change while it runs, got another "
                 f"{' and another '.join(changed)}; start it again."
             )
 
@@ -277,7 +277,7 @@ def _now() -> str:
 
 
 def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None:
-    """The epoch that is tested: of equally good ones RecBole keeps the last."""
+    """The epoch that is tested. RecBole keeps the last one of several equally good epochs."""
     metric, sign = config["valid_metric"].lower(), 1 if config["valid_metric_bigger"] else -1
     places = [
         (sign * entry["valid"][metric], entry["epoch"]) for entry in history if "valid" in entry
@@ -291,7 +291,7 @@ def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows neither infinity nor what is not a number: null stands for both."""
+    """Replace infinity and NaN by None, because JSON has neither."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -304,7 +304,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _explained(error: Exception) -> str:
-    """Why a run failed: a refusal of this package in one line, anything else with its traceback."""
+    """Text of an error: one line for an error of this package, with traceback for any other."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
     package = Path(identity.__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""One line of a store: its schema, and which of several lines of one run counts."""
+"""One line of a store: its schema, and the choice among several lines of one run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ STATUSES = ("done", "failed")
 class Line(Mapping[str, Any]):
     """One run of a benchmark, done or failed.
 
-    This docstring is the schema of a store. A line is read by attribute. It is also a read-only
-    mapping of its fields, in this order; this is how it is written as JSON and compared.
+    This docstring is the schema of a store. Fields are read as attributes. A line is also a
+    read-only mapping of its fields, in the order below. As a mapping it is written as JSON and
+    compared.
 
-    JSON has no infinity and no "not a number": both are None. Of a failed run, ``config`` and
-    everything before it are known; what was measured (``mask`` to ``kept``) is None.
+    Infinity and NaN are None, because JSON has neither. In the line of a failed run, the measured
+    fields (``mask`` to ``kept``) are None.
 
     Attributes:
         run: hash of everything that decides the result.
@@ -29,23 +30,24 @@ class Line(Mapping[str, Any]):
         point: axis -> value; the place of the run in the grid.
         status: ``done`` or ``failed``.
         error: what failed, and where; None if the run is done.
-        search: of a run whose settings were searched: ``chosen`` (setting -> value), ``trials``
+        search: for a run whose settings were searched: ``chosen`` (setting -> value), ``trials``
             and ``failed`` (numbers of trials), ``valid`` (metric -> value of the best trial).
             Otherwise None.
-        trial: of a trial: setting -> value that is tried. Otherwise None.
-        config: setting -> value, for the settings in force; RecBole's settings are included.
-        data: identity of the data as built: ``id``, and part -> digest
-            (:mod:`recbole_missing.identity`). None: it was not recorded.
-        source: identity of the code of the methods that ran. None: it was not recorded.
-        mask: ``id`` (hash of who lacks what, by item token), ``missing`` (modality -> number of
+        trial: for a trial: setting -> value that is tried. Otherwise None.
+        config: setting -> value. These are the settings in force, RecBole's included, and the
+            settings that the data were made with.
+        data: identity of the data as built: ``id``, and part -> hash
+            (:mod:`recbole_missing.identity`). None if it was not recorded.
+        source: hash of the code that made the result. None if it was not recorded.
+        mask: ``id`` (hash of the mask, by item token), ``missing`` (modality -> number of
             items that lack it), ``new_items`` (number). None for data without modalities.
         epochs: one mapping an epoch: ``epoch`` (from 0), ``loss`` (term -> sum over batches), and
             ``valid`` (metric -> value) if the epoch was validated.
         best_epoch: the epoch that is tested, chosen on validation; None without validation.
         valid: metric -> value of the best epoch on validation.
         test: metric -> value on test; None for a trial.
-        smaller: names of the test metrics of which a smaller value is better. None: it was not
-            recorded.
+        smaller: names of the test metrics for which a smaller value is better. None if this was
+            not recorded.
         groups: group of test items (``0 missing``, ``1 missing``, ..., ``warm``, ``new``) ->
             ``users`` (number) and metric -> value.
         retrieval: ``model`` and ``nearest_neighbour`` -> modality -> ``1 missing``, ... ->
@@ -82,12 +84,12 @@ class Line(Mapping[str, Any]):
 
     @classmethod
     def parse(cls, content: Any) -> Line:
-        """Make a line of what JSON gave, or of another mapping.
+        """Make a line from a mapping, such as a parsed JSON line.
 
-        Fields that older versions did not record are None.
+        Fields that older versions did not record become None.
 
         Raises:
-            ValueError: if a field is absent, unknown or of another kind.
+            ValueError: if a field is absent or unknown, or has the wrong type or value.
         """
         if not isinstance(content, Mapping):
             raise ValueError(f"line: must be a mapping of fields, got {content!r}.")
@@ -112,14 +114,14 @@ class Line(Mapping[str, Any]):
 
     @property
     def done(self) -> bool:
-        """Whether the run ended well."""
+        """Whether the run succeeded."""
         return self.status == "done"
 
     def as_json(self) -> str:
         """Write the line as one line of JSON.
 
         Raises:
-            ValueError: for numbers that JSON lacks.
+            ValueError: for infinity and NaN.
         """
         return json.dumps(dict(self), ensure_ascii=False, allow_nan=False)
 
@@ -148,15 +150,15 @@ _WORDS: dict[type, str] = {str: "text", Mapping: "a mapping"}
 
 
 def settled(line: Line) -> dict[str, Any]:
-    """Fields of a line in which two executions of one run agree: not ``cost``, not ``versions``."""
+    """Fields that are equal if a run is repeated: all except ``cost`` and ``versions``."""
     return {name: value for name, value in line.items() if name not in ("cost", "versions")}
 
 
 def better(first: Line, second: Line) -> Line:
-    """Decide which of two lines of one run counts.
+    """Choose one of two lines of the same run.
 
-    A line that is done wins over one that failed. Of two equal ones the run that began later wins;
-    of two that began in the same second, the second argument, which stands later in the store.
+    A line that is done wins over one that failed. If both are done or both failed, the run that
+    began later wins. If both began in the same second, ``second`` wins.
     """
 
     def rank(line: Line) -> tuple[bool, str]:
@@ -166,10 +168,10 @@ def better(first: Line, second: Line) -> Line:
 
 
 def latest(lines: Iterable[Line]) -> list[Line]:
-    """Choose the line that counts for every run of every benchmark, by :func:`better`.
+    """Choose one line for each run of each benchmark, by :func:`better`.
 
     Returns:
-        One line a run and benchmark, in the order in which these first appear.
+        One line for each pair of benchmark and run, in the order of first appearance.
     """
     found: dict[tuple[str, str], Line] = {}
     for line in lines:

@@ -1,4 +1,4 @@
-"""What tells runs apart (data, settings in force, source code, mask), and peak memory."""
+"""What identifies a run (data, settings in force, source code, mask), and peak memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
 
 _RECBOLE = Path(recbole.__file__).parent / "properties"
-# What RecBole and this package note in a config beside the settings.
+# Entries of a config that are no settings: RecBole and this package add them.
 _OF_A_RUN = (
     "MODEL_INPUT_TYPE", "MODEL_TYPE", "config_files", "data_fingerprint", "data_identity",
     "dataset", "device", "eval_type", "ip", "local_rank", "model", "nproc", "offset", "port",
@@ -41,15 +41,15 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class DataSets:
-    """Identities of data sets, of which every split and every feature file is read only once.
+    """Computes identities of data sets. It reads every split and every feature file once.
 
-    What differs between two points of a grid is mostly the model, the imputer or the mask. None of
-    them needs a file again. Ask for the points of one split one after the other: only the latest
-    split is kept in memory.
+    Most points of a grid differ only in the model, the imputer or the mask. They can share the
+    files that were read. Only the latest split is kept in memory, so ask for all points of one
+    split one after the other.
     """
 
     def __init__(self) -> None:
-        """Start with nothing read."""
+        """Start empty; nothing is read yet."""
         self._split: str | None = None
         self._data: tuple[Any, list[Any]] = (None, [])
         self._read: dict[str, Any] = {}
@@ -57,7 +57,7 @@ class DataSets:
 
     @staticmethod
     def split_of(config: Any) -> str:
-        """What decides which split a config asks for: files, RecBole's filters, split and seed."""
+        """Text of everything that decides the split of a config: files, filters, split, seed."""
         keys = [*argument_list.dataset_arguments, "dataset", "data_path", "repeatable"]
         values = {key: config[key] for key in keys if key != "data_fingerprint"}
         arguments = {key: value for key, value in config["eval_args"].items() if key != "mode"}
@@ -68,7 +68,7 @@ class DataSets:
         """Identity of the data that a run with this config builds.
 
         Raises:
-            ValueError: for whatever the data are refused for.
+            ValueError: if the data or their settings are wrong.
         """
         with _quiet():
             split = self.split_of(config)
@@ -91,13 +91,16 @@ class DataSets:
 
 
 def _kind(config: Any) -> str:
-    """Runs under our settings share one kind of data set; other models may have their own."""
+    """Text that differs if models use different classes of data sets.
+
+    All runs with settings of this package use one class. Other models may have their own.
+    """
     return "" if plugin.has_our_settings(config) else str(config["model"])
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what reading data logs and warns of: the runs will tell all of it."""
+    """Suppress log lines and warnings while data are read. The runs will print them."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -107,11 +110,11 @@ def _quiet() -> Iterator[None]:
 
 
 def settings_in_force(values: Mapping[str, Any], model: type) -> dict[str, Any]:
-    """Settings that decide a result beside the data: those that its model and protocol read.
+    """Settings that the model, its imputer and the protocol read. They decide the result.
 
-    A model of this package, or one that derives from its base class, reads its
-    ``hyperparameters``. RecBole's own models and outside ones also read the keys of their YAML or
-    ``properties``, and whatever else was set that belongs to nobody.
+    A model of this package, or a subclass of its base class, reads its ``hyperparameters``.
+    RecBole's own models and models from outside also read the keys of their YAML file or
+    ``properties``, and every setting that neither RecBole nor this package knows.
 
     Args:
         values: every setting of the run, as plain values.
@@ -130,17 +133,17 @@ def settings_in_force(values: Mapping[str, Any], model: type) -> dict[str, Any]:
 
 
 def described_settings(values: Mapping[str, Any], model: type) -> dict[str, Any]:
-    """The ``config`` of a line: settings in force, and those that say how the data came about."""
+    """The ``config`` of a line: settings in force, and settings that the data are made with."""
     names = {key: values[key] for key in ("dataset", "model") if key in values}
     settings = {**data_settings(values), **settings_in_force(values, model)}
     return {**names, **dict(sorted(settings.items()))}
 
 
 def source_of(values: Mapping[str, Any], model: type) -> str | None:
-    """Digest of the code that makes the result of a run: model, imputer, data, trainer.
+    """Hash of the code that makes the result of a run: model, imputer, data, trainer.
 
     Returns:
-        None if the code of the model or the imputer lies in no file.
+        The hash. None if the code of the model or the imputer is not in a file.
     """
     imputer = imputation_in_force(defaultdict(lambda: None, values), model).get("imputation")
     imputers = [IMPUTERS.resolve(imputer)] if imputer else []
@@ -149,12 +152,12 @@ def source_of(values: Mapping[str, Any], model: type) -> str | None:
 
 
 def current_source(line: Mapping[str, Any]) -> str | None:
-    """The ``source`` that the run of a line would have if it was made now.
+    """The ``source`` that a run would have if it was made now.
 
-    A line never makes Python import code from outside.
+    This function never imports a model or an imputer from outside.
 
     Returns:
-        None if that cannot be told, as for a model or an imputer that this process does not know.
+        The hash. None if the model or the imputer is not known in this process.
     """
     words = line["point"]["model"], str(line["config"].get("imputation", ""))
     strangers = [
@@ -170,7 +173,7 @@ def current_source(line: Mapping[str, Any]) -> str | None:
 
 
 def _own_settings(model: type) -> set[str]:
-    """Keys of the YAML, or the ``properties``, of a model that is not of this package."""
+    """Keys of the YAML file, or of the ``properties``, of a model from outside or of RecBole."""
     own = getattr(model, "properties", _RECBOLE / "model" / f"{model.__name__}.yaml")
     if not isinstance(own, Mapping):
         own = defaults.load(Path(own)) if Path(own).is_file() else {}
@@ -181,7 +184,7 @@ def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:
     """Keys that belong to RecBole, to this package, to the data or to other models."""
     known = {*_package_settings(), *data_settings(values)}
     known |= {key for key in values if key.startswith("imputation_")}
-    if not identity.reads_modalities(model):  # RecBole's own: what our models read is not for them
+    if not identity.reads_modalities(model):  # such a model does not read settings of ours
         known |= {key for name in defaults.names("model") for key in defaults.read("model", name)}
     return known
 
@@ -197,7 +200,7 @@ def _package_settings() -> frozenset[str]:
 
 
 def mask_of(dataset: Any) -> dict[str, Any] | None:
-    """Who lacks what, as a hash and as counts; None for a data set without modalities.
+    """Hash and counts of the mask; None for a data set without modalities.
 
     Args:
         dataset: training split of a :class:`~recbole_missing.data.dataset.MultimodalDataset`.
@@ -224,12 +227,12 @@ def mask_of(dataset: Any) -> dict[str, Any] | None:
 
 
 def restart_peak_memory() -> None:
-    """Forget the peak so far, so that the next one is of what comes now (Linux and CUDA)."""
-    if torch.cuda.is_initialized():  # asking for more would fix which GPUs are visible
+    """Reset the peak memory, so that the next peak is that of one run (Linux and CUDA)."""
+    if torch.cuda.is_initialized():  # initialising it here would fix which GPUs are visible
         torch.cuda.reset_peak_memory_stats()
     try:
         _CLEAR.write_text("5")
-    except OSError:  # not Linux, or not allowed: the peak of the whole process stands
+    except OSError:  # not Linux, or not allowed: the peak of the whole process is reported
         return
 
 

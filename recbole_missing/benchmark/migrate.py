@@ -1,13 +1,16 @@
-"""Bring a store of version 0.1's first schema to the present one.
+"""Convert a store from the first schema of version 0.1 to the present schema.
 
 ``python -m recbole_missing.benchmark.migrate STORE --data-path DIR``
 
-There the identity of a run was a digest of every known setting, with a ``data_fingerprint`` of the
-files. Here it is one of the data as built and of the settings in force. Each line keeps what it
-measured and gets: the new ``run``, its ``config`` without the settings that decide nothing, the
-identity of its ``data``, and ``source`` null, for nobody recorded which code made it. Files in
-``STORE.kept`` are renamed with their runs. A line whose data are not in ``DIR`` as they were, or
-whose settings are not understood, stays as it is and is reported.
+In the first schema a run was identified by a hash of every known setting and by a
+``data_fingerprint`` of the files. In the present schema it is identified by the data as built and
+the settings in force.
+
+A converted line keeps its measured values. It gets a new ``run``, the identity of its ``data``, and
+a ``config`` without the settings that have no effect. Its ``source`` is null, because the code was
+not recorded. Files in ``STORE.kept`` are renamed together with their runs. A line stays as it is if
+its data in ``DIR`` have changed or are absent, or if one of its settings is refused. Such lines are
+reported.
 """
 
 from __future__ import annotations
@@ -30,14 +33,14 @@ from recbole_missing.data import sources
 
 
 def migrate(path: Path, data_path: Path) -> list[str]:
-    """Rewrite a store; lines that are of the present schema stay as they are.
+    """Convert the lines of a store. Lines of the present schema stay as they are.
 
     Args:
-        path: of the store.
+        path: the store.
         data_path: folder of the data set folders.
 
     Returns:
-        A message for each line that could not be brought over, empty if all is well.
+        A message for each line that could not be converted.
     """
     data_sets = measured.DataSets()
     lines, problems, renamed = [], [], {}
@@ -60,10 +63,10 @@ def migrate(path: Path, data_path: Path) -> list[str]:
 
 
 def migrated(line: Line, data_path: Path, data_sets: measured.DataSets) -> Line:
-    """One line in the present schema.
+    """Convert one line.
 
     Raises:
-        ValueError: if the data are not those of the run, or a setting is refused.
+        ValueError: if the data are not those of the run, or a setting is wrong.
         KeyError: if a setting is absent.
     """
     old = dict(line["config"])
@@ -92,7 +95,7 @@ _SPLIT_SETTINGS = (
 
 
 def _fingerprint(config: Mapping[str, Any], folder: Path) -> str:
-    """What the first schema called ``data_fingerprint``: settings and bytes of the files."""
+    """``data_fingerprint`` of the first schema: a hash of settings and of the files."""
     names = list(config["modalities"] or ())
     prefixes = ("missing_", "new_item", "imputation", *(f"{name}_" for name in names))
     keys = sorted(k for k in config if k in _DATA_SETTINGS or k.startswith(prefixes))
@@ -113,8 +116,8 @@ def _fingerprint(config: Mapping[str, Any], folder: Path) -> str:
 
 
 def main() -> None:
-    """Run the command; the exit code is 1 if a line stayed as it was."""
-    parser = ArgumentParser(description="Bring a store of the first schema to the present one.")
+    """Run the command. The exit code is 1 if a line could not be converted."""
+    parser = ArgumentParser(description="Convert a store of the first schema.")
     parser.add_argument("store", type=Path)
     parser.add_argument("--data-path", type=Path, default=Path("dataset"), help="of the data sets")
     known = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What to run: a benchmark file, its grid, and the settings of every point in it.
+"""What a benchmark runs: the benchmark file, its grid, and the settings of every point.
 
 The format is described in ``docs/benchmarks.md``.
 """
@@ -18,7 +18,7 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
 
 REPETITIONS = ("seed", "missing_seed")
-"""Axes whose values repeat an experiment. Reports average over them."""
+"""Axes that repeat an experiment. Reports average over their values."""
 
 MEASURES = ("retrieval",)
 """What a run can measure in addition to RecBole's metrics."""
@@ -39,18 +39,18 @@ class Plan:
     """A benchmark file, read and checked.
 
     Args:
-        name: of the file, with ``:quick`` for its quick variant.
-        title: what heads the report.
+        name: name of the file; ``name:quick`` for its quick variant.
+        title: title of the report.
         grid: axis -> values; an axis is any setting of RecBole or of this package.
         settings: settings of every run.
         cases: mappings of axis -> value (or list of values), with a key ``settings``. These
             settings hold for the points that match; later cases win over earlier ones.
-        exclude: mappings of axis -> value (or list of values); points that match one are not run.
+        exclude: mappings of axis -> value (or list of values); matching points are not run.
         measures: names of :data:`MEASURES`.
         search: ``method``, ``space`` and more (:func:`.search.trials`), or empty.
         overrides: settings that win over those of the file.
-        first: axis -> first value in the file, for each repetition. A search runs its trials with
-            these values, even if only others are tested.
+        first: axis -> first value in the file, for each axis of :data:`REPETITIONS`. A search runs
+            its trials with these values, even if the tests are restricted to other values.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Plan:
         return replace(self, grid=grid)
 
     def override(self, settings: Mapping[str, Any]) -> Plan:
-        """Return the plan with other settings; a setting that is an axis gets other values."""
+        """Return the plan with settings that win. If a setting is an axis, its values change."""
         axes = {k: v if isinstance(v, list) else [v] for k, v in settings.items() if k in self.grid}
         others = {key: value for key, value in settings.items() if key not in axes}
         grid = {**self.grid, **axes}
@@ -106,7 +106,7 @@ class Plan:
 
 
 def cell(point: Mapping[str, Any]) -> str:
-    """The point without its repetitions, as text: equal for points that repeat each other."""
+    """Text of a point without its repetitions. Points that repeat each other have equal texts."""
     return json.dumps({key: value for key, value in point.items() if key not in REPETITIONS})
 
 
@@ -144,7 +144,7 @@ def read(name: str | Path, quick: bool = False) -> Plan:
         quick: replace keys of the file by those under its key ``quick``.
 
     Raises:
-        ValueError: naming the file and the key that is wrong.
+        ValueError: if the file is wrong; it names the file and the key.
     """
     path = find(name)
     try:

@@ -1,4 +1,4 @@
-"""Messages about how far a benchmark is, and about how long it will go on."""
+"""Messages on the progress of a benchmark and on the time that is left."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from recbole_missing.benchmark.line import Line
 
 
 class Progress:
-    """Says how many runs are left, and estimates how long they take.
+    """Prints how many runs are left, and estimates how long they take.
 
-    The estimate of a run is the mean over finished runs of the same model and data set. Without
-    one, it is the mean over the same model, and then over all runs.
+    The estimate for a run is the mean over finished runs of the same model and data set. If there
+    are none, it is the mean over the runs of the same model, and else over all runs.
 
     Args:
         job: any job of the benchmark.
@@ -30,7 +30,7 @@ class Progress:
         self._seconds: dict[Any, list[float]] = defaultdict(list)
 
     def begin(self, board: Any) -> None:
-        """Say what the store holds already."""
+        """Print how many runs the store already holds."""
         board.refresh()
         lines = list(board.lines.values())
         for line in lines:
@@ -41,7 +41,7 @@ class Progress:
         self._say(f"{text}, {len(board.left)} to do{self._estimate(board)}")
 
     def ended(self, line: Line, board: Any) -> None:
-        """Say how a run ended."""
+        """Print the outcome of a run."""
         self._note(line)
         board.refresh()
         where = " ".join(f"{key}={value}" for key, value in line.point.items())
@@ -62,7 +62,7 @@ class Progress:
                 self._seconds[kind].append(seconds)
 
     def _estimate(self, board: Any) -> str:
-        """Text with the time that is left; empty until a first run is done."""
+        """Text with the remaining time; empty until one run is done."""
         if not self._seconds[None] or not board.left:
             return ""
         total = 0.0

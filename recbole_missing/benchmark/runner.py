@@ -1,4 +1,4 @@
-"""Do what a plan asks for and a store lacks."""
+"""Run everything that a plan asks for and that the store does not hold yet."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Options:
     Args:
         keep: names of :data:`.job.KEEP`.
         retry_failed: run failed runs again.
-        rerun_changed: run again what other code than the present one has made.
+        rerun_changed: run again what was made by other code than the present one.
         data_path: folder of the data set folders.
-        say: takes each line of progress.
+        say: called with each message.
     """
 
     keep: Sequence[str] = ()
@@ -38,19 +38,19 @@ class Options:
 
 
 def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
-    """Run a plan: first its search, if it has one, then what is to be tested.
+    """Run a plan: first the trials of its search, if it has one, and then the tests.
 
     Args:
-        plan: what to run; data sets that are not there are left out, and said so.
-        store: where finished runs are looked up and written to.
-        workers: one of :mod:`.workers`.
-        options: the rest.
+        plan: what to run. Absent data sets are left out, and a message says so.
+        store: finished runs are looked up here, and new ones are written here.
+        workers: one of the classes of :mod:`.workers`.
+        options: further options.
 
     Returns:
-        The lines of the plan's points, failed ones among them.
+        The lines of the tested runs, failed ones included.
 
     Raises:
-        ValueError: before anything runs, for settings that are refused, or if no data set is there.
+        ValueError: before the first run, if a setting is wrong or all data sets are absent.
     """
     points = _present(plan, options)
     again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
@@ -64,9 +64,13 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
 
 
 def preview(plan: Plan, store: Store, options: Options) -> list[str]:
-    """One line a run: its place in the grid, and whether the store has it; nothing is run.
+    """List the runs of a plan and their states, without running anything.
 
-    Of a plan with a search these are its trials, and the runs that will take what they choose.
+    If the plan has a search, the trials are listed first, and then the runs that will use the
+    chosen settings.
+
+    Returns:
+        One text for each run, and remarks on runs that other code made.
 
     Raises:
         ValueError: as :func:`run`.
@@ -99,7 +103,7 @@ def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> 
             for point, settings in search.trials(plan, points)
         ]
     )
-    return list({job.run: job for job in jobs}.values())  # a draw may come twice
+    return list({job.run: job for job in jobs}.values())  # settings may be drawn twice
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
@@ -107,7 +111,7 @@ def _present(plan: Plan, options: Options) -> list[Point]:
     absent = {p["dataset"] for p in points if not _there(p["dataset"], options)}
     left = [point for point in points if point["dataset"] not in absent]
     if not points:
-        raise ValueError(f"{plan.name}: at least one run must be left, got none; name fewer.")
+        raise ValueError(f"{plan.name}: at least one run must be left, got none; exclude fewer.")
     if absent:
         names = ", ".join(sorted(absent))
         where = f"{options.data_path}/<name>"
@@ -116,14 +120,14 @@ def _present(plan: Plan, options: Options) -> list[Point]:
         )
     if not left:
         raise ValueError(
-            f"{plan.name}: at least one of its data sets must be there, got none; bring one with "
-            "`recbole-missing import`, or name the folder with --data-path."
+            f"{plan.name}: at least one of its data sets must be there, got none; import one with "
+            "`recbole-missing import`, or name their folder with --data-path."
         )
     return left
 
 
 def dataset_folder(dataset: str, data_path: Path) -> Path:
-    """Where a data set lies; ``ml-100k`` comes with RecBole."""
+    """Folder of a data set; ``ml-100k`` comes with RecBole."""
     if dataset == "ml-100k":
         return Path(recbole.__file__).parent / "dataset_example" / dataset
     return data_path / dataset
@@ -142,7 +146,15 @@ def _job(
     found: Mapping[str, Any] | None = None,
     stage: str = "test",
 ) -> Job:
-    """Job of a point; ``settings`` are tried (stage search), or were ``found`` by a search."""
+    """Job of a point.
+
+    Args:
+        plan, store, options: those of the benchmark.
+        point: place in the grid.
+        settings: settings that a trial tries, or that a search chose.
+        found: what the search reports with its choice; None without a search.
+        stage: ``test`` or ``search``.
+    """
     own = options.data_path / point["dataset"] / f"{point['dataset']}.yaml"
     path = {} if point["dataset"] == "ml-100k" else {"data_path": str(options.data_path)}
     return Job(
@@ -161,7 +173,7 @@ def _job(
 
 
 def _identified(jobs: list[Job]) -> list[Identified]:
-    """Find out what decides the result of each job; jobs on the same split come together."""
+    """Find out what decides the result of each job. Jobs of one split are handled together."""
     data_sets = DataSets()
     splits = [_refusable(job, lambda job=job: DataSets.split_of(job.config())) for job in jobs]
     found: dict[int, Identified] = {}
@@ -172,7 +184,7 @@ def _identified(jobs: list[Job]) -> list[Identified]:
 
 
 def _refusable(job: Job, work: Callable[[], Any]) -> Any:
-    """Do some work on a job; a refusal names its place in the grid."""
+    """Do some work on a job. An error message gets the place of the job in the grid."""
     try:
         return work()
     except ValueError as error:

@@ -1,8 +1,8 @@
-"""Choose hyper-parameters on validation: which trials to run, and which of them won.
+"""Search of hyper-parameters: which trials are run, and which one is the best on validation.
 
-A trial is a run that never looks at the test split. Every cell of the grid (a point without its
-repetitions) has a search of its own. Its trials run with the first value of every repetition in the
-file. The best trial's settings are then tested with all repetitions.
+A trial is a run that never looks at the test split. A cell of the grid is a point without its
+repetitions. Every cell has its own search. Its trials run with the first value of every repetition
+in the file. The settings of the best trial are then tested with all repetitions.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     Args:
         plan: a plan with a ``search``. Its keys are ``method`` (grid or random), ``space`` (setting
             -> list of values, or a distribution, see :func:`draw`) and ``space_of`` (model -> a
-            further space); for random also ``trials`` (their number for each cell) and ``seed``.
-        points: what is to be tested.
+            further space). For random there are also ``trials`` (number for each cell) and
+            ``seed``.
+        points: the points to test.
 
     Raises:
-        ValueError: for a search that has other keys or values.
+        ValueError: if a key or value of the search is wrong.
     """
     search: dict[str, Any] = {"method": "grid", "space": {}, "space_of": {}, "trials": None}
     search |= {"seed": 0, **plan.search}
@@ -71,7 +72,7 @@ def draw(space: Space, count: int, generator: random.Random) -> list[dict[str, A
     Values of a list are drawn with equal probability. ``{uniform: [low, high]}`` is uniform,
     ``{loguniform: [low, high]}`` is uniform in the logarithm of the value, and
     ``{quniform: [low, high, step]}`` is uniform and then rounded to a multiple of the step. If all
-    values are in lists, no combination comes twice, and there are at most as many as exist.
+    values are in lists, no combination is drawn twice. So there may be fewer than ``count``.
     """
     if all(isinstance(values, list) for values in space.values()):
         every = grid(space)
@@ -92,11 +93,11 @@ def _drawn(values: Any, generator: random.Random) -> Any:
 def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """Choose the best trial of each cell by its validation metric.
 
-    Of equally good trials the earliest wins. Failed trials never win.
+    If several trials are equally good, the earliest one wins. Failed trials never win.
 
     Returns:
-        Cell -> ``settings`` of the best trial, and ``found``, which describes the choice: what the
-        field ``search`` of a line holds.
+        Cell -> ``settings`` of the best trial, and ``found``, the value of the field ``search`` of
+        a line.
 
     Raises:
         ValueError: if every trial of a cell failed.
@@ -120,7 +121,7 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
 
 
 def _score(line: Line) -> float:
-    """Validation metric of a trial, with the sign that makes more better."""
+    """Validation metric of a trial, with its sign changed if smaller values are better."""
     value = (line.valid or {})[line.config["valid_metric"].lower()]
     if value is None:
         return -math.inf

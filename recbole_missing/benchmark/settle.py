@@ -1,4 +1,8 @@
-"""Which runs a store still lacks, who runs them, and the wait until all of them have a line."""
+"""Run the jobs that a store does not hold yet, until every job has a line.
+
+Several processes may work on one store. Each reserves a job before it runs it, and waits at the end
+for the jobs that other processes run.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,15 @@ def settle(
     retry_failed: bool = False,
     rerun_changed: bool = False,
 ) -> list[Line]:
-    """Bring every job to a line, by running it, or by waiting for who runs it.
+    """Get a line for every job: from the store, by running it, or from another process.
 
     Args:
-        jobs: runs of one benchmark, each another one.
-        store: where finished runs are looked up and written to.
-        workers: one of :mod:`.workers`.
-        say: takes each line of progress.
+        jobs: different runs of one benchmark.
+        store: finished runs are looked up here, and new ones are written here.
+        workers: one of the classes of :mod:`.workers`.
+        say: called with each message.
         retry_failed: run failed runs again.
-        rerun_changed: run again what other code than the present one has made.
+        rerun_changed: run again what was made by other code than the present one.
 
     Returns:
         The lines of the jobs, in their order.
@@ -66,13 +70,13 @@ def settle(
 
 
 def distinct(jobs: list[Identified], say: Callable[[str], None]) -> list[Identified]:
-    """Leave out jobs that are the same run as an earlier one, and say so.
+    """Leave out jobs that are the same run as an earlier one, and print a message.
 
-    So it is where a setting has no effect: the imputer for a model that reads no modalities, the
-    seed of a mask that hides nothing.
+    Two points are the same run if they differ only in settings that have no effect. Examples are
+    the imputer of a model that reads no modalities, and the seed of a mask that hides nothing.
 
     Raises:
-        ValueError: for an axis that decides no result of any run.
+        ValueError: if an axis has no effect on any run.
     """
     first: dict[str, Identified] = {}
     for job in jobs:
@@ -95,16 +99,18 @@ def distinct(jobs: list[Identified], say: Callable[[str], None]) -> list[Identif
 
 
 class Board:
-    """Jobs, and the lines of those that are settled: done, or failed and not to be repeated.
+    """Keeps account of the jobs that are settled.
+
+    A job is settled if it has a line that is done, or one that failed and is not to be repeated.
 
     Args:
-        jobs: all of them.
-        store: where their lines are.
-        repeated: tells of a line that is in the store now whether its run is to be run again.
+        jobs: all jobs.
+        store: the store with their lines.
+        repeated: tells whether the run of a line, which is in the store now, is to be run again.
             Default: no run is.
 
     Attributes:
-        lines: run -> line of every job that is settled.
+        lines: run -> line, for every settled job.
     """
 
     def __init__(
@@ -123,7 +129,11 @@ class Board:
         return [job for job in self.jobs if job.run not in self.lines]
 
     def look(self) -> dict[str, Line]:
-        """Note what is settled; return lines that only stand at another place, by run."""
+        """Read the store and note which jobs are settled.
+
+        Returns:
+            Run -> line, for jobs that have a line only at another place of a grid.
+        """
         found: dict[str, list[Line]] = {}
         for place, line in enumerate(self.store.lines()):
             if place not in self._ignored:
@@ -143,10 +153,10 @@ class Board:
         return elsewhere
 
     def refresh(self) -> bool:
-        """Look into the store; tell whether something is left.
+        """Read the store again, and tell whether a job is left.
 
-        A run that stands there under another benchmark, or elsewhere in the grid, gets a line of
-        its own, unless another process is about to write it.
+        If the store has the run of a job at another place of a grid, its line is copied to the
+        place of the job. If another process has reserved the run, nothing is copied.
         """
         elsewhere = self.look()
         for job in [job for job in self.left if job.run in elsewhere]:
@@ -160,7 +170,7 @@ class Board:
         return bool(self.left)
 
     def remarks(self) -> list[str]:
-        """Say which settled runs were made by other code than the present one."""
+        """Sentences on the settled runs that were made by other code; empty if there are none."""
         lines = [(self.lines[job.run], job) for job in self.jobs if job.run in self.lines]
         sources = [(line.get("source"), job.source) for line, job in lines]
         other = sum(made is not None and made != now for made, now in sources)
@@ -179,7 +189,7 @@ class Board:
 
 
 class _Claims(Iterator[Identified]):
-    """Jobs that nobody else has begun, one at a time, reserved for this process."""
+    """Reserves one job after the other for this process, except those of other processes."""
 
     def __init__(self, board: Board) -> None:
         self.made = 0
@@ -192,7 +202,7 @@ class _Claims(Iterator[Identified]):
             if lock is None:
                 continue
             self._locks[job.run] = lock
-            elsewhere = self._board.look()  # it may have ended between the list and the claim
+            elsewhere = self._board.look()  # another process may have ended it before this claim
             if job.run not in self._board.lines and job.run not in elsewhere:
                 self.made += 1
                 return job

@@ -1,4 +1,4 @@
-"""A file of results, one JSON line a run, that several processes read and extend together."""
+"""A file of results with one JSON line for each run. Several processes can use it together."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ _BEGINNING = b'{"run": "'
 class Store:
     """The lines of a file, and the claims of the processes that work on it.
 
-    Two hidden neighbours of ``mine.jsonl`` keep the processes apart:
+    A claim reserves a run for one process. Two hidden paths beside ``mine.jsonl`` coordinate the
+    processes:
 
-    - ``.mine.jsonl.lock`` is held while a line is written, and while a claim is made or ended. The
-      file is empty and stays.
+    - ``.mine.jsonl.lock`` is locked while a line is written, and while a claim is made or ended.
+      This file is empty and is never removed.
     - ``.mine.jsonl.claims`` is a folder with one locked file for each run that is under way. The
-      operating system unlocks a file when its process ends, however it ends. The folder is removed
-      together with the last claim.
+      operating system unlocks the file when its process ends, even if it was killed. The folder is
+      removed together with the last claim.
 
     Args:
         path: file to read and append to; it need not exist yet.
@@ -40,10 +41,10 @@ class Store:
         self._claims = self.path.with_name(f".{self.path.name}.claims")
 
     def lines(self) -> list[Line]:
-        """Every line, in order. The beginning of a line at the end of the file is left out.
+        """Every line, in order. An incomplete line at the end of the file is left out.
 
         Raises:
-            ValueError: if the path is a folder, or naming the first line that is no run.
+            ValueError: if the path is a folder, or a line is not a run; it names the line.
         """
         if self.path.exists() and not self.path.is_file():
             raise ValueError(f"{self.path}: must be a file, got a folder; name another store.")
@@ -70,17 +71,17 @@ class Store:
             ) from error
 
     def latest(self) -> list[Line]:
-        """The line that counts for every run of every benchmark (:func:`.line.latest`)."""
+        """One line for each run of each benchmark, chosen by :func:`.line.latest`."""
         return line.latest(self.lines())
 
     def append(self, content: Mapping[str, Any]) -> None:
         """Write one line to the disk.
 
-        If a killed writer left an incomplete line at the end, it is removed first.
+        If a killed process left an incomplete line at the end, it is removed first.
 
         Raises:
-            OSError: if the disk refuses; the file is as it was then.
-            ValueError: if the content is no line, or for numbers that JSON lacks.
+            OSError: if the line cannot be written. The file is then unchanged.
+            ValueError: if the content is not a line, or holds infinity or NaN.
         """
         data = Line.parse(content).as_json().encode() + b"\n"
         with self._lock(), self.path.open("ab+") as file:
@@ -95,7 +96,7 @@ class Store:
                 raise
 
     def claim(self, run: str) -> FileLock | None:
-        """Reserve a run for this process; None if a process has reserved it already."""
+        """Reserve a run for this process; None if it is already reserved."""
         lock = FileLock(self._claims / run)
         with self._lock():
             self._claims.mkdir(exist_ok=True)
@@ -106,27 +107,27 @@ class Store:
         return lock
 
     def release(self, lock: FileLock) -> None:
-        """End a claim of this process, and remove the claims that killed processes left."""
+        """End a claim of this process. Remove the claims of processes that were killed."""
         with self._lock():
             lock.release()
             for path in self._claims.iterdir():
                 with suppress(Timeout), FileLock(path).acquire(blocking=False):
                     path.unlink(missing_ok=True)
-            with suppress(OSError):  # the folder holds claims of other processes
+            with suppress(OSError):  # the folder still holds claims of other processes
                 self._claims.rmdir()
 
     def _lock(self) -> AbstractContextManager[Any]:
-        """Wait until no other process changes the file or the claims, and keep them out."""
+        """Lock the file and the claims; wait if another process has locked them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         return lock.acquire(poll_interval=_POLL)
 
     def _end(self, file: Any) -> int:
-        """Position of the next line. A whole line that lacks its line break gets one."""
+        """Position of the next line. A complete last line without a line break gets one."""
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         start = size
-        # The last line is read backwards in blocks: a store may hold thousands of lines.
+        # A store may hold thousands of lines, so only its end is read, in blocks.
         tail = b""
         while start > 0 and b"\n" not in tail:
             start = max(0, start - (1 << 16))
@@ -151,6 +152,6 @@ def _is_json(text: bytes) -> bool:
 
 
 def _is_half(rest: bytes) -> bool:
-    """Tell whether the end of a file is what a killed writer left: the beginning of a line."""
+    """Tell whether the end of a file is an incomplete line that a killed process left."""
     begun = rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)
     return bool(rest) and begun and not _is_json(rest)

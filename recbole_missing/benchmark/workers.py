@@ -1,8 +1,7 @@
 """Where runs take place: in this process, in processes of their own, or on a Ray cluster.
 
-Each class has a method ``run``. It takes the next job whenever it has room for one, and yields
-every job with its line when the job has ended. A job gives the same line wherever it runs, but for
-its cost.
+Each class has a method ``run``. It takes the next job when it has a free place. When a job has
+ended, it yields the job and its line. The place changes only the ``cost`` of a line.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Done = Iterator[tuple[Identified, Line]]
 
 
 class Here:
-    """One run after the other in this process.
+    """Makes one run after the other in this process.
 
     Args:
         threads: number of torch's threads; by default it is left as it is.
@@ -48,7 +47,7 @@ class Here:
 
 
 class Processes:
-    """Up to ``count`` runs side by side, each in a fresh process of this machine.
+    """Makes up to ``count`` runs at the same time, each in a new process of this machine.
 
     If a process dies, for example because memory ran out, only its run fails. All processes end
     when this process ends. On a machine with several GPUs, the processes are spread over the GPUs,
@@ -112,14 +111,14 @@ class Processes:
 
 
 class Ray:
-    """Runs on the machines of a Ray cluster.
+    """Makes runs on the machines of a Ray cluster.
 
     Every machine must have this package, and must see the current folder under the same path.
 
     Args:
-        address: address of the cluster. ``auto``: the cluster that this machine belongs to.
-            ``local``: a new one on this machine alone, which ends with the benchmark.
-        threads: number of threads of a run, and of the CPUs that Ray reserves for it.
+        address: address of the cluster. ``auto`` is the cluster of this machine. ``local`` is a new
+            one on this machine alone, which ends with the benchmark.
+        threads: number of threads of a run; Ray reserves as many CPUs for it.
     """
 
     def __init__(self, address: str, threads: int | None = None) -> None:
@@ -145,7 +144,7 @@ class Ray:
             )
         self.count = max(1, int(ray.cluster_resources()["CPU"]) // self.threads)
         gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / self.count)
-        # A worker ends after one run, so that the peak of its memory belongs to that run.
+        # A worker ends after one run, so that its peak memory is that of the run.
         remote = ray.remote(num_cpus=self.threads, num_gpus=gpus, max_retries=0, max_calls=1)(
             _on_cluster
         )
@@ -189,9 +188,9 @@ def _in_process(job: Identified, threads: int, sender: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent.
+    """End this process when its parent ends.
 
-    Nobody would take the line of this run any more, and another process may begin the run anew.
+    Without the parent, no process receives the line of this run, and another one may repeat it.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

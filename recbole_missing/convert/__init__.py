@@ -1,1 +1,1 @@
-"""Other projects' layouts, in and out."""
+"""Read and write the file layouts of other projects."""

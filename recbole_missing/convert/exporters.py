@@ -1,14 +1,17 @@
-"""A RecBole data set -> other projects' layouts.
+"""Write a RecBole data set in the layout of another project.
 
-:func:`export_mmrec` writes MMRec's (enoche/MMRec): ``<name>.inter`` with ``userID``, ``itemID`` and
-``x_label`` (0 training, 1 validation, 2 test), the three columns that MMRec reads;
-``<modality>_feat.npy`` whose row r is item r; and the settings that MMRec's
-``src/configs/dataset`` wants. MMRec has no masks: items that lack a modality need imputed features.
-They are listed in ``missed_<modality>_itemIDs.csv``, as MMRec lists items without an image.
+:func:`export_mmrec` writes the layout of MMRec (enoche/MMRec):
 
-Elliot (sisinflab/elliot) reads the same data from other files: one file without a header for
-each split (user, item, rating), and a folder with one ``<item>.npy`` an item for each modality; it
-drops items that have no such file.
+- ``<name>.inter`` with the three columns that MMRec reads: ``userID``, ``itemID`` and ``x_label``
+  (0 training, 1 validation, 2 test),
+- ``<modality>_feat.npy``, in which row r is item r,
+- the settings for MMRec's ``src/configs/dataset``,
+- ``missed_<modality>_itemIDs.csv``, the items that lack the modality. MMRec has no masks, so these
+  items need imputed features. MMRec itself has such a list for images.
+
+There is no exporter for Elliot (sisinflab/elliot). It reads the same data from other files: one file
+without a header (user, item, rating) for each split, and for each modality a folder with one
+``<item>.npy`` for each item. It drops items without such a file.
 """
 
 from __future__ import annotations
@@ -38,13 +41,13 @@ _HOLE_FILES = {modality: file for file, modality in HOLES.items()}
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written; ``str()`` of it is for people."""
+    """What was written. ``str()`` gives a text for the user."""
 
     folder: Path
     report: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """Return the report, ending with what to do next."""
+        """Return the report as text; its end says what to do next."""
         counts = self.report["interactions"].items()
         sizes = ", ".join(f"{split} {count:,}" for split, count in counts)
         lines = [
@@ -72,16 +75,16 @@ def export_mmrec(
 ) -> ExportReport:
     """Write a data set as ``<output>/<name>`` in MMRec's layout.
 
-    Users and items that an interaction names get numbers from 0 in the order of their tokens;
-    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` (tab separated, as MMRec's are) keep the tokens.
+    Users and items with an interaction are numbered from 0 in the order of their tokens. The files
+    ``u_id_mapping.csv`` and ``i_id_mapping.csv`` (tab separated, as in MMRec) hold the tokens.
 
     Args:
         splits: training, validation and test split of a built
             :class:`~recbole_missing.data.dataset.MultimodalDataset`.
         output: the folder of MMRec's data sets; created if absent.
         settings: ``imputation`` and all ``imputation_*`` keys; needed if an item lacks a modality.
-        notes: what to add to the notes of the report.
-        force: whether a former export is replaced.
+        notes: further notes for the report.
+        force: whether an earlier export is replaced.
 
     Raises:
         ValueError: if an item lacks a modality and there are no ``settings``, or the target
@@ -145,7 +148,7 @@ def _features(
 
 
 def _write_mapping(path: Path, token: str, number: str, tokens: Sequence[str]) -> dict[str, str]:
-    """Number the tokens from 0, write both, return token -> number."""
+    """Number the tokens from 0, write tokens and numbers, and return token -> number."""
     numbers = {name: str(place) for place, name in enumerate(tokens)}
     lines = [f"{token}\t{number}", *("\t".join(pair) for pair in numbers.items())]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -189,7 +192,7 @@ def _yaml(name: str, modalities: Iterable[str]) -> str:
 
 
 def _notes(modalities: Iterable[str]) -> list[str]:
-    """What the user of MMRec must know or do."""
+    """Notes on what the user of MMRec must know or do."""
     strangers = [name for name in modalities if name not in FEATURE_FILES]
     notes = ["DualGNN, DRAGON and others also want user_graph_dict.npy, which MMRec's script makes"]
     if strangers:

@@ -1,4 +1,4 @@
-"""What an importer has read, and how it becomes a RecBole data set folder."""
+"""The content of a source folder, and how it is written as a RecBole data set folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Lacking = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an importer wrote and what it left out; ``str()`` of it is for people."""
+    """What an importer wrote and what it left out. ``str()`` gives a text for the user."""
 
     folder: Path
     users: int
@@ -40,7 +40,7 @@ class ImportReport:
     notes: list[str]
 
     def __str__(self) -> str:
-        """Return the report, ending with the command to run next."""
+        """Return the report as text; its end is the command to run next."""
         name = self.folder.name
         sizes = ", ".join(f"{split} {count:,}" for split, count in self.interactions.items())
         lines = [
@@ -64,7 +64,7 @@ class ImportReport:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Rows of an ``.inter`` file by split, cells as text; ``columns`` names the cells."""
+    """Rows of an ``.inter`` file by split. Cells are text, and ``columns`` has their names."""
 
     columns: list[str]
     splits: dict[str, list[list[str]]]
@@ -77,18 +77,18 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a source folder holds, read and checked; nothing is written yet.
+    """The content of a source folder, read and checked. Nothing is written yet.
 
     Args:
-        inter_file: its interaction file.
+        inter_file: the interaction file.
         interactions: rows of that file by split.
         features: modality -> matrix; row r belongs to item r.
-        holes: modality -> rows whose item truly lacks it.
+        holes: modality -> rows of the items that truly lack it.
         masks: name of a mask -> the modalities that each item lacks.
         new_items: tokens of the new items.
-        notes: what was left out, for people.
-        every_row: whether each row of the features is an item of the data set, or only the items
-            that an interaction names.
+        notes: sentences on what was left out, for the report.
+        every_row: True if each row of the features becomes an item of the data set, False if only
+            items with an interaction do.
     """
 
     inter_file: Path
@@ -102,14 +102,14 @@ class Layout:
 
     @property
     def items(self) -> list[str]:
-        """Tokens of the items that the data set will have, in the order of their numbers."""
+        """Tokens of the items of the data set, in the order of their numbers."""
         if self.every_row:
             return [str(row) for row in range(max(map(len, self.features.values())))]
         return sorted(self.interactions.tokens(ITEM), key=int)
 
 
 def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
-    """Return the folder to write, after checking that nothing of another origin is lost."""
+    """Return the folder to write. Check that no other files are lost by it."""
     if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
         raise ValueError(
             f"import: the name must be a plain folder name such as baby, got {name!r}."
@@ -129,7 +129,7 @@ def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
 
 
 def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
-    """Write the dataset folder beside its place, then put it there in one step."""
+    """Write the data set to a temporary folder, then move it to ``target`` in one step."""
     with replaced_folder(target) as folder:
         modalities = _write_features(layout, folder / "features")
         _write_interactions(layout.interactions, folder, target.name)
@@ -158,7 +158,7 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
 
 
 def _write_features(layout: Layout, folder: Path) -> dict[str, tuple[int, int]]:
-    """Matrix and item tokens of each modality; returns rows and columns written."""
+    """Write matrix and item tokens of each modality; return the numbers of rows and columns."""
     folder.mkdir()
     sizes = {}
     for modality, matrix in layout.features.items():
@@ -179,7 +179,7 @@ def _write_interactions(interactions: Interactions, folder: Path, name: str) -> 
 
 
 def _yaml(layout: Layout, target: Path, kind: str) -> str:
-    """A RecBole config that runs the data set."""
+    """YAML text of a RecBole config for the data set."""
     columns = {
         "inter": ["user_id", "item_id"],
         **({"item": ["item_id"]} if layout.every_row else {}),

@@ -1,10 +1,14 @@
-"""Other projects' layouts -> a RecBole dataset folder.
+"""Turn folders in the layout of other projects into RecBole data set folders.
 
-:func:`import_mmrec` reads MMRec's layout (enoche/MMRec): one ``<dataset>.inter`` with ``userID``,
-``itemID`` and ``x_label`` (0 training, 1 validation, 2 test), ``<modality>_feat.npy`` with one row
-for each ``itemID``, optionally ``missed_img_itemIDs.csv``. :func:`import_dgmrec` reads the same
-plus the masks and new items that DGMRec (ptkjw1997/DGMRec) releases. Pickled masks go through
-:mod:`recbole_missing.convert.legacy_pickle`.
+:func:`import_mmrec` reads the layout of MMRec (enoche/MMRec):
+
+- ``<dataset>.inter`` with ``userID``, ``itemID`` and ``x_label``
+  (0 training, 1 validation, 2 test),
+- ``<modality>_feat.npy`` with one row for each ``itemID``,
+- optionally ``missed_img_itemIDs.csv``.
+
+:func:`import_dgmrec` also reads the masks and new items that DGMRec (ptkjw1997/DGMRec) releases.
+Pickled masks are read by :mod:`recbole_missing.convert.legacy_pickle`.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ from recbole_missing.data.single_files import LABEL
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
 LETTERS = {"v": "image", "t": "text", "a": "audio"}
-# MMRec fills these rows with the mean of the others: they are real holes.
+# The items in these files lack the modality. MMRec fills their rows with the mean of the others.
 HOLES = {"missed_img_itemIDs.csv": "image"}
 
 MASK_FILE = re.compile(r"missing_items_(\d+(?:\.\d+)?)\.npy")
@@ -47,7 +51,7 @@ def import_mmrec(
 ) -> ImportReport:
     """Turn a folder in MMRec's layout into the RecBole dataset folder ``<output>/<name>``.
 
-    Users without a training interaction leave validation and test, as in MMRec.
+    Users without a training interaction are removed from validation and test, as in MMRec.
 
     Args:
         source: the folder of the ``.inter`` file and the features.
@@ -75,9 +79,10 @@ def import_dgmrec(
 ) -> ImportReport:
     """Turn a folder in DGMRec's layout into the RecBole dataset folder ``<output>/<name>``.
 
-    As :func:`import_mmrec`, with ``missing_items_<ratio>.npy`` as ``missing_<ratio>.tsv`` and the
-    new items as ``new_items.txt``: the training items of ``X.inter`` that ``X_del.inter`` does
-    not train on, else those of ``new_items.npy``.
+    This does what :func:`import_mmrec` does. In addition it writes each mask
+    ``missing_items_<ratio>.npy`` as ``missing_<ratio>.tsv``, and the new items as
+    ``new_items.txt``. New items are the training items of ``X.inter`` that are no training items
+    of ``X_del.inter``. Without that file they are the items of ``new_items.npy``.
 
     Args:
         source: the folder of the ``.inter`` file, the features and the masks.
@@ -99,20 +104,20 @@ def import_dgmrec(
 def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[Path, list[str]]:
     """Import a folder in either layout so that each row of its features becomes an item.
 
-    :func:`import_mmrec` leaves out rows that no interaction names, as MMRec does. Who completes a
-    feature file wants a row for each of its rows, so the data set gets a ``.item`` file here that
-    lists all of them.
+    :func:`import_mmrec` leaves out items without an interaction, as MMRec does. But a completed
+    feature file should have all rows of the original file. So this function writes a ``.item`` file
+    that lists all of them.
 
     Args:
         source: the folder of the ``.inter`` file and the features.
-        output: folder that the data set folder, named after the ``.inter`` file, is put into.
+        output: parent folder of the data set folder, which is named after the ``.inter`` file.
         mask: one of DGMRec's masks, which becomes the mask of the data set, or None.
 
     Returns:
-        The data set folder, and what was left out.
+        The data set folder, and sentences on what was left out.
 
     Raises:
-        ValueError: if the source or the mask is refused.
+        ValueError: if the source or the mask is wrong.
     """
     layout = replace(_read_mmrec(source), every_row=True)
     if mask is not None:
@@ -122,7 +127,7 @@ def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[P
 
 
 def _read_mmrec(source: Path) -> Layout:
-    """Read what both layouts have: interactions, features, holes."""
+    """Read what both layouts have: interactions, features, items that lack a modality."""
     notes: list[str] = []
     inter_file = _inter_file(source)
     interactions = _read_interactions(inter_file, notes)
@@ -144,7 +149,7 @@ def _read_mmrec(source: Path) -> Layout:
 
 
 def _inter_file(source: Path) -> Path:
-    """The one interaction file; the one named after the folder if there are several."""
+    """The interaction file. If there are several, it is the one with the folder's name."""
     found = sorted(p for p in source.glob("*.inter") if not p.stem.endswith("_del"))
     named = [path for path in found if path.stem == source.resolve().name]
     chosen = named or found
@@ -157,7 +162,7 @@ def _inter_file(source: Path) -> Path:
 
 
 def _read_interactions(path: Path, notes: list[str]) -> Interactions:
-    """Rows by split, as text: an id is a name, so no parser may turn it into a number."""
+    """Rows by split, as text. Ids are names, so they are not parsed as numbers."""
     lines = read_lines(path)
     header = lines[0].split("\t") if lines else []
     absent = [column for column in (USER, ITEM, LABEL) if column not in header]
@@ -190,7 +195,7 @@ def _check_row(who: str, header: list[str], cells: list[str]) -> None:
 
 
 def _without_cold_users(interactions: Interactions, notes: list[str]) -> Interactions:
-    """Validation and test without the users that training does not know."""
+    """Remove users without a training interaction from validation and test."""
     known = interactions.tokens(USER, "train")
     place = interactions.columns.index(USER)
     splits = {
@@ -212,7 +217,7 @@ def _without_cold_users(interactions: Interactions, notes: list[str]) -> Interac
 
 
 def _feature_files(source: Path) -> dict[str, Path]:
-    """``<modality>_feat.npy`` by modality: those with a letter first, the others by name."""
+    """Modality -> its ``_feat.npy``. Modalities of :data:`LETTERS` come first."""
     files = {path.name[: -len("_feat.npy")]: path for path in source.glob("*_feat.npy")}
     if not files:
         raise ValueError(f"{source}: must hold <modality>_feat.npy files, got none.")
@@ -228,7 +233,7 @@ def _rank(modality: str, order: list[str]) -> tuple[int, str]:
 
 
 def _read_features(path: Path) -> NDArray[Any]:
-    """The matrix as it is, mapped from disk."""
+    """The matrix, mapped from disk."""
     matrix = _load(path)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiub":
         raise ValueError(f"{path}: must be a matrix of numbers, got {kind_of(matrix)}.")
@@ -246,7 +251,7 @@ def _load(path: Path) -> NDArray[Any]:
 
 
 def _read_holes(path: Path, n_rows: int) -> NDArray[np.int64]:
-    """Item ids separated by tabs, commas or line breaks."""
+    """Read item ids that are separated by tabs, commas or line breaks."""
     words = re.findall(r"[^\s,]+", "\n".join(read_lines(path)))
     strange = [word for word in words if not re.fullmatch(r"[0-9]+", word)]
     if strange:
@@ -255,7 +260,7 @@ def _read_holes(path: Path, n_rows: int) -> NDArray[np.int64]:
 
 
 def _in_range(who: str, items: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
-    """Distinct ids in order, once all are rows of the features."""
+    """Distinct ids in order. Raise an error if one is not a row of the features."""
     strange = items[(items < 0) | (items >= n_rows)]
     if strange.size:
         raise ValueError(
@@ -265,7 +270,7 @@ def _in_range(who: str, items: NDArray[np.int64], n_rows: int) -> NDArray[np.int
 
 
 def _masks(layout: Layout) -> dict[str, Lacking]:
-    """Ratio, as written in the file name -> what each item lacks; the smallest ratio first."""
+    """Ratio, as in the file name -> the modalities that each item lacks; smallest ratio first."""
     ratios = {}
     for path in layout.inter_file.parent.glob("missing_items_*.npy"):
         match = MASK_FILE.fullmatch(path.name)
@@ -281,11 +286,11 @@ def _masks(layout: Layout) -> dict[str, Lacking]:
 
 
 def _read_mask(path: Path, layout: Layout) -> Lacking:
-    """Item token -> modalities it lacks, of those that have features."""
+    """Item token -> modalities that it lacks. Modalities without features are left out."""
     arrays = load_pickled_arrays(path)
     _check_mask(path, arrays, min(map(len, layout.features.values())))
     letters = [letter for letter in LETTERS if any(letter in key for key in arrays if key != "all")]
-    # "all" means all modalities that the file names; a file that names one alone means all three.
+    # "all" means all modalities that the file names. If it names only one, it means all three.
     everything = letters if len(letters) > 1 else list(LETTERS)
     keys = {key: everything if key == "all" else list(key) for key in arrays}
     spoken = {LETTERS[letter] for key in keys.values() for letter in key}
@@ -318,7 +323,7 @@ def _check_mask(path: Path, arrays: Mapping[str, NDArray[np.int64]], n_rows: int
 
 
 def _known(who: str, lacking: Lacking, layout: Layout) -> Lacking:
-    """Without items that the data set will not have, such as those without interaction."""
+    """Remove items that the data set will not have, such as those without an interaction."""
     items = set(layout.items)
     known = {token: names for token, names in lacking.items() if token in items}
     if len(known) < len(lacking):
@@ -329,7 +334,7 @@ def _known(who: str, lacking: Lacking, layout: Layout) -> Lacking:
 
 
 def _new(layout: Layout) -> list[str]:
-    """Tokens of the new items in the order of their ids; none if the source names none."""
+    """Tokens of the new items in the order of their ids; empty if the source names none."""
     folder, stem = layout.inter_file.parent, layout.inter_file.stem
     deleted, listed = folder / f"{stem}_del.inter", folder / "new_items.npy"
     if deleted.exists():

@@ -1,4 +1,4 @@
-"""Pickled ``.npy`` files of other projects, read without running code that they contain."""
+"""Read pickled ``.npy`` files of other projects without running code that they contain."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
     """Read a ``.npy`` file that holds a pickled dict of integer arrays, as DGMRec's masks do.
 
-    The pickle may reconstruct numpy arrays of numbers and nothing else; they are rebuilt here
-    from their bytes, so not even numpy's own unpickling code runs.
+    The pickle may contain numpy arrays of numbers and nothing else. They are rebuilt here from
+    their bytes, so not even numpy's own unpickling code runs.
 
     Args:
         path: the ``.npy`` file.
@@ -25,8 +25,8 @@ def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
         The dict, with 1-D int64 arrays as values.
 
     Raises:
-        ValueError: if the file is anything else. A pickle that names another function or class
-            is refused before anything is imported.
+        ValueError: if the file holds anything else. If a pickle names another function or class,
+            this error comes before anything is imported.
     """
     path = Path(path)
     loaded = _unpickle(path)
@@ -38,7 +38,7 @@ def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
 
 
 def integers(who: str, value: Any) -> NDArray[np.int64]:
-    """Return the 1-D integer array of a stand-in; an empty one of any number type will do."""
+    """Return a 1-D integer array. An empty array may have any number type."""
     array = value.content if isinstance(value, _PickledArray) else value
     fits = isinstance(array, np.ndarray) and array.ndim == 1
     if not fits or (array.dtype.kind not in "iu" and array.size):
@@ -54,7 +54,7 @@ def kind_of(value: Any) -> str:
 
 
 class _PickledDtype:
-    """Stands for ``numpy.dtype`` in a pickle: numbers, or the object dtype of the outer array."""
+    """Replaces ``numpy.dtype`` in a pickle: a number type, or objects for the outer array."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[iufb][1248]|O8?", code):
@@ -66,12 +66,12 @@ class _PickledDtype:
 
 
 class _PickledArray:
-    """Stands for ``numpy._reconstruct``: an array rebuilt from shape, dtype and bytes."""
+    """Replaces ``numpy._reconstruct``: an array that is rebuilt from shape, dtype and bytes."""
 
     content: Any = None
 
     def __init__(self, *_: Any) -> None:
-        """Ignore the subtype, shape and dtype of numpy's empty start."""
+        """Ignore the arguments; the array gets its content from ``__setstate__``."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
@@ -85,7 +85,7 @@ class _PickledArray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of numpy arrays (numpy 1 or 2) that puts the stand-ins above in their place."""
+    """Unpickler of numpy arrays (numpy 1 or 2) that replaces them by the classes above."""
 
     admitted: Mapping[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
@@ -95,14 +95,14 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in for ``module.name``, or refuse."""
+        """Return the replacement of ``module.name``; raise an error if there is none."""
         if (module, name) not in self.admitted:
             raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
         return self.admitted[module, name]
 
 
 def _unpickle(path: Path) -> Any:
-    """The object of an object ``.npy`` file; whatever is wrong with the file is a ValueError."""
+    """The object in a ``.npy`` file of objects. Any defect of the file is a ValueError."""
     if not path.is_file():
         raise ValueError(f"{path}: must be a .npy file, got no such file; check the path.")
     with path.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Data: what a modality is, who lacks it, where it is read from, and the RecBole data set."""
+"""Data: feature files, masks of missing modalities, and the RecBole data set with modalities."""

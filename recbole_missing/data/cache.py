@@ -1,9 +1,9 @@
-"""Completed rows kept in files that are named by what they were made from.
+"""Files that keep imputed rows, so that the next run on the same data need not impute again.
 
-The name of a file is a digest of everything that decides the rows: the class of the imputer, its
-settings and its source code, features and masks of every modality, training interactions, donors
-and edges. So another run, or another model, on the same data reads it, and a changed imputer,
-mask, feature or split never meets it.
+The name of a file is a hash of everything that decides the rows: class, settings and source code of
+the imputer, features and mask of every modality, training interactions, donors and edges. So
+another run or another model on the same data finds the file. If the imputer, a mask, a feature or
+the split changes, the name changes too.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def transform(
     edges: sparse.spmatrix | None,
     folder: Path,
 ) -> Modalities:
-    """Fit and transform, or read what a former run kept.
+    """Impute the missing rows, or read them from the file of an earlier run.
 
     Args:
-        imputer: not yet fitted; its ``report_`` is set in both cases.
+        imputer: not yet fitted. Its ``report_`` is set in both cases.
         modalities, interactions, donors, edges: see :meth:`Imputer.fit` and ``transform``.
-        folder: where files lie; made if absent.
+        folder: folder of the files; created if absent.
     """
     name = key(imputer, modalities, interactions, donors, edges)
     path = folder / f"{name}.safetensors"
@@ -64,10 +64,11 @@ def key(
     donors: Tensor | None,
     edges: sparse.spmatrix | None,
 ) -> str | None:
-    """Digest of everything that decides the completed rows.
+    """Hash of everything that decides the completed rows.
 
     Returns:
-        None if the source of the imputer is in no file, so that nobody can tell its versions apart.
+        The hash. None if the source of the imputer is not in a file, because a change of its code
+        could not be noticed then.
     """
     method = type(imputer)
     source = identity.of_source(method)
@@ -79,7 +80,7 @@ def key(
 
 
 def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tensor] | None:
-    """Rows of a former run, or None; a damaged file is made anew."""
+    """Rows of an earlier run. None if there is no file or it is damaged."""
     if not path.is_file():
         return None
     try:
@@ -87,7 +88,7 @@ def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tenso
             rows = {name: file.get_tensor(name) for name in names}
             imputer.report_ = json.loads(file.metadata()["report"])
     except (SafetensorError, KeyError, ValueError) as error:
-        getLogger().warning(f"{path}: cannot be read ({error}); imputed anew.")
+        getLogger().warning(f"{path}: cannot be read ({error}); imputed again.")
         return None
     return rows
 

@@ -1,4 +1,4 @@
-"""What an imputer is given, as arrays without padding: items, features, training interactions.
+"""The input of an imputer as arrays without padding: items, features, training interactions.
 
 A :class:`Collection` comes from the training split of a data set (:meth:`Collection.of`), or from
 single files where RecBole is not installed (:mod:`recbole_missing.data.single_files`).
@@ -32,7 +32,7 @@ class Collection:
         tables: modality -> :class:`Table`; rows that are not observed hold zeros.
         interactions: training interactions, shape ``(n_users, n_items)``.
         donors: bool ``(n_items,)``, see :meth:`Imputer.fit`; None: every item is a donor.
-        edges: an item graph of the user's own, shape ``(n_items, n_items)``, or None.
+        edges: the user's own item graph, shape ``(n_items, n_items)``, or None.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Collection:
         )
 
     def in_order(self) -> Collection:
-        """The same with items in the order of their tokens (:func:`in_order`)."""
+        """Return this collection with items in the order of their tokens (:func:`in_order`)."""
         rows = self._rows()
         tables = {
             name: Table(name, table.features[rows], table.observed[rows])
@@ -104,14 +104,14 @@ class Collection:
         return completed
 
     def write(self, folder: Path, features: Mapping[str, Tensor], kind: str) -> None:
-        """Write ``<modality>``, ``<modality>_observed`` and ``items.ids``.
+        """Write the files ``<modality>``, ``<modality>_observed`` and ``items.ids``.
 
-        Rows are in the order of the item tokens (:func:`in_order`), the same in all files.
+        In all files, rows are in the order of the item tokens (:func:`in_order`).
 
         Args:
             folder: an existing folder.
             features: modality -> ``(n_items, dim)``, for example of :meth:`completed`.
-            kind: ``npy`` or ``safetensors`` (one tensor a file).
+            kind: ``npy`` or ``safetensors`` (one tensor in each file).
         """
         rows = self._rows()
         for name, table in self.tables.items():
@@ -131,7 +131,7 @@ class Collection:
 
 
 def in_order(tokens: Iterable[str]) -> list[str]:
-    """Distinct tokens, sorted as numbers if all of them are plain numbers, else as text."""
+    """Distinct tokens, sorted as numbers if all of them are numbers, and as text otherwise."""
     distinct = sorted(set(tokens))
     if all(re.fullmatch("0|[1-9][0-9]*", token) for token in distinct):
         distinct.sort(key=int)

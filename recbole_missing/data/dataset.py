@@ -1,4 +1,7 @@
-"""A RecBole data set with modalities: split, mask, encode, impute, attach, in this order."""
+"""A RecBole data set with modalities.
+
+The steps are, in this order: split, draw the mask, read and encode the features, impute them.
+"""
 
 from __future__ import annotations
 
@@ -31,23 +34,24 @@ DATA_SETTINGS = {
     "test_mask": Choice("train_valid", "train"),
     **missing.MISSING_SETTINGS,
 }
-"""Settings that decide the data, beside those of each modality and imputer."""
+"""Settings that decide the data, in addition to those of each modality and imputer."""
 
 
 class MultimodalDataset(Dataset):
-    """RecBole's :class:`Dataset` plus ``modalities``; without any it behaves as RecBole's.
+    """RecBole's :class:`Dataset` with modalities. Without modalities it behaves like RecBole's.
 
-    Attributes, the same objects in all three splits after :meth:`build`:
-        known: :class:`Modalities` as they are observed, missing rows zero; None without any.
-        modalities: ``known`` completed by imputation, made when it is first read: a model that
-            reads no modality pays for none.
+    Attributes, which all three splits share after :meth:`build`:
+        known: the observed :class:`Modalities`, in which missing rows are zero; None if there are
+            no modalities.
+        modalities: ``known`` completed by imputation. They are imputed when they are first read,
+            so a model that reads no modalities does not wait for it.
         new_items: bool ``(item_num,)``, items whose training interactions were moved to the test
             split (the new-item setting).
-        identity: what was built, as digests (:data:`recbole_missing.identity.Parts`); it is also
-            noted in the config, as ``data_identity``, so that checkpoints hold it.
+        identity: hashes of the data as built (:data:`recbole_missing.identity.Parts`). The config
+            holds them too, as ``data_identity``, so that they get into checkpoints.
 
-    Hidden rows are zeroed (and never shown to an encoder) before imputation, and imputation sees
-    training interactions only, so nothing leaks by construction.
+    Nothing leaks: hidden rows are set to zero before imputation and no encoder sees them, and
+    imputation sees training interactions only.
     """
 
     known: Modalities | None = None
@@ -57,15 +61,15 @@ class MultimodalDataset(Dataset):
 
     @property
     def modalities(self) -> Modalities | None:
-        """The modalities completed by imputation; None without any, or before :meth:`build`."""
+        """The completed modalities; None without modalities, or before :meth:`build`."""
         return None if self._imputation is None else self._imputation.completed
 
     def build(self) -> list[Any]:
-        """Split as RecBole does, then draw the mask, read, impute and attach the modalities.
+        """Split as RecBole does, draw the mask, read the modalities, and prepare their imputation.
 
         Raises:
-            ValueError: for an empty split, a top-k beyond the catalogue, a modality that nobody
-                has, and whatever the files are refused for.
+            ValueError: if a split is empty, ``topk`` is larger than the number of items, no item
+                has a modality, or a file is wrong.
         """
         splits, hidden, new = self._masked(self.split())
         self._check_splits(splits)
@@ -84,7 +88,7 @@ class MultimodalDataset(Dataset):
         return splits
 
     def split(self) -> list[Any]:
-        """Training, validation and test split as RecBole makes them, before any mask."""
+        """Training, validation and test split as RecBole makes them, before anything is hidden."""
         splits: list[Any] = super().build()
         return splits
 
@@ -96,9 +100,10 @@ class MultimodalDataset(Dataset):
         return sparse.csr_matrix((ones, (users, items)), shape=(self.user_num, self.item_num))
 
     def item_groups(self) -> dict[str, Tensor]:
-        """Bool ``(item_num,)`` for each group that results are also reported by.
+        """Groups of items for which results are reported: name -> bool ``(item_num,)``.
 
-        By number of missing modalities, and, in the new-item setting, warm against new.
+        There is a group for each number of missing modalities. In the new-item setting there are
+        also the groups ``warm`` and ``new``.
         """
         groups: dict[str, Tensor] = {}
         real = torch.arange(self.item_num) > 0
@@ -111,13 +116,15 @@ class MultimodalDataset(Dataset):
         return {name: items for name, items in groups.items() if items.any()}
 
     def true_features(self) -> Modalities:
-        """Read the modalities again with nothing hidden, for an evaluation; training never does.
+        """Read the modalities again with nothing hidden. Only evaluations use this.
 
-        Encoders learn from the observed items alone, as those of ``modalities`` did: an observed
-        row is what it was there, bit for bit, and a hidden one lies in the same space.
+        Encoders still learn from the observed items alone, as for ``modalities``. So an observed
+        row is bit-identical to that of ``modalities``, and a hidden row is encoded in the same
+        space.
 
         Returns:
-            Modalities whose ``observed`` says who truly has what, zeros elsewhere.
+            Modalities in which ``observed`` is True for every item that truly has the modality.
+            The other rows are zero.
 
         Raises:
             ValueError: if there are no modalities.
@@ -135,13 +142,13 @@ class MultimodalDataset(Dataset):
         return Modalities(found)
 
     def identity_under(self, config: Any, splits: list[Any], read: dict[str, Any]) -> Parts:
-        """What :meth:`build` would give as ``identity`` under other settings of the modalities.
+        """The ``identity`` that :meth:`build` would give with other settings of the modalities.
 
         Args:
-            config: its settings of split and filters are those of this data set.
+            config: must have the same settings of split and filters as this data set.
             splits: what :meth:`split` returned.
-            read: what former calls have read; this one adds to it. So a new mask is drawn without
-                reading a file again.
+            read: what earlier calls have read; this call adds to it. So a new mask can be drawn
+                without reading a file again.
         """
         other = copy.copy(self)
         other.config = config
@@ -183,7 +190,7 @@ class MultimodalDataset(Dataset):
         return parts
 
     def _masked(self, splits: list[Any]) -> tuple[list[Any], np.ndarray, np.ndarray]:
-        """Splits after the moves of new items, who lacks what, and which items are new."""
+        """Splits after new items were moved, the mask of missing modalities, and the new items."""
         names = list(self.config["modalities"] or ())
         train = splits[0].inter_feat[self.iid_field].numpy()
         counts = np.bincount(train, minlength=self.item_num)
@@ -195,9 +202,9 @@ class MultimodalDataset(Dataset):
         return splits, hidden, new
 
     def _move_new_items(self, splits: list[Any], new: Tensor) -> list[Any]:
-        """Training interactions of new items become test interactions (DGMRec's second setting).
+        """Move training interactions of new items to the test split (DGMRec's second setting).
 
-        Users left without a training interaction leave validation and test.
+        Users who then have no training interaction are removed from validation and test.
         """
         train, valid, test = splits
         is_new = new[train.inter_feat[self.iid_field]]
@@ -235,7 +242,7 @@ class MultimodalDataset(Dataset):
             if not observed.any():
                 raise ValueError(
                     f"modality {source.name!r}: must be observed for at least one item, got 0 of "
-                    f"{self.item_num - 1}; lower missing_ratio or drop it from `modalities`."
+                    f"{self.item_num - 1}; lower missing_ratio or remove it from `modalities`."
                 )
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
@@ -274,12 +281,11 @@ class MultimodalDataset(Dataset):
 
 
 class Content(NamedTuple):
-    """What the features of one modality are made from, whatever mask hides a part of it.
+    """What the features of one modality are made from. It does not depend on the mask.
 
-    ``present`` is bool ``(n_items,)``; ``rows`` holds a digest for each present item, in order;
-    ``encoder`` are the settings that turn words into numbers, None where the rows are numbers. The
-    numbers that an encoder makes do not count themselves: they differ in the last digit between
-    machines.
+    ``present`` is bool ``(n_items,)``. ``rows`` holds a hash for each present item, in order.
+    ``encoder`` holds the settings of the text encoder; it is None if the rows are numbers. The
+    output of an encoder is not hashed, because its last digits differ between machines.
     """
 
     present: np.ndarray
@@ -288,19 +294,19 @@ class Content(NamedTuple):
 
     @classmethod
     def of(cls, source: Source, config: Any) -> Content:
-        """Digest the rows of an opened modality."""
+        """Hash the rows of an opened modality."""
         keys = f"{source.name}_encoder", f"{source.name}_dim", "seq_separator"
         encoder = [config[key] for key in keys] if isinstance(source, Cells) else None
         return cls(source.present, identity.of_rows(source.pieces()), encoder)
 
 
 class Imputation:
-    """The imputation of one data set: what goes into it, and what comes out once it is asked for.
+    """The imputation of one data set. It runs when its result is first read.
 
     Args:
         known: modalities whose missing rows hold zeros.
         train: the training split.
-        edges: an item graph of the user's own, ``(item_num, item_num)``, or None.
+        edges: the user's own item graph, ``(item_num, item_num)``, or None.
     """
 
     def __init__(self, known: Modalities, train: Any, edges: sparse.csr_matrix | None) -> None:
@@ -309,7 +315,7 @@ class Imputation:
 
     @cached_property
     def completed(self) -> Modalities:
-        """Every modality without holes; the generators of the run are left as they are."""
+        """The completed modalities. Imputing does not change the run's random generators."""
         config = self.train.config
         imputer = make_imputer(config)
         arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges
@@ -324,10 +330,10 @@ class Imputation:
 
 
 def check_interaction_files(config: Any) -> None:
-    """Refuse ``.inter`` files that RecBole could only fail on.
+    """Refuse ``.inter`` files on which RecBole would fail without a clear message.
 
     Raises:
-        ValueError: naming the file and its header.
+        ValueError: if a file is absent or its header is wrong; it names the file.
     """
     folder, name = Path(config["data_path"]), config["dataset"]
     wanted = {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]}
@@ -348,7 +354,7 @@ def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:
     """Identity of any RecBole data set after its ``build``: tokens, splits and other columns.
 
     Args:
-        dataset: RecBole's; the splits' tokens are its tokens.
+        dataset: RecBole's data set, which has the tokens of its splits.
         splits: training, validation and test split.
     """
     fields = dataset.uid_field, dataset.iid_field
@@ -366,7 +372,7 @@ def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:
 
 
 def _other_columns(dataset: Any, fields: tuple[str, str]) -> dict[str, Any]:
-    """What else RecBole has read: columns of users and items, tokens in columns, vectors."""
+    """Other data that RecBole has read: columns of users and items, their tokens, vectors."""
     tables = {name: getattr(dataset, name) for name in dataset.feat_name_list}
     found: dict[str, Any] = {
         f"{name} {field}": values
@@ -382,7 +388,7 @@ def _other_columns(dataset: Any, fields: tuple[str, str]) -> dict[str, Any]:
 
 
 def imputation_in_force(config: Any, model: type) -> dict[str, Any]:
-    """The imputer and its settings, where the model reads what it makes; else empty.
+    """The imputer and its settings; empty if the model or the data have no modalities.
 
     Args:
         config: RecBole's, or a dict with the same keys.
@@ -398,20 +404,20 @@ def imputation_in_force(config: Any, model: type) -> dict[str, Any]:
 
 
 def data_settings(config: Any) -> dict[str, Any]:
-    """Settings that say how the data come about: split, filters, modalities, mask, imputer.
+    """Settings that the data are made with: split, filters, modalities, mask, imputer.
 
-    They describe a result; the data that come of them are what decides it.
+    They describe a run. They do not identify it: the data as built do.
 
     Args:
         config: a dict with the keys of a RecBole config.
     """
     values = {key: config.get(key) for key in (*DATA_SETTINGS, *_SPLIT_SETTINGS)}
-    del values["imputation_cache"]  # where results are kept decides none
+    del values["imputation_cache"]  # the cache changes no result
     return {**values, **modality_values(config, config.get("modalities") or ())}
 
 
 def modality_values(config: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Settings of the sources of some modalities; those that are set."""
+    """Settings of the sources of some modalities, without those that are empty."""
     keys = [key for name in names for key in sources.modality_settings(name)]
     values = {key: config[key] for key in keys if key in config}
     return {key: value for key, value in values.items() if value is not None}
@@ -424,14 +430,14 @@ _SPLIT_SETTINGS = (
 
 
 def fingerprint(config: Any) -> str | None:
-    """Key of RecBole's own caches of data sets and dataloaders, which serve before data are built.
+    """Key of RecBole's own caches of data sets and dataloaders.
 
-    It holds more than decides the data: all of their settings, all files of the data set that
-    RecBole or this package reads, and the code that reads them. A cache may be made anew too
-    often, but is never served for other content.
+    RecBole reads such a cache before the data are built. So the key holds more than what decides
+    the data: all of their settings, all files that RecBole or this package reads, and the code that
+    reads them. A cache may be made again without need, but it is never used for other data.
 
     Returns:
-        None where no such cache is there or asked for, so that no file is read for nothing.
+        The key. None if there is no such cache and none is wanted; then no file is read.
     """
     if not _may_be_cached(config):
         return None

@@ -1,4 +1,4 @@
-"""Text -> numbers. Each function learns only from the rows that it is fitted on."""
+"""Encoders of text. Each one learns only from the rows that it is fitted on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Rows = Sequence[Sequence[str]]
 
 
 def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] = ()) -> np.ndarray:
-    """TF-IDF followed by a truncated SVD; the same texts always give the same matrix.
+    """Encode texts by TF-IDF and a truncated SVD. The same texts always give the same matrix.
 
-    A text without any word (only punctuation) gets a zero vector, and a log line counts it. A
-    vocabulary of ``dim`` words or fewer needs no SVD: the TF-IDF weights are returned.
+    A text without any word (only punctuation) gets a zero vector, and a log line counts such texts.
+    If there are ``dim`` words or fewer, the TF-IDF weights are returned without an SVD.
 
     Args:
-        who: first word of messages.
+        who: the modality, for messages.
         texts: the texts to learn from and to encode.
-        dim: the wanted number of features; a log line says so if the data allow fewer.
-        others: further texts to encode; nothing is learnt from them, and words that are in none
-            of ``texts`` are ignored.
+        dim: wanted number of features. If the data allow fewer, a log line says so.
+        others: further texts to encode. Nothing is learnt from them. Words that are not in
+            ``texts`` are ignored.
 
     Returns:
         Float32 ``(len(texts) + len(others), at most dim)``; rows of ``texts`` first.
@@ -62,14 +62,16 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
 def encode_tags(
     who: str, columns: Sequence[str], rows: Rows, separator: str, others: Rows = ()
 ) -> np.ndarray:
-    """Multi-hot vectors of the words in ``rows``; a word in two columns is two features.
+    """Encode the words of each row as a multi-hot vector.
+
+    The same word in two columns makes two features.
 
     Args:
-        who: first word of messages.
+        who: the modality, for messages.
         columns: names of the columns.
-        rows: one row of cells per item, a cell per column.
-        separator: what stands between two words of a cell.
-        others: further rows to encode; words that are in none of ``rows`` are ignored.
+        rows: one row for each item, with one cell for each column.
+        separator: separator between two words of a cell.
+        others: further rows to encode; words that are not in ``rows`` are ignored.
 
     Returns:
         Float32 zeros and ones ``(len(rows) + len(others), n_words)``, rows of ``rows`` first,
@@ -100,5 +102,5 @@ def encode_tags(
 
 
 def split(cell: str, separator: str) -> list[str]:
-    """Return the words of a cell, without blanks."""
+    """Return the words of a cell, without blank ones."""
     return [word for word in cell.split(separator) if word.strip()]

@@ -1,6 +1,7 @@
-"""Files -> numbers and words; nothing is unpickled.
+"""Readers of files with numbers and words. Nothing is unpickled.
 
-Items and modalities are unknown here. Every defect of a file is a ValueError that names the file.
+The readers know nothing of items and modalities. If a file is damaged or has the wrong format, they
+raise a ValueError that names the file.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _PICKLED = "pickled; convert it, or run `recbole-missing import`."
 
 
 def read_matrix(path: Path) -> np.ndarray:
-    """Read numbers ``(n_rows, dim)`` of any real dtype; a ``.npy`` file stays on disk.
+    """Read a matrix ``(n_rows, dim)`` of any real dtype. A ``.npy`` file is mapped from disk.
 
     Args:
         path: a ``.npy`` file, or a ``.npz`` or ``.safetensors`` file with one array or an array
             called ``features``.
 
     Raises:
-        ValueError: if the file is damaged or holds anything but a matrix of numbers.
+        ValueError: if the file is damaged or does not hold a matrix of numbers.
     """
     readers = {".npy": _read_npy, ".npz": _read_npz, ".safetensors": _read_safetensors}
     if path.suffix not in readers:
@@ -53,7 +54,7 @@ def read_folder(folder: Path, names: Sequence[str]) -> np.ndarray:
     The layout is Ducho's (https://github.com/sisinflab/Ducho).
 
     Raises:
-        ValueError: naming the first file that is damaged or whose length differs.
+        ValueError: if a file is damaged or has another length; it names the first one.
     """
     vectors: list[np.ndarray] = []
     for name in names:
@@ -74,7 +75,9 @@ def read_folder(folder: Path, names: Sequence[str]) -> np.ndarray:
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read ids: a text file with one id a line, or a ``.npy`` file of integers or strings.
+    """Read ids from a text file with one id on each line, or from a ``.npy`` file.
+
+    A ``.npy`` file holds integers or strings.
 
     Raises:
         ValueError: if the file is damaged or holds something else.
@@ -120,15 +123,15 @@ def read_header(path: Path, separator: str) -> list[str]:
 
 
 def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tuple[str, ...]]:
-    """Read columns of an atomic file; cells are taken as they are, quotes included.
+    """Read columns of an atomic file. Cells are not changed, and quotes are kept.
 
     Args:
         path: the file; its first line is a header of ``field:type``.
         fields: the wanted columns.
-        separator: what stands between two cells.
+        separator: separator between two cells.
 
     Returns:
-        One tuple a line, cells in the order of ``fields``; empty lines are left out.
+        One tuple for each line, with cells in the order of ``fields``. Empty lines are left out.
 
     Raises:
         ValueError: if a column does not exist or a line has another number of cells.
@@ -173,7 +176,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _check_npy(who: str, file: BinaryIO | Any, found: int) -> None:
-    """Refuse what :func:`numpy.load` would unpickle, and a length that the header contradicts."""
+    """Refuse a file that :func:`numpy.load` would unpickle, or that has the wrong size."""
     start = file.read(len(_MAGIC))
     if start != _MAGIC:
         pickled = f" It is {_PICKLED}" if start[:1] == b"\x80" else " Write it again."

@@ -1,12 +1,12 @@
-"""Which item lacks which modality: a mask drawn by a published protocol, or read from a file.
+"""Masks of missing modalities: drawn by a published protocol, or read from a file.
 
-Functions take and return numpy arrays over RecBole's item ids. Row 0 is padding, which is neither
-missing nor new. A mask depends on the training split and on ``missing_seed`` only.
+Functions take and return numpy arrays over RecBole's item ids. Row 0 is the padding item, which is
+neither missing nor new. A mask depends only on the training split and on ``missing_seed``.
 
-Sources: ``random_items`` Malitesta et al., "Do We Really Need to Drop Items with Missing
-Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up; ``stratified`` and
-new items DGMRec, "Disentangling and Generating Modalities for Recommendation in Missing Modality
-Scenarios" (SIGIR 2025).
+Sources: ``random_items`` is from Malitesta et al., "Do We Really Need to Drop Items with Missing
+Modalities in Multimodal Recommendation?" (CIKM 2024) and its TKDE follow-up. ``stratified`` and
+the new items are from DGMRec, "Disentangling and Generating Modalities for Recommendation in
+Missing Modality Scenarios" (SIGIR 2025).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MISSING_SETTINGS: dict[str, Any] = {
     "new_items_file": Optional(Text()),
 }
 
-# A setting that only one choice reads -> (setting of that choice, the choice).
+# Setting -> (other setting, value): the first is read only if the other has this value.
 _READ_BY = {
     "missing_stream": ("missing_protocol", "random_items"),
     "missing_modalities": ("missing_protocol", "random_items"),
@@ -74,16 +74,17 @@ def draw(
         settings: anything with the keys of ``MISSING_SETTINGS``.
         tokens: item tokens by item id; ``tokens[0]`` is the padding.
         names: names of the modalities, in order.
-        train_counts: training interactions of each item, shape ``(n_items,)``.
+        train_counts: number of training interactions of each item, shape ``(n_items,)``.
         folder: the folder that ``missing_file`` and ``new_items_file`` are relative to.
 
     Returns:
         ``missing``, bool ``(n_items, n_modalities)``, and ``new``, bool ``(n_items,)``. Items are
-        drawn in the order of their tokens, those of the training split first and by themselves.
+        drawn in the order of their tokens. Items of the training split are drawn first, and
+        separately from the others.
 
     Raises:
-        ValueError: if a setting breaks its constraint, two sources of one mask are given, or a
-            file does not fit the data set.
+        ValueError: if a setting breaks its constraint, the settings name two sources of one mask,
+            or a file does not fit the data set.
     """
     check("missing", settings, MISSING_SETTINGS)
     _check_one_source(settings)
@@ -114,18 +115,19 @@ def random_items(
     seed: int,
     stream: Sequence[float] | None = None,
 ) -> BoolArray:
-    """Draw ``int(p / 100 * n)`` of the n real items without replacement; they lack everything.
+    """Draw ``int(p / 100 * n)`` of the n real items without replacement. They lack everything.
 
-    The published masks of one repeat share one generator, one sample for each percentage p of
-    ``stream`` in order: the mask of 30 % depends on 10 % having been drawn, masks are not nested.
-    Published: ``seed = 42 + repeat``, ``stream`` 10, 20, ..., 90 (CIKM) or 10, 30, ..., 90 (TKDE).
+    The published masks of one repeat come from one generator. It draws one sample for each
+    percentage p of ``stream``, in order. So the mask of 30 % depends on the draw of 10 % before it.
+    Masks of different percentages are not nested. The published values are ``seed = 42 + repeat``
+    and ``stream`` 10, 20, ..., 90 (CIKM) or 10, 30, ..., 90 (TKDE).
 
     Args:
         n_items: number of items, the padding item included.
         n_modalities: number of columns.
-        ratio: which percentage of the stream is wanted, as a ratio.
+        ratio: the wanted percentage of the stream, as a ratio.
         seed: seed of the stream.
-        stream: percentages in the order of their draws; None stands for ``[100 * ratio]``.
+        stream: percentages in the order in which they are drawn; None means ``[100 * ratio]``.
 
     Returns:
         Bool ``(n_items, n_modalities)``, True where missing.
@@ -134,7 +136,7 @@ def random_items(
         ValueError: if ``ratio`` is not within 0 and 1 or not in ``stream``.
     """
     check("random_items", {"missing_ratio": ratio}, {"missing_ratio": Float(0, 1)})
-    # 100 * 0.29 is not 29: the rounding makes a lone ratio equal a stream of one percentage.
+    # 100 * 0.29 is not 29. With the rounding, a ratio equals a stream of one percentage.
     wanted = round(100 * ratio, 9)
     generator = random.Random(seed)
     for percentage in [wanted] if stream is None else stream:
@@ -152,16 +154,21 @@ def random_items(
 def stratified(
     train_counts: IntArray, n_modalities: int, ratio: float, seed: int, new_ratio: float = 0.2
 ) -> tuple[BoolArray, BoolArray]:
-    """Hide modalities of the same share of new and old, cold and warm items.
+    """Hide modalities of the same share of items in four groups: new or old, cold or warm.
 
-    The lower 70 % of the items by training count (ties by id) are cold, the rest warm;
-    ``new_ratio`` of each are new; ``ratio`` of each of the four groups lack something. With M
-    modalities, 1/M of these lack all and the ``2**M - 2`` proper non-empty subsets share the rest
-    equally: quarter, quarter, half for M = 2; six ninths and a third for M = 3; all for M = 1.
-    New items are drawn even if the caller ignores them, so the mask is the same in both settings.
+    Items are sorted by training count (ties by id). The lower 70 % are cold, the others are warm.
+    ``new_ratio`` of the cold and of the warm items are new. This makes four groups. ``ratio`` of
+    each group lack something.
+
+    With M modalities, 1/M of the lacking items lack all of them. The others are divided equally
+    among the ``2**M - 2`` proper non-empty subsets of modalities. For M = 2 the shares are a
+    quarter, a quarter and a half; for M = 3 they are six ninths and a third; for M = 1 all items
+    lack the one modality. New items are drawn even if the caller ignores them, so that the mask is
+    the same with and without new items.
 
     Args:
-        train_counts: training interactions of each item, shape ``(n_items,)``; row 0 is ignored.
+        train_counts: number of training interactions of each item, shape ``(n_items,)``; row 0
+            is ignored.
         n_modalities: M, at most 16.
         ratio: share of items that lack something.
         seed: seed of the draw.
@@ -192,12 +199,12 @@ def stratified(
 
 
 def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[str]) -> BoolArray:
-    """Read a published or own mask.
+    """Read a mask from a file.
 
-    The file is tab separated: a header ``item_id:token``, ``missing:token_seq``, then one line
-    for each item that lacks something: its token and the names of the modalities that it lacks,
+    The file is tab separated. The header is ``item_id:token``, ``missing:token_seq``. Each further
+    line is an item that lacks something: its token, and the names of the modalities that it lacks,
     separated by single spaces. Modalities that a run does not use are ignored with a warning, so
-    that one file serves every choice of modalities.
+    one file serves every choice of modalities.
 
     Args:
         path: the file.
@@ -230,7 +237,7 @@ def write_missing_file(path: Path | str, missing: Mapping[str, Sequence[str]]) -
     """Write ``item token -> names of the modalities it lacks`` for :func:`read_missing_file`.
 
     Raises:
-        ValueError: if an item token or a modality name cannot be told apart in such a file.
+        ValueError: if an item token or a modality name contains a separator of the file.
     """
     for name in {name for lacks in missing.values() for name in lacks}:
         if not name.isidentifier():
@@ -241,7 +248,7 @@ def write_missing_file(path: Path | str, missing: Mapping[str, Sequence[str]]) -
 
 
 def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
-    """Read a set of items, one item token a line.
+    """Read a set of items from a file with one item token on each line.
 
     Args:
         path: the file.
@@ -265,10 +272,10 @@ def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
 
 
 def write_token_file(path: Path | str, tokens: Sequence[str]) -> None:
-    """Write item tokens, one a line, for :func:`read_token_file`.
+    """Write item tokens, one on each line, for :func:`read_token_file`.
 
     Raises:
-        ValueError: if a token cannot stand alone on a line.
+        ValueError: if a token is empty or contains a tab or a line break.
     """
     _check_tokens(path, tokens)
     _write_lines(path, tokens)
@@ -289,10 +296,10 @@ def _check_one_source(settings: Mapping[str, Any]) -> None:
 def _populations(
     tokens: Sequence[str], train_counts: IntArray, seed: int
 ) -> list[tuple[int, IntArray]]:
-    """Two groups of items that are drawn from separately: a seed and item ids for each.
+    """Two groups of items that are drawn separately: a seed and item ids for each.
 
-    The first group is the items of the training split, the second the items that occur in
-    validation and test alone. Ids are in the order of their tokens. So the draw of the first group
+    The first group has the items of the training split. The second has the items that occur only
+    in validation and test. Ids are in the order of their tokens. So the draw of the first group
     depends neither on RecBole's numbering nor on the second group.
     """
     items = np.arange(1, len(tokens))
@@ -307,7 +314,7 @@ def _populations(
 def _draw(
     settings: Mapping[str, Any], names: Sequence[str], counts: IntArray, seed: int
 ) -> tuple[BoolArray, BoolArray]:
-    """Which items of one group lack what, and which are new; padding first."""
+    """Mask and new items of one group; the first row is the padding."""
     missing = np.zeros((len(counts), len(names)), dtype=bool)
     new = np.zeros(len(counts), dtype=bool)
     ratio = settings["missing_ratio"]
@@ -324,11 +331,11 @@ def _draw(
 
 
 def _columns(wanted: Sequence[str] | None, names: Sequence[str]) -> BoolArray:
-    """Bool ``(n_modalities,)``: which modalities the drawn items lose."""
+    """Bool ``(n_modalities,)``: True for the modalities that the drawn items lose."""
     if wanted is None:
         return np.ones(len(names), dtype=bool)
     if not wanted:
-        raise ValueError("missing: missing_modalities must name a modality, got []; or empty it.")
+        raise ValueError("missing: missing_modalities must name a modality, got []; add one.")
     for word in wanted:
         if word not in names:
             raise ValueError("missing_modalities: " + unknown("modality", word, names))
@@ -349,15 +356,16 @@ def _strata(train_counts: IntArray, seed: int, new_ratio: float) -> list[tuple[I
 
 
 def _share(ratio: float, n: int) -> int:
-    """``int(ratio * n)``, safe against a product just below an integer because of rounding."""
+    """``int(ratio * n)``, also if rounding makes the product slightly smaller than an integer."""
     return int(ratio * n + 1e-9)
 
 
 def _patterns(n: int, n_modalities: int) -> BoolArray:
     """Which modalities each of n items lacks, shape ``(n, n_modalities)``.
 
-    Bit m of a code stands for modality m. The proper subsets, codes 1 to ``2**M - 2``, take the
-    items below ``(M - 1) / M * n`` in runs of equal length; the full code takes the rest.
+    An item has a code, in which bit m stands for modality m. The first ``(M - 1) / M * n`` items
+    are divided into runs of equal length, one for each proper subset (codes 1 to ``2**M - 2``). The
+    other items lack all modalities.
     """
     n_proper = 2**n_modalities - 2
     ends = np.arange(1, n_proper + 1) * n * (n_modalities - 1) // (n_modalities * max(n_proper, 1))

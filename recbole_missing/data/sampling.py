@@ -1,4 +1,4 @@
-"""Which items may be drawn as negatives and which are hidden while testing."""
+"""RecBole's samplers: which items are drawn as negatives, and which are hidden in the test."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from recbole.sampler import Sampler
 
 
 class OldItemSampler(Sampler):
-    """RecBole's sampler of training negatives, restricted to items that are not new.
+    """RecBole's sampler of training negatives, without the new items.
 
     Args:
-        dataset: training split; its ``new_items`` are never drawn.
+        dataset: training split. Its ``new_items`` are never drawn.
         distribution, alpha: as in RecBole's ``train_neg_sample_args``.
 
     Raises:
@@ -26,7 +26,7 @@ class OldItemSampler(Sampler):
         if max(len(used) for used in self.used_ids["train"]) >= len(self.old_items):
             raise ValueError(
                 "new_items: every user must leave at least one old item to draw negatives from, "
-                "got a user who has them all; lower new_item_ratio or drop that user."
+                "got a user who has them all; lower new_item_ratio or remove that user."
             )
 
     def _uni_sampling(self, sample_num: int) -> np.ndarray:
@@ -39,13 +39,14 @@ def adapt_samplers(config: Any, splits: list[Any], samplers: tuple[Any, ...]) ->
     Args:
         config: RecBole's config.
         splits: training, validation and test data set.
-        samplers: what RecBole's ``create_samplers`` made of them.
+        samplers: what RecBole's ``create_samplers`` returned for them.
 
     Returns:
-        The training sampler never draws a new item, and counts popularity on training interactions
-        alone (RecBole's counts all three splits). With ``test_mask: train`` the test sampler
-        knows training and test interactions only, so that validation items stay candidates while
-        testing, as in MMRec and DGMRec; RecBole's default hides them (``train_valid``).
+        Training, validation and test sampler. The training sampler never draws a new item. It
+        counts popularity on training interactions alone; RecBole's counts all three splits. With
+        ``test_mask: train`` the test sampler knows only training and test interactions. So
+        validation items stay candidates in the test, as in MMRec and DGMRec. RecBole hides them
+        (``train_valid``).
     """
     train, valid, test = samplers
     if config["repeatable"]:

@@ -1,4 +1,4 @@
-"""Feature files and training interactions that are named one by one; RecBole is not needed."""
+"""Read feature files and training interactions that the user names one by one, without RecBole."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from recbole_missing.data.sources import Catalogue, modality_settings, open_sour
 from recbole_missing.imputation.base import Table
 
 NO_MASK = "none"
-"""The value of ``--missing`` that hides nothing; items without a row still lack the modality."""
+"""Value of ``--missing`` that hides nothing. Items without a row still lack the modality."""
 
 LABEL = "x_label"
-"""MMRec's column that says which split an interaction is in: 0 training, 1 validation, 2 test."""
+"""MMRec's column with the split of an interaction: 0 training, 1 validation, 2 test."""
 
 USER_NAMES = ("user", "userid", "uid", "reviewerid")
 ITEM_NAMES = ("item", "itemid", "iid", "asin", "parentasin", "productid", "movieid", "trackid")
-"""Names of the two columns, compared in small letters without ``_``, ``-`` and blanks."""
+"""Names of the two columns, compared in lower case without ``_``, ``-`` and blanks."""
 
 _PADDING = "[PAD]"
-_FEW = 10  # refused: fewer than one id in so many is an item of the other file
+_FEW = 10  # files are refused if fewer than one in so many ids occurs in the other file
 
 
 def read_files(
@@ -43,15 +43,16 @@ def read_files(
 
     Args:
         interactions: training interactions (:func:`read_interactions`).
-        features: modality -> matrix, or folder of one ``<item>.npy`` an item (Ducho, Elliot).
-        ids: modality -> file with the item token of each row of a matrix. Without any, row r of
-            every matrix is item r.
+        features: modality -> matrix, or folder with one ``<item>.npy`` for each item (as in Ducho
+            and Elliot).
+        ids: modality -> file with the item token of each row of its matrix. Without a file, row r
+            is item r.
         mask: a mask file (:func:`~recbole_missing.data.missing.read_missing_file`); None or
             ``none`` hides nothing.
         edges: a file of item-item edges (:func:`~recbole_missing.data.sources.read_edges`).
 
     Raises:
-        ValueError: if a file is refused, or hardly any id of the interactions has features.
+        ValueError: if a file is wrong, or too few ids of the interactions have features.
     """
     _check_names(features, ids)
     tokens = _tokens(features, ids)
@@ -74,23 +75,23 @@ def read_files(
 def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr_matrix, list[str]]:
     """Read training interactions.
 
-    A text file holds one interaction a line, cells separated by commas in a ``.csv`` file and by
-    tabs in any other; quotes are read as CSV does. A first line that names a column of
-    :data:`USER_NAMES` and one of :data:`ITEM_NAMES` is a header; the order of its columns does
-    not matter, and a type such as ``:token`` may follow a name. If it names ``x_label``, the
-    lines labelled 0 are the training interactions. Without a header the first cell is the user
-    and the second the item.
+    A text file holds one interaction on each line. Cells are separated by commas in a ``.csv`` file
+    and by tabs in any other. Quotes are read as in CSV. The first line is a header if it names a
+    column of :data:`USER_NAMES` and one of :data:`ITEM_NAMES`. Its columns can have any order, and
+    a type such as ``:token`` may follow a name. If the header names ``x_label``, only lines with
+    the label 0 are training interactions. Without a header the first cell is the user and the
+    second is the item.
 
     Args:
         path: a ``.npz`` file of :func:`scipy.sparse.save_npz` (users x items), or a text file.
-        known: item tokens that have features. A first line without known column names is an
-            interaction only if its item is one of them: a header is never taken for data.
+        known: item tokens that have features. If the first line does not name known columns, it
+            is an interaction only if its item is one of these. So a header is never read as data.
 
     Returns:
         Matrix ``(n_users, n_columns)``, and the item token of each column.
 
     Raises:
-        ValueError: if the file is neither, or holds no interaction.
+        ValueError: if the file has another format, or holds no interaction.
     """
     if path.suffix == ".npz":
         matrix = _read_sparse(path)
@@ -147,7 +148,7 @@ def _rows(path: Path, separator: str) -> list[tuple[int, list[str]]]:
 
 
 def _places(path: Path, names: Sequence[str]) -> tuple[int, int] | None:
-    """Positions of the user and of the item column; None if the names are not those of a header."""
+    """Positions of the user and of the item column; None if the line is not a header."""
     words = [name.lower().translate(str.maketrans("", "", "_- ")) for name in names]
     users = [place for place, word in enumerate(words) if word in USER_NAMES]
     items = [place for place, word in enumerate(words) if word in ITEM_NAMES]
@@ -162,7 +163,7 @@ def _places(path: Path, names: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _count(pairs: Iterable[tuple[str, str]]) -> tuple[sparse.csr_matrix, list[str]]:
-    """Matrix of users and items, both numbered as they appear, and the items' tokens."""
+    """Matrix of users and items, numbered in the order of appearance, and the item tokens."""
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     rows, columns = [], []
@@ -186,7 +187,7 @@ def _read_sparse(path: Path) -> sparse.csr_matrix:
 def _on_items(
     matrix: sparse.csr_matrix, columns: Sequence[str], items: Sequence[str]
 ) -> sparse.csr_matrix:
-    """The columns of ``matrix``, put where ``items`` has their tokens."""
+    """The matrix with its columns in the order of ``items``."""
     place = {item: number for number, item in enumerate(items)}
     edges = matrix.tocoo()
     places = np.array([place[token] for token in columns])
@@ -207,7 +208,7 @@ def _check_names(features: Mapping[str, Path], ids: Mapping[str, Path]) -> None:
 
 
 def _tokens(features: Mapping[str, Path], ids: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Modality -> item tokens of its rows: an id file, file names, or row numbers."""
+    """Modality -> item tokens of its rows, from an id file, file names, or row numbers."""
     tokens = {}
     for name, path in features.items():
         if name in ids:
@@ -222,14 +223,14 @@ def _tokens(features: Mapping[str, Path], ids: Mapping[str, Path]) -> dict[str, 
 def _check_match(
     path: Path, columns: Sequence[str], name: str, tokens: Sequence[str], numbered: bool
 ) -> None:
-    """Refuse ids that hardly meet: they are written in two ways, or columns are swapped.
+    """Refuse files in which too few ids match: ids are written in two ways, or columns swapped.
 
     Args:
-        path: where the interactions are from, for messages.
+        path: file of the interactions, for messages.
         columns: items of the interactions.
         name: the modality.
         tokens: items of its rows.
-        numbered: whether these are row numbers; every item of the interactions must be one then.
+        numbered: whether ``tokens`` are row numbers. Then every item must be one of them.
     """
     matched = len(set(columns) & set(tokens))
     wanted = len(columns) if numbered else min(len(columns), len(set(tokens))) / _FEW

@@ -1,9 +1,9 @@
-"""Feature files and columns -> rows by item token; the only reader of feature files.
+"""Read features from files and columns, and align their rows to items by token.
 
-Reading takes two steps: :func:`open_source` reads and checks, :meth:`Source.features` encodes. An
-encoder that learns from its input (TF-IDF, a list of tags) must not learn from what an experiment
-hides, so it is fitted only when the observed items are known. Nothing is imputed here.
-:func:`read_edges` reads an item graph of the user's own, which names items by token as well.
+All feature files are read here. Reading takes two steps: :func:`open_source` reads and checks,
+:meth:`Source.features` encodes. An encoder that learns from its input (TF-IDF, a list of tags) must
+not learn from hidden items. So it is fitted only when the observed items are known. Nothing is
+imputed here. :func:`read_edges` reads the user's own item graph, which also names items by token.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from recbole_missing.data.files import (
     read_matrix,
 )
 
-_CHUNK = 4096  # rows held in memory at a time while a file on disk is checked
+_CHUNK = 4096  # rows that are read at a time while a file on disk is checked
 _DEFAULT_DIM = 64
 _ITEM, _NEIGHBOUR, _WEIGHT = "item_id", "neighbour_id", "weight"  # columns of an edge file
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items of a dataset and where its files are.
+    """The items of a dataset, and the folder and format of its files.
 
     Args:
         dataset: name of the dataset, first part of the names of its atomic files.
         folder: the dataset's folder.
         tokens: item tokens by item id; ``tokens[0]`` is RecBole's ``"[PAD]"``.
         item_field: name of the item column in atomic files.
-        field_separator: what stands between two cells of an atomic file.
-        seq_separator: what stands between two words of a cell.
+        field_separator: separator between two cells of an atomic file.
+        seq_separator: separator between two words of a cell.
     """
 
     dataset: str
@@ -59,7 +59,7 @@ def rows_in_order(name: str, path: Path, n_rows: int, catalogue: Catalogue) -> n
     """Give the r-th row to the item with the r-th smallest token, int ``(n_items,)``.
 
     Raises:
-        ValueError: if the rows are not as many as the items or a token is not an integer.
+        ValueError: if there are more or fewer rows than items, or a token is not an integer.
     """
     remedy = f"give an id file ({name}_ids)."
     tokens = [str(token) for token in catalogue.tokens[1:]]
@@ -83,10 +83,10 @@ def rows_in_order(name: str, path: Path, n_rows: int, catalogue: Catalogue) -> n
 def rows_by_token(
     path: Path, tokens: Sequence[str], catalogue: Catalogue, same: Callable[[int, int], bool]
 ) -> np.ndarray:
-    """Find the row of each item, int ``(n_items,)``; -1 says that the item has no row.
+    """Find the row of each item, int ``(n_items,)``; -1 if the item has no row.
 
     Args:
-        path: where the tokens are from, for messages.
+        path: file of the tokens, for messages.
         tokens: the token of each row; a row whose token is not an item is ignored.
         catalogue: the items.
         same: tells whether two rows with the same token hold the same data.
@@ -130,14 +130,15 @@ class Source(ABC):
 
     Args:
         name: the modality.
-        present: bool ``(n_items,)``, the items that truly have it; row 0 (padding) is False.
+        present: bool ``(n_items,)``, True for items that truly have the modality; row 0 (padding)
+            is False.
 
     Raises:
         ValueError: if no item has the modality.
     """
 
     def __init__(self, name: str, present: np.ndarray) -> None:
-        """Store the arguments; refuse a modality that no item has."""
+        """Store the arguments; raise an error if no item has the modality."""
         self.name, self.present = name, present
         counts = f"{present.sum():,} of {len(present) - 1:,} items have it"
         if not present.any():
@@ -149,12 +150,12 @@ class Source(ABC):
 
         Args:
             observed: bool ``(n_items,)``, a subset of ``present`` that is not empty.
-            reveal: encode the other items of ``present`` too, by what was learnt from the observed
-                ones. This is the truth that an evaluation compares with, and never for training.
+            reveal: encode the other items of ``present`` too, with the encoder that was fitted on
+                the observed ones. Evaluations compare with these rows; training never uses them.
 
         Returns:
-            Float32 ``(n_items, dim)``. Rows outside ``observed`` had no influence on the others;
-            they are zero unless they are revealed.
+            Float32 ``(n_items, dim)``. Rows outside ``observed`` have no influence on the others.
+            They are zero unless they are revealed.
 
         Raises:
             ValueError: if ``observed`` is not such a mask.
@@ -179,7 +180,7 @@ class Source(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[bytes]:
-        """What the features of each item that has it are made from, in the order of the items."""
+        """Bytes that the features of each present item are made from, in the order of the items."""
 
     @abstractmethod
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -195,14 +196,14 @@ class Matrix(Source):
 
     Args:
         name: the modality.
-        path: where the numbers are from, for messages.
+        path: file of the numbers, for messages.
         matrix: real numbers of any dtype ``(n_rows, dim)``, perhaps on disk; never written to.
         rows: int ``(n_items,)``, the row of each item or -1.
         tokens: item tokens by item id, for messages.
 
     Raises:
-        ValueError: if an item's row holds a number that is not finite. A row of NaN alone is
-            allowed: the item lacks the modality.
+        ValueError: if the row of an item holds a number that is not finite. A row in which every
+            number is NaN is allowed; it means that the item lacks the modality.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class Matrix(Source):
         self._warn_if_imputed(np.flatnonzero(present))
 
     def pieces(self) -> Iterator[bytes]:
-        """The numbers of each item that has the modality."""
+        """Bytes of the row of each present item."""
         for _, values in self._blocks(np.flatnonzero(self.present)):
             yield from (row.tobytes() for row in values)
 
@@ -238,7 +239,7 @@ class Matrix(Source):
             yield block, self._numbers(block)
 
     def _holes(self, items: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
-        """Items whose row holds NaN alone; any other number that is not finite is an error."""
+        """Items in whose row every number is NaN. Any other non-finite number is an error."""
         holes, broken = [], []
         for block, values in self._blocks(items):
             hole = np.isnan(values).all(axis=1)
@@ -258,14 +259,14 @@ class Matrix(Source):
         return np.array(holes, dtype=np.int64)
 
     def _warn_if_imputed(self, items: np.ndarray) -> None:
-        """Count the rows that may have been imputed before: zeros, or the column mean."""
+        """Warn about rows that may have been imputed before: zeros, or the column mean."""
         total, squares = np.zeros((2, self._matrix.shape[1]))
         for _, values in self._blocks(items):
             total += values.sum(axis=0, dtype=np.float64)
             squares += np.square(values, dtype=np.float64).sum(axis=0)
         mean = total / len(items)
         spread = np.sqrt(np.maximum(squares / len(items) - mean**2, 0))
-        # The writer's mean was rounded to the file's dtype, or summed in another order.
+        # The mean in the file may be rounded to its dtype, or summed in another order.
         dtype = self._matrix.dtype
         rounding = max(1e-6, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
         near = 1e-3 * spread + rounding * np.abs(mean)
@@ -283,14 +284,14 @@ class Matrix(Source):
 
 
 class Cells(Source):
-    """A modality that is text; an item with nothing but blank cells lacks it.
+    """A modality that is text. An item whose cells are all blank lacks it.
 
     Args:
         name: the modality.
         cells: one row of cells for each line of the table.
         rows: int ``(n_items,)``, the row of each item or -1.
-        encode: called with the cells to learn from and those of further items; returns float32
-            ``(n, dim)``, a row for each of the former and then of the latter.
+        encode: function of two arguments, the cells to learn from and the cells of further items.
+            It returns float32 ``(n, dim)``, with the rows of the first argument first.
     """
 
     def __init__(
@@ -307,7 +308,7 @@ class Cells(Source):
         super().__init__(name, present)
 
     def pieces(self) -> Iterator[bytes]:
-        """The words of each item that has the modality."""
+        """Bytes of the cells of each present item."""
         yield from (repr(tuple(self._cells[row])).encode() for row in self._rows[self.present])
 
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -328,7 +329,7 @@ class _Names:
 
 
 def modality_settings(name: str) -> dict[str, Any]:
-    """Return the flat setting keys of the modality ``name`` and the constraint of each."""
+    """Return the setting names of the modality ``name``, with the constraint of each."""
     return {f"{name}_{key}": Optional(constraint) for key, constraint in _constraints().items()}
 
 
@@ -342,14 +343,14 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
         catalogue: the items.
 
     Raises:
-        ValueError: if the settings, the files or the columns are not as documented.
+        ValueError: if a setting, a file or a column is wrong.
     """
     request = _request(name, settings, catalogue)
     return KINDS[request.kind].open(request)
 
 
 def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> list[Path]:
-    """List the files that a modality is read from; the catalogue needs no tokens for this.
+    """List the files that a modality is read from. The catalogue may lack the tokens here.
 
     Raises:
         ValueError: if the settings are wrong or a file does not exist.
@@ -360,7 +361,7 @@ def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) 
 
 @dataclass(frozen=True)
 class _Request:
-    """The settings of one modality; the keys of ``values`` lack the modality's name."""
+    """The settings of one modality. Keys of ``values`` are without the modality's name."""
 
     name: str
     kind: str
@@ -441,7 +442,7 @@ def _open_features(request: _Request) -> Source:
     if len(ids) != len(matrix):
         raise ValueError(
             f"{name}: {ids_path.name} must have one id for each of the {len(matrix)} rows of "
-            f"{path.name}, got {len(ids)}; write both anew."
+            f"{path.name}, got {len(ids)}; write both again."
         )
 
     def same(one: int, other: int) -> bool:
@@ -497,7 +498,7 @@ def _open_preload_weight(request: _Request) -> Source:
 
 
 def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[str]) -> Source:
-    """Read numbers from cells; a row of blank cells becomes NaN, which means missing."""
+    """Read numbers from cells. A row of blank cells becomes NaN, which means missing."""
     catalogue = request.catalogue
     cells, rows = _cells_by_token(request, path, id_field, columns)
     vectors: dict[int, list[float]] = {}
@@ -594,17 +595,17 @@ def _constraints() -> dict[str, Any]:
 def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> sparse.csr_matrix:
     """Read an item graph from an atomic file with ``item_id:token`` and ``neighbour_id:token``.
 
-    A column ``weight:float`` is optional; without it every edge weighs 1. In an edge the item
-    receives from the neighbour; an edge in both directions takes two lines. Edges of items that
-    the data set does not have are counted and left out.
+    A column ``weight:float`` is optional. Without it every edge has the weight 1. Along an edge the
+    item receives from the neighbour. An edge in both directions needs two lines. Edges of items
+    that are not in the data set are left out, and a log line counts them.
 
     Args:
         path: the file.
         tokens: item tokens by item id; ``tokens[0]`` is the padding.
-        separator: between the cells of a line.
+        separator: separator between two cells.
 
     Returns:
-        Shape ``(n_items, n_items)``, row = receiving item.
+        Matrix ``(n_items, n_items)``. A row belongs to the receiving item.
 
     Raises:
         ValueError: if the file is absent or ill-formed, a weight is not a positive number, or no
@@ -643,5 +644,5 @@ def _weight(path: Path, line: tuple[str, ...]) -> float:
     except ValueError:
         weight = np.nan
     if not 0 < weight < np.inf:
-        raise ValueError(f"{path}: a weight must be a positive number, got {line[2]!r}; mend it.")
+        raise ValueError(f"{path}: a weight must be a positive number, got {line[2]!r}; fix it.")
     return weight

@@ -1,1 +1,1 @@
-"""Evaluation beyond RecBole's: results by group of items."""
+"""Evaluation: results by group of items, retrieval, ranking, quality of imputation."""

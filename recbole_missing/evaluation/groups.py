@@ -1,7 +1,7 @@
-"""Results by group of items, from the same ranking and by the same metrics as RecBole's result.
+"""Results by group of items, from the same ranking and with the same metrics as RecBole's result.
 
-The ranking is that over all items. Only test items of the group count as relevant. The average is
-over the users who have such an item.
+All items are ranked. Only test items of the group count as relevant. The average is taken over the
+users who have such a test item.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class GroupCollector(Collector):
             self._hits[name].append(rows[count[:, 0] > 0].cpu())
 
     def results_by_group(self, evaluator: Any) -> dict[str, dict[str, float]]:
-        """Metrics of each group that at least one user has a test item in."""
+        """Metrics of each group. Groups without a test item are left out."""
         metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
         results = {}
         for name, batches in self._hits.items():
@@ -79,7 +79,7 @@ class GroupCollector(Collector):
 
 
 def _contained(ranked: Tensor, pairs: Tensor, n_items: int) -> Tensor:
-    """Bool like ``ranked``: whether (row, item) is one of ``pairs`` ``(2, n_pairs)``."""
+    """Bool of the shape of ``ranked``: whether (row, item) is in ``pairs`` ``(2, n_pairs)``."""
     rows = torch.arange(len(ranked), device=ranked.device)[:, None]
     return torch.isin(rows * n_items + ranked, pairs[0] * n_items + pairs[1])
 

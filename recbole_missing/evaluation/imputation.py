@@ -1,17 +1,18 @@
-"""Quality of imputation without a recommender: hide features that are known, impute, compare.
+"""Quality of imputation without a recommender: hide known features, impute them, compare.
 
-:func:`compare` hides a share of the items' features at every ratio, lets every method complete
-them, and compares the hidden rows with the truth:
+:func:`compare` hides the features of some items at every ratio. Every method completes them. The
+completed rows are then compared with the true ones:
 
 - ``cosine``: mean cosine of the raw feature rows; a row of zeros counts as 0.
-- ``mse``: mean squared error after every column was divided by its standard deviation over the
-  truly observed items, so that the mean row gets about 1; constant columns do not count.
-- ``reached``: share of the hidden rows that the method itself gave a value, not its fallback.
+- ``mse``: mean squared error. First every column is divided by its standard deviation over the
+  items that truly have the modality. So the mean row gets about 1. Constant columns do not count.
+- ``reached``: share of the hidden rows that got their value from the method, not its fallback.
 - ``energy``: normalised Dirichlet energy of the completed features on the co-interaction graph
-  among the items that truly have the modality, whatever graph a method uses.
-- ``seconds``: of one run, the fit on the interactions included.
+  among the items that truly have the modality. It is the same graph for all methods.
+- ``seconds``: time of one run, including the fit on the interactions.
 
-:func:`energies` needs no truth: it says how smooth features are before and after imputation.
+:func:`energies` needs no true features. It measures how smooth features are on the graph before and
+after imputation.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ _MSE_NOTE = "mse: features divided by their standard deviation; about 1 for the 
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one modality at one ratio.
+    """Result of one method for one modality at one ratio.
 
     Args:
         modality, method: names.
         ratio: percentage of the items that were hidden.
-        hidden: number of rows that were hidden here, and are measured.
-        measures: the measures of this module by name; empty after a failure.
+        hidden: number of rows that were hidden and measured.
+        measures: name -> value of the measures of this module; empty if the method failed.
         by_degree: label of :data:`DEGREE_GROUPS` -> ``items``, ``cosine``, ``mse`` and ``reached``
-            of the hidden items that have so many training interactions; empty groups are left out.
-        error: what the method said when it failed, or None.
+            of the hidden items with that many training interactions. Empty groups are left out.
+        error: message of the error if the method failed, otherwise None.
     """
 
     modality: str
@@ -75,11 +76,11 @@ class Result:
     """What :func:`compare` measured.
 
     Args:
-        seed: of the hidden items.
+        seed: seed of the draw of hidden items.
         only: the one modality that was hidden, or None for all.
-        top_k: entries a row of the graph keeps that energy and homophily are taken on.
-        truth: modality -> ``items`` that truly have it, ``dim``, and ``homophily`` and ``energy``
-            of their true features on the graph among them.
+        top_k: entries kept in each row of the graph for energy and homophily.
+        truth: modality -> ``items`` (number of items that truly have it), ``dim``, and the
+            ``homophily`` and ``energy`` of their true features on the graph among them.
         scores: one :class:`Score` for every modality, method and ratio.
     """
 
@@ -119,7 +120,9 @@ class Result:
         )
 
     def table(self, *measures: str) -> str:
-        """Text: for every modality, methods as rows and ratios as columns, then what failed.
+        """Text with one table for each modality, and then the failures.
+
+        Rows are methods and columns are ratios.
 
         Args:
             measures: names of :data:`MEASURES`, side by side; default ``cosine`` and ``mse``.
@@ -138,7 +141,7 @@ class Result:
         return "\n\n".join([*parts, *notes, *self._warnings(self.ratios)])
 
     def by_degree(self, ratio: float) -> str:
-        """Text: cosine and MSE at one ratio (percent) by the items' training interactions."""
+        """Text with cosine and MSE at one ratio (percent), by number of training interactions."""
         parts = []
         for modality in self.modalities:
             scores = [self.score(modality, method, ratio) for method in self.methods]
@@ -159,12 +162,12 @@ class Result:
         return [score.ratio for score in scores if score.error is not None]
 
     def unreached(self, method: str) -> bool:
-        """Tell whether a method reached no hidden row at all, so that its fallback was measured."""
+        """Tell whether a method reached no hidden row. Then only its fallback was measured."""
         own = [s.measures["reached"] for s in self.scores if s.method == method and s.measures]
         return bool(own) and not any(own)
 
     def to_json(self) -> str:
-        """Everything as JSON text."""
+        """JSON text of the whole result."""
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
@@ -211,25 +214,26 @@ def compare(
     """Hide known features at several ratios and measure how well every method restores them.
 
     Args:
-        tables: raw features of every modality; truly missing rows are never measured.
+        tables: raw features of every modality. Rows that are truly missing are never measured.
         interactions: training interactions, shape ``(n_users, n_items)``.
         methods: words of the ``imputation`` setting.
-        ratios: percentages, each above 0 and below 100, of the items that have a modality to lose.
-            A hidden item loses all its modalities, so a method that works from the other
-            modalities of the item can only fall back (see ``only`` and ``apart``). Every ratio
-            draws its items from a generator of its own, made of ``seed`` and the ratio, so draws
-            are not nested.
+        ratios: percentages above 0 and below 100. Each is a share of the items that have a
+            modality. A hidden item loses all its modalities. So a method that works from the other
+            modalities of the item can only give its fallback (but see ``only`` and ``apart``).
+            Every ratio has its own generator, made from ``seed`` and the ratio. So draws are not
+            nested.
         settings: the ``imputation_*`` keys of all methods.
         seed: seed of the hidden items.
-        only: hide and measure this modality alone; the others stay as they are.
+        only: hide and measure only this modality; the others are not hidden.
         donors, edges: as in :meth:`recbole_missing.imputation.base.Imputer.fit`.
-        apart: hide rows of each modality by a draw of its own, so that most of the items that
-            lose one modality keep the others.
+        apart: draw the hidden items separately for each modality, so that most items that lose
+            one modality keep the others.
         engine: runs the blocks (:mod:`recbole_missing.parallel`); default: in this process.
 
     Raises:
         ValueError: for an unknown method, modality or ratio, a setting outside its constraint, or
-            tables that do not fit the interactions. What a method raises later is recorded.
+            tables that do not fit the interactions. Later errors of a method are recorded in its
+            scores.
     """
     imputers = {word: make_imputer({**settings, "imputation": word}) for word in methods}
     for imputer in imputers.values():
@@ -260,11 +264,11 @@ def energies(
     """Dirichlet energy of features on the co-interaction graph, before and after imputation.
 
     Args:
-        imputer: fitted on the interactions; its item graph is used if it is that graph.
+        imputer: fitted on the interactions. If it has the co-interaction graph, that is used.
         tables: features before imputation, missing rows zeros.
         completed: modality -> features after imputation.
         interactions: training interactions, shape ``(n_users, n_items)``.
-        top_k: entries a row of the graph keeps.
+        top_k: entries kept in each row of the graph.
 
     Returns:
         Modality -> ``energy_before`` and ``energy_after``.
@@ -313,7 +317,7 @@ def _draw(
 
 
 def _sample(candidates: Tensor, ratio: float, state: list[int]) -> Tensor:
-    """Bool ``(n_items,)``: this percentage of the candidates."""
+    """Draw this percentage of the candidates: bool ``(n_items,)``."""
     items = candidates.nonzero()[:, 0].numpy()
     n_hidden = int(ratio * len(items) / 100)
     if n_hidden == 0:
@@ -333,7 +337,7 @@ def _try(
     draws: Mapping[float, Mapping[str, Tensor]],
     rulers: Mapping[str, _Ruler],
 ) -> list[Score]:
-    """Scores of one method; the fit sees no features, so that one serves all ratios."""
+    """Scores of one method. It is fitted once for all ratios, because the fit sees no features."""
     start = perf_counter()
     error = None
     try:
@@ -371,16 +375,16 @@ def _run(
 
 
 def _hide(table: Table, hidden: Tensor) -> Table:
-    """The table without the rows ``hidden`` (bool ``(n_items,)``), which hold zeros then."""
+    """Hide the rows in which ``hidden`` (bool ``(n_items,)``) is True: set them to zero."""
     observed = table.observed & ~hidden
     return Table(table.name, table.features * observed[:, None], observed)
 
 
 class _Ruler:
-    """What one modality truly holds, and everything that a guess of it is measured with.
+    """The true features of one modality, and the measures of completed features against them.
 
-    For the squared error every column is divided by its standard deviation over the observed rows,
-    so that the mean row gets about 1; constant columns are left out.
+    For the squared error every column is divided by its standard deviation over the observed rows.
+    So the mean row gets about 1. Constant columns are left out.
     """
 
     def __init__(self, table: Table, graph: sparse.csr_matrix, degree: NDArray[Any]) -> None:
@@ -406,7 +410,7 @@ class _Ruler:
     def measure(
         self, masked: Table, filled: Filled
     ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Overall measures and those by degree of the rows that ``masked`` lacks and truth has."""
+        """Measures of the hidden rows: overall, and by number of training interactions."""
         if not torch.isfinite(filled.features[~masked.observed]).all():
             raise ValueError("its values must be finite, got NaN or infinity.")
         hidden = (self.table.observed & ~masked.observed).nonzero()[:, 0]
@@ -449,7 +453,7 @@ def _means(rows: NDArray[Any]) -> dict[str, float]:
 
 
 def _degree(interactions: sparse.spmatrix) -> NDArray[Any]:
-    """Users of each item; any non-zero entry is one interaction."""
+    """Number of users of each item. Any non-zero entry is one interaction."""
     pairs = sparse.csr_matrix(interactions, copy=True)
     pairs.sum_duplicates()
     return np.asarray((pairs != 0).sum(axis=0)).ravel()
@@ -464,7 +468,7 @@ def _cell(error: str | None, measures: Mapping[str, float], name: str) -> str:
 
 
 def _headers(columns: Sequence[tuple[str, str]]) -> list[str]:
-    """Column headers; the name of a measure stands once, above the first of its columns."""
+    """Column headers. The name of a measure is written only above its first column."""
     names = [name for name, _ in columns]
     firsts = {names.index(name) for name in names}
     return [f"{name if i in firsts else ''}\n{word}" for i, (name, word) in enumerate(columns)]

@@ -1,4 +1,4 @@
-"""Metrics from outside RecBole, and which way a metric is better."""
+"""Metrics from outside RecBole, and whether a larger or a smaller value is better."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 
 def smaller_metrics(metrics: Iterable[str]) -> list[str]:
-    """Choose the metrics of which a smaller value is better, as RecBole's register tells.
+    """Choose the metrics for which a smaller value is better, according to RecBole's register.
 
-    A metric says so by its class attribute ``smaller``. A metric that the register does not know
-    in this process counts as one of which a larger value is better, as in RecBole.
+    The register reads the class attribute ``smaller`` of a metric. For a metric that the register
+    of this process does not know, a larger value counts as better, as in RecBole.
 
     Args:
-        metrics: names of RecBole's metrics, or of a user's registered ones, in any case; a cut-off
-            (``giniindex@20``) does not matter.
+        metrics: names of RecBole's metrics or of metrics that the user registered, in upper or
+            lower case. They may have a cut-off (``giniindex@20``).
     """
-    # Imported late: a report of lines that tell by themselves works without loading RecBole.
+    # Imported late: a report needs no RecBole if its lines have recorded ``smaller``.
     from recbole.evaluator import register
 
     def is_smaller(metric: str) -> bool:

@@ -1,4 +1,4 @@
-"""The best items of any user, by any general recommender, in batches that bound the memory."""
+"""Rank the items for any user with any general recommender, in batches that bound the memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 PAIRS = 2**20
-"""User-item pairs scored together by a model that only knows pairs."""
+"""Number of user-item pairs in a batch, for models that score pairs only."""
 
 
 def top_items(
@@ -27,12 +27,12 @@ def top_items(
         dataset: any split of the data set that the model was built from.
         users: ids, ``(n_users,)``.
         hidden: ``(user_num, item_num)``; an item that is stored for a user is no candidate, see
-            :func:`interactions`. None hides nothing. The padding item never is a candidate.
-        k: length of the lists, cut to the number of items.
+            :func:`interactions`. None hides nothing. The padding item is never a candidate.
+        k: length of the lists, but at most the number of items.
 
     Returns:
-        Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first. A user with
-        fewer candidates has a shorter list: item 0 (padding) and score -inf behind its end.
+        Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first. If a
+        user has fewer candidates, the rest of the list is item 0 (padding) with score -inf.
 
     Raises:
         ValueError: for a model that is no general recommender, or a k below 1.
@@ -60,11 +60,11 @@ def top_items(
 
 
 def interactions(splits: Iterable[Any], n_users: int, n_items: int) -> sparse.csr_matrix:
-    """Who met what in some splits of a data set, ``(n_users, n_items)``, ids as rows and columns.
+    """Interactions of some splits as a bool matrix ``(n_users, n_items)`` of user and item ids.
 
     Args:
         splits: RecBole data sets.
-        n_users, n_items: table sizes, padding included.
+        n_users, n_items: numbers of users and items, padding included.
     """
     met = sparse.csr_matrix((n_users, n_items), dtype=bool)
     for split in splits:
@@ -83,7 +83,7 @@ def _best(scores: Tensor, cells: tuple[Tensor, Tensor], k: int) -> tuple[Tensor,
 
 
 def _cells(hidden: sparse.csr_matrix | None, users: Tensor) -> tuple[Tensor, Tensor]:
-    """Row in the batch and column of everything that is hidden from the batch's users."""
+    """Positions of the hidden items: row in the batch, and column."""
     if hidden is None:
         return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
     rows, columns = hidden[users.numpy()].nonzero()
@@ -91,7 +91,7 @@ def _cells(hidden: sparse.csr_matrix | None, users: Tensor) -> tuple[Tensor, Ten
 
 
 def _scorer(model: Any, dataset: Any) -> Callable[[Tensor], Tensor]:
-    """A function: user ids ``(n,)`` -> scores ``(n, item_num)``."""
+    """Return a function from user ids ``(n,)`` to scores ``(n, item_num)``."""
     device = next(model.parameters(), torch.empty(0)).device
     items = dataset.get_item_feature().to(device)
 
@@ -109,7 +109,7 @@ def _scorer(model: Any, dataset: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _score_pairs(model: Any, user: Interaction, items: Interaction) -> Tensor:
-    """Scores ``(item_num,)`` of one user by a model that only knows pairs."""
+    """Scores ``(item_num,)`` of one user, by a model that scores pairs only."""
     found = []
     for start in range(0, len(items), PAIRS):
         part = items[start : start + PAIRS]

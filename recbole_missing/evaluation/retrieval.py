@@ -1,16 +1,16 @@
-"""Cross-modal retrieval: does the feature made for a hidden one find the true one again?
+"""Cross-modal retrieval: is the feature that was made for a hidden one close to the true one?
 
 The query is the feature that a model or an imputer made for an item whose modality was hidden. The
-true features of all items that have the modality are ranked by their cosine with the query. It is a
-hit if the item's own true feature is among the first k.
+true features of all items that have the modality are ranked by their cosine with the query. The
+query is a hit if the item's own true feature is among the first k.
 
-Ties (cosines equal on a grid of 2^-20) are counted as if they were put into a random order: if b
-candidates are better than the item's own feature and t tie with it, itself included, the chance of
-a hit is min(max((k - b) / t, 0), 1). So a constant query collects at most k hits over all items,
-and a row of zeros gets exactly the chance level.
+Two cosines tie if they are equal on a grid of 2^-20. Ties count as if they were in random order. If
+b candidates are better than the item's own feature, and t candidates tie with it, itself included,
+the probability of a hit is min(max((k - b) / t, 0), 1). So a query that is the same for all items
+gets at most k hits in total, and a row of zeros gets exactly the chance level.
 
 Source: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation in
-Missing Modality Scenarios", SIGIR 2025, whose baseline copies the nearest item's feature.
+Missing Modality Scenarios", SIGIR 2025. The baseline there copies the feature of the nearest item.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ Groups = dict[str, Optional[dict[str, float]]]
 
 
 def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dict[str, Groups]]:
-    """Retrieval by a model's features and, on the same mask, by those of the nearest item.
+    """Measure retrieval by the features of a model, and by those of the nearest item.
+
+    Both use the same mask.
 
     Args:
         model: a :class:`~recbole_missing.model.base.MultimodalRecommender`.
-        dataset: the data set that it was built from, or another split of it; its files are read
-            again for the truth.
+        dataset: the data set that it was built from, or another split of it. Its files are read
+            again to get the true features.
         ks: lengths of the lists.
 
     Returns:
@@ -47,7 +49,7 @@ def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dic
         ``nearest_neighbour``.
 
     Raises:
-        ValueError: for a model without modalities, or if nothing is hidden.
+        ValueError: if the model has no modalities, or nothing is hidden.
     """
     if not hasattr(model, "completed_features"):
         raise ValueError(
@@ -77,22 +79,24 @@ def retrieval(
     observed: Tensor,
     ks: Sequence[int] = TOP,
 ) -> dict[str, Groups]:
-    """Share of the hidden features that are found again.
+    """Share of the hidden features that are found by the features made for them.
 
     Args:
-        true: modality -> true features ``(n_items, dim)``, ``observed`` saying who has any.
-        completed: modality -> made-up features ``(n_items, dim)`` in the same space, on the device
-            that is to compute; only rows of hidden features are read.
-        observed: bool ``(n_items, n_modalities)``, who still had what, columns in ``true``'s order.
+        true: modality -> true features ``(n_items, dim)``. ``observed`` is True for items that
+            truly have the modality.
+        completed: modality -> completed features ``(n_items, dim)`` in the same space, on the
+            device that computes. Only rows of hidden features are read.
+        observed: bool ``(n_items, n_modalities)``, the modalities that were not hidden. Columns
+            are in the order of ``true``.
         ks: lengths of the lists.
 
     Returns:
         Modality -> ``"<n> missing"`` (the number of modalities that the item lacks) -> ``items``
-        (queries), ``hit@k`` (their mean) and ``chance@k`` (of a random order). Groups without a
-        query are left out.
+        (number of queries), ``hit@k`` (mean over queries) and ``chance@k`` (the value of a random
+        order). Groups without a query are left out.
 
     Raises:
-        ValueError: if features have another shape than the true ones.
+        ValueError: if the shape of completed features is not that of the true ones.
     """
     results: dict[str, Groups] = {}
     lacking = (~observed).sum(dim=1)
@@ -133,7 +137,7 @@ def _hits(modality: Modality, made: Tensor, items: Tensor, ks: Sequence[int]) ->
 
 def _copied(given: Modalities, donors: Tensor) -> Mapping[str, Tensor]:
     """Features ``(n_items, dim)`` in which missing rows are those of the nearest donor."""
-    if len(given) == 1:  # nothing tells which item is near; no number will be reported
+    if len(given) == 1:  # no other modality tells which item is near; the result is undefined
         return {name: modality.features for name, modality in given.items()}
     imputer = NearestNeighbour().fit(sparse.csr_matrix((1, len(donors))), donors)
     return {name: modality.features for name, modality in imputer.transform(given).items()}

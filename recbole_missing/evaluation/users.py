@@ -19,7 +19,7 @@ Rows = Iterator[Sequence[str]]
 
 
 class UserResults:
-    """Collects the rankings of a test: the ``on_ranking`` of a :class:`.groups.GroupCollector`.
+    """Collects the rankings of a test, as ``on_ranking`` of a :class:`.groups.GroupCollector`.
 
     Attributes, with one row for each tested user; they are empty before :meth:`gather`:
         users: user ids, ``(n_users,)``.
@@ -41,7 +41,7 @@ class UserResults:
         """Put the batches together.
 
         Raises:
-            ValueError: without a batch. There is none if candidates are sampled.
+            ValueError: if there is no batch, which happens if candidates are sampled.
         """
         if not self._batches:
             raise ValueError(
@@ -69,7 +69,7 @@ class UserResults:
         return values
 
     def metric_rows(self, evaluator: Any, user_tokens: Sequence[str]) -> Rows:
-        """Rows of text: a header, then one row a user."""
+        """Rows of text: a header, then one row for each user."""
         values = self.metrics(evaluator)
         yield ["user_id", *values]
         columns = np.stack(list(values.values()), axis=1)
@@ -87,7 +87,7 @@ class UserResults:
 
 
 def write_rows(path: Path, rows: Rows) -> None:
-    """Write tab-separated text, compressed by gzip; equal rows give equal bytes."""
+    """Write tab-separated text, compressed by gzip. Equal rows give equal files."""
     text = "".join("\t".join(row) + "\n" for row in rows)
     with whole_file(path) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))

@@ -1,1 +1,1 @@
-"""Lines of a store become tables, tests and figures."""
+"""Reports: tables, significance tests and figures from the lines of a store."""

@@ -1,6 +1,6 @@
-"""A report: ``report.md`` with every table and figure, and one ``.tex`` and ``.csv`` a table.
+"""Write a report: ``report.md`` with all tables and figures, and every table as TeX and CSV.
 
-Equal lines give equal bytes: a report holds no date and no path of a machine, and its order does
+Equal lines give equal bytes. A report holds no date and no path of a machine, and its order does
 not depend on the order of the lines.
 """
 
@@ -39,13 +39,14 @@ class Options:
     """What a report shows.
 
     Args:
-        metrics: test metrics, the first of which is the main one; None: :data:`METRICS` and
-            those that were published.
-        method: label of the row to test against the others; None: the best of each table.
-        benchmark: file to read published numbers and the order of rows from, instead of the one
-            of the benchmark's name.
-        figures: draw figures.
-        pdf: write every figure as PDF too.
+        metrics: test metrics; the first one is the main one. None means :data:`METRICS` and the
+            published ones.
+        method: label of the row that is tested against the others. None means the best row of
+            each table.
+        benchmark: file with published numbers and the order of rows. None means the file with the
+            name of the benchmark.
+        figures: whether figures are drawn.
+        pdf: whether every figure is also written as PDF.
     """
 
     metrics: Sequence[str] | None = None
@@ -59,7 +60,7 @@ class Options:
 class Report:
     """The text of ``report.md`` so far, with its tables and figures.
 
-    Tables are written at the end, figures are drawn at once.
+    Tables are written at the end. Figures are written immediately.
     """
 
     folder: Path
@@ -98,16 +99,17 @@ def write(
     """Write a report.
 
     Args:
-        lines: the line that counts for every run.
-        stores: files that they are from; kept files lie beside them.
-        folder: where to write; it exists.
+        lines: one line for each run of each benchmark.
+        stores: files of the lines. Paths of kept files are relative to their folders.
+        folder: existing folder to write into.
         options: what to show.
 
     Returns:
-        The files written, and the main tables.
+        The written files, and the main tables.
 
     Raises:
-        ValueError: without a test run, or for an unknown metric or row, or a bad benchmark file.
+        ValueError: if there is no test run, a metric or row is unknown, or the benchmark file is
+            wrong.
     """
     tested, replaced = results.current(results.tested(lines))
     if not tested:
@@ -137,18 +139,18 @@ def write(
 def sources_note(
     lines: Iterable[Line], current_source_of: Callable[[Line], str | None]
 ) -> list[str]:
-    """Say which runs of a report were made by other code than the present one.
+    """Sentences on runs of a report that were made by other code than the present one.
 
-    This is said on the terminal alone. It is no part of the report, which depends on its stores
-    and not on the code that reads them.
+    They are for the terminal. They are not part of the report, because a report depends only on its
+    stores.
 
     Args:
-        lines: the line that counts for every run.
-        current_source_of: gives the ``source`` that the run of a line would have if it was made
-            now, or None if that cannot be told (a model that is not importable here).
+        lines: one line for each run of each benchmark.
+        current_source_of: returns the ``source`` that the run of a line would have if it was made
+            now, or None if it is unknown, for example because its model cannot be imported here.
 
     Returns:
-        Sentences for people, none if all runs were made by the present code.
+        The sentences; empty if all runs were made by the present code.
     """
     unrecorded, others = [], []
     for line in results.current(results.tested(lines))[0]:
@@ -164,7 +166,7 @@ def sources_note(
 
 
 def _made_by(lines: Sequence[Line], code: str) -> list[str]:
-    """Sentence on some runs, with the number of each model; none for no runs."""
+    """Sentence on some runs, with their number for each model; empty for no runs."""
     if not lines:
         return []
     counts = Counter(results.text(line.point.get("model")) for line in lines)

@@ -20,7 +20,9 @@ _ERROR = {"ecolor": "0.25", "elinewidth": 1.0, "capsize": 2}
 
 
 def against_ratio(part: Part, metric: str, paths: Sequence[Path]) -> None:
-    """Draw a metric against the missing ratio, one line a row, with the deviation over runs.
+    """Draw a metric against the missing ratio, with its standard deviation over runs.
+
+    Each row of the table has one line.
 
     Args:
         part: one of :func:`.results.robustness_parts`; its rows hold all ratios.
@@ -38,7 +40,7 @@ def against_ratio(part: Part, metric: str, paths: Sequence[Path]) -> None:
 def loss(part: Part, metric: str, paths: Sequence[Path]) -> None:
     """Draw the relative loss of a metric against its value at the smallest ratio.
 
-    A loss is a drop, or a rise of a metric of which less is better.
+    A loss is a drop. If smaller values of the metric are better, it is a rise.
 
     Args:
         part, metric, paths: as of :func:`against_ratio`.
@@ -56,12 +58,13 @@ def loss(part: Part, metric: str, paths: Sequence[Path]) -> None:
 
 
 def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Path]) -> None:
-    """Draw a metric by group of test items: one panel a group, one bar a row.
+    """Draw a metric by group of test items: a panel for each group, a bar for each row.
 
-    The row with the best mean over the groups is on top. Of many rows only the best are drawn.
+    The row with the best mean over the groups is on top. If there are many rows, only the best are
+    drawn.
 
     Args:
-        part: one table's runs.
+        part: the runs of one table.
         groups: names of groups.
         metric: metric of the groups.
         paths: files to write.

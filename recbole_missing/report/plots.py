@@ -25,19 +25,19 @@ _MOST_STRETCH = 3  # a line that would stretch a panel's range by a larger facto
 def quality(result: Result, path: Path | str) -> None:
     """Draw imputation quality against the missing ratio, one line a method.
 
-    Each modality has a column; the first row shows the mean cosine, the second the standardised
-    MSE. The scale of a panel fits the better half of its methods and those close to them; values
-    off the scale are written over the panel. The line of a method that failed has a gap, which the
-    legend names. A method that reached no hidden row is drawn as a broad pale line under the line
-    of its fallback.
+    Each modality has a column. The first row shows the mean cosine, the second the standardised
+    MSE. The scale of a panel is chosen for the better half of the methods and for those close to
+    them. Values off the scale are written above the panel. If a method failed, its line has a gap,
+    and the legend says at which ratios. If a method reached no hidden row, its line is broad and
+    pale and lies under the line of its fallback.
 
     Args:
         result: what :func:`recbole_missing.evaluation.imputation.compare` returned.
-        path: file to write; its ending decides the format (``.png``, ``.pdf``, ``.svg``).
+        path: file to write. Its ending decides the format (``.png``, ``.pdf``, ``.svg``).
 
     Raises:
-        ValueError: if matplotlib is absent, nothing succeeded, or matplotlib cannot write files of
-            this ending.
+        ValueError: if matplotlib is absent, all methods failed, or matplotlib does not know the
+            format.
     """
     if all(score.error is not None for score in result.scores):
         raise ValueError("plot: at least one method must have succeeded, got failures only.")
@@ -71,7 +71,7 @@ def _styles(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def _caveat(result: Result, method: str) -> str:
-    """What the legend adds: the ratios at which a method failed, or that it reached no row."""
+    """Addition to the legend: where a method failed, or that it reached no row."""
     if result.unreached(method):
         return "\n(its fallback only)"
     failed = {ratio for name in result.modalities for ratio in result.failed(name, method)}
@@ -105,14 +105,14 @@ def _line(result: Result, modality: str, method: str, measure: str) -> NDArray[A
 
 
 def _distance(line: NDArray[Any], measure: str) -> float:
-    """How far from perfect a line is, on the whole; infinity for one without a point."""
+    """Mean distance of a line from the perfect value; infinity for a line without points."""
     if np.isnan(line).all():
         return np.inf
     return float(np.nanmean(1 - line if measure == "cosine" else line))
 
 
 def _on_scale(lines: Sequence[NDArray[Any]]) -> int:
-    """How many of the lines, best first, a panel is scaled to."""
+    """Number of lines, best first, that the scale of a panel is chosen for."""
     count = max(2, (len(lines) + 1) // 2)
     low, high = _range(lines[:count])
     while count < len(lines):

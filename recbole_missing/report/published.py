@@ -1,4 +1,4 @@
-"""Published numbers, which a benchmark's file states, by the settings of a run."""
+"""Published numbers from benchmark files, looked up by the settings of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _KEYS = ("source", "axes", "metrics", "values")
 
 @dataclass(frozen=True)
 class Published:
-    """Numbers of one printed table.
+    """Numbers of one published table.
 
     Args:
-        source: where they were printed.
-        axes: settings whose values find a row.
+        source: where they were published.
+        axes: settings whose values identify a row.
         metrics: names of the columns.
-        numbers: values of ``axes`` -> metric -> number; None where the table has none.
+        numbers: values of ``axes`` -> metric -> number; None if the table has no number there.
     """
 
     source: str
@@ -28,7 +28,7 @@ class Published:
     numbers: Mapping[tuple[str, ...], Mapping[str, float | None]]
 
     def at(self, settings: Mapping[str, Any], metric: str) -> float | None:
-        """Number that was printed for a run with these settings; None if there is none."""
+        """Number that was published for a run with these settings; None if there is none."""
         place = tuple(text(settings.get(axis)) for axis in self.axes)
         return self.numbers.get(place, {}).get(metric)
 
@@ -37,7 +37,7 @@ def published(block: Mapping[str, Any] | None) -> Published | None:
     """Read the block ``published`` of a benchmark's file; None if there is no block.
 
     Raises:
-        ValueError: if a key is absent, or the values do not have the form of axes and metrics.
+        ValueError: if a key is absent, or the values do not fit the axes and metrics.
     """
     if not block:
         return None

@@ -1,7 +1,7 @@
 """From the lines of a store to the content of tables.
 
-:func:`parts` decides which runs stand in which row of which table, :func:`summary` takes mean and
-deviation over the runs of a row, and :func:`protocol` says in words what the runs have in common.
+:func:`parts` assigns runs to the rows of tables. :func:`summary` computes mean and standard
+deviation over the runs of a row. :func:`protocol` describes in words what runs have in common.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from recbole_missing.evaluation.metrics import smaller_metrics
 Order = Mapping[str, Sequence[Any]]  # axis -> its values in the order to show
 
 RATIO = "missing_ratio"
-_ROW_AXES = 2  # so many settings name the rows of a table; each value of the others has a table
+_ROW_AXES = 2  # number of settings that name the rows; other settings make separate tables
 _FIRST = ("model", "imputation")
-_PLAIN = (*_FIRST, "dataset")  # their values are written without the name of the setting
+_PLAIN = (*_FIRST, "dataset")  # the values of these are written without the name of the setting
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Part:
     """The runs of one table.
 
     Args:
-        benchmark, dataset: of all its runs.
-        axes: the settings whose values name a row.
-        context: setting -> value, for the other settings that vary; one value a table.
-        rows: values of ``axes`` -> the runs that are done (none where all failed).
+        benchmark, dataset: the same for all runs.
+        axes: settings whose values name a row.
+        context: setting -> its one value in this table, for the other settings that vary.
+        rows: values of ``axes`` -> the runs that are done; empty if all failed.
     """
 
     benchmark: str
@@ -44,7 +44,7 @@ class Part:
 
     @property
     def labels(self) -> list[str]:
-        """One text a row, as in ``DGMRec, featprop``."""
+        """Text of each row, such as ``DGMRec, featprop``."""
         return [label(dict(zip(self.axes, row))) for row in self.rows]
 
     @property
@@ -58,10 +58,10 @@ class Part:
         return label({"dataset": self.dataset, **self.context})
 
     def smaller_is_better(self, metric: str) -> bool:
-        """Tell whether less of a test metric is better.
+        """Tell whether smaller values of a test metric are better.
 
-        What the runs recorded decides. Runs that recorded nothing know it of the metric that they
-        were validated by; of other metrics RecBole's register tells.
+        It is taken from the field ``smaller`` of a line. If no line has recorded it, it is known
+        for the validation metric. For other metrics it is looked up in RecBole's register.
         """
         for line in self.lines:
             if line.smaller is not None and metric in (line.test or {}):
@@ -78,7 +78,7 @@ class Part:
 
 
 def text(value: Any) -> str:
-    """Write a value of a setting: ``~`` for none, numbers without needless digits."""
+    """Write a value of a setting: ``~`` for None, numbers without trailing zeros."""
     if value is None:
         return "~"
     if isinstance(value, float):
@@ -91,7 +91,7 @@ def text(value: Any) -> str:
 
 
 def label(values: Mapping[str, str]) -> str:
-    """Join setting -> value to one text; a value that says little has the name of its setting."""
+    """Join settings to one text. Most values are written with the name of their setting."""
     words = [v if axis in _PLAIN else f"{axis} {v}" for axis, v in values.items()]
     return ", ".join(words)
 
@@ -114,9 +114,9 @@ def tested(lines: Iterable[Line]) -> list[Line]:
 
 
 def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
-    """Keep of each point the run that began last; count the others.
+    """Keep the run that began last at each point, and count the others.
 
-    A point has several runs if its benchmark was run again with other settings. They are no
+    A point has several runs if its benchmark was run again with other settings. Such runs are not
     repetitions of each other.
     """
     found: dict[tuple[str, str], list[Line]] = {}
@@ -128,16 +128,16 @@ def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
 
 
 def metrics_of(lines: Iterable[Line]) -> list[str]:
-    """Test metrics that at least one run has, each once."""
+    """Test metrics that at least one run has."""
     return list(dict.fromkeys(m for line in lines if line.test for m in line.test))
 
 
 def parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
     """Divide the runs of each benchmark and data set into tables.
 
-    The first two settings that vary name the rows of a table. Each value of the others has a table
-    of its own. The missing ratio names rows only if nothing else varies, because results at two
-    ratios do not compete.
+    The first two settings that vary name the rows of a table. Each value of the other settings has
+    its own table. The missing ratio names rows only if nothing else varies, because results at
+    different ratios are not compared with each other.
 
     Args:
         lines: what :func:`tested` returned.
@@ -155,7 +155,10 @@ def parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
 
 
 def robustness_parts(lines: Sequence[Line], orders: Mapping[str, Order]) -> list[Part]:
-    """One part a benchmark and data set whose missing ratio varies; a row holds all its ratios."""
+    """One part for each benchmark and data set with several missing ratios.
+
+    A row holds the runs of all ratios.
+    """
     found = []
     for benchmark, dataset, members in _sections(lines, orders):
         axes = [axis for axis in _varying(members) if axis != RATIO]
@@ -170,10 +173,11 @@ def summary(rows: Sequence[Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
     """Mean, sample standard deviation and count over the runs of each row.
 
     Args:
-        rows: for each row, name -> value of each of its runs; None and absent values do not count.
+        rows: for each row, a mapping name -> value for each run. None and absent values are
+            ignored.
 
     Returns:
-        One row a row; columns ``(name, "mean" | "std" | "count")``.
+        A frame with the same rows and the columns ``(name, "mean" | "std" | "count")``.
     """
     records = [{"row": i, **values} for i, runs in enumerate(rows) for values in runs]
     names = list(dict.fromkeys(name for runs in rows for values in runs for name in values))
@@ -193,7 +197,7 @@ def scores(part: Part, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def group_scores(part: Part, groups: Sequence[str], metric: str) -> pd.DataFrame:
-    """:func:`summary` of one metric, a column a group of test items."""
+    """:func:`summary` of one metric, with a column for each group of test items."""
 
     def values(run: Line) -> dict[str, Any]:
         found = run.groups or {}
@@ -203,7 +207,7 @@ def group_scores(part: Part, groups: Sequence[str], metric: str) -> pd.DataFrame
 
 
 def groups_of(part: Part, metric: str) -> tuple[list[str], list[str]]:
-    """Groups of test items that a metric is known of: by missing modalities, and warm and new."""
+    """Groups of test items that have a metric: those by missing modalities, and warm and new."""
     found = {
         group
         for run in part.lines
@@ -215,7 +219,7 @@ def groups_of(part: Part, metric: str) -> tuple[list[str], list[str]]:
 
 
 def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
-    """:func:`summary` of one metric, a column a missing ratio, in rising order."""
+    """:func:`summary` of one metric, with a column for each missing ratio, in rising order."""
     ratios = sorted({text(run.point[RATIO]) for run in part.lines}, key=by_size)
     rows = [
         [
@@ -230,8 +234,8 @@ def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
 def losses(means: pd.DataFrame, smaller: bool) -> pd.DataFrame:
     """Relative loss against the first column, one column a ratio.
 
-    A loss is a drop, (first - value) / first, or a rise, (value - first) / first, if a ``smaller``
-    value is better. Undefined (NaN) where the first value is 0.
+    A loss is a drop, (first - value) / first. If ``smaller`` values are better, it is a rise,
+    (value - first) / first. It is NaN if the first value is 0.
     """
     first = means.iloc[:, 0]
     drops = means.rsub(first, axis=0).div(first.where(first != 0), axis=0)
@@ -266,7 +270,7 @@ def _varying(lines: Sequence[Line]) -> list[str]:
 
 
 def _layout(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """Axes of the rows, and of the context."""
+    """Axes of the rows, and axes of the context."""
     varying = _varying(lines)
     named = [axis for axis in varying if axis != RATIO] or varying or ["model"]
     axes = named[:_ROW_AXES]
@@ -276,7 +280,7 @@ def _layout(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
 def _split(
     lines: Sequence[Line], axes: Sequence[str], order: Order
 ) -> dict[tuple[str, ...], list[Line]]:
-    """Group by the values of some axes: first in the given order, then the others by size."""
+    """Group by the values of some axes. Values of ``order`` come first, the others by size."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         groups.setdefault(tuple(text(line.point.get(a)) for a in axes), []).append(line)
@@ -292,10 +296,10 @@ def _split(
 
 
 def protocol(part: Part) -> str:
-    """Write one sentence on how the numbers of a table came about, for its caption.
+    """Write one sentence on how the runs of a table were made, for its caption.
 
-    It names data, split, what is missing, candidates of the test, choice of the epoch and seeds.
-    Where the runs of a table differ, it names every value that occurs.
+    It names data, split, mask, candidate items of the test, choice of the epoch and seeds. If the
+    runs of a table differ, it names every value that occurs.
     """
     lines = part.lines
     if not lines:
@@ -391,7 +395,7 @@ def _choice(lines: list[Line]) -> str:
 
 
 def _search(lines: list[Line]) -> str:
-    """Number of trials that hyper-parameters were chosen from; empty without a search."""
+    """Number of trials from which hyper-parameters were chosen; empty without a search."""
     found = [line.search["trials"] for line in lines if line.search]
     if not found:
         return ""
@@ -416,7 +420,7 @@ def _seeds(lines: list[Line]) -> str:
 
 
 def _draws(line: Line) -> bool:
-    """Tell whether a random draw decided who lacks what, or which items are new."""
+    """Tell whether the mask or the new items were drawn at random."""
     config = line.config
     drawn = config.get("missing_protocol") not in (None, "none", "file")
     return drawn or config.get("new_items") == "stratified"

@@ -1,4 +1,4 @@
-"""The tables of a report, each from the runs of one part."""
+"""The tables of a report. Each one is made from the runs of one part."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stem(part: Part, kind: str) -> str:
 
 
 def main_table(part: Part, metrics: Sequence[str], printed: Published | None) -> Table:
-    """Test metrics, beside published ones where there are any."""
+    """Test metrics, with the published ones if there are any."""
     frame = results.scores(part, metrics)
     columns = []
     for metric in metrics:
@@ -53,7 +53,7 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
 
 
 def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Table | None:
-    """One metric by group of test items; None where no run has such a group."""
+    """One metric by group of test items; None if no run has such a group."""
     if not groups:
         return None
     frame = results.group_scores(part, groups, metric)
@@ -96,7 +96,7 @@ def loss_table(part: Part, metric: str) -> Table | None:
 
 
 def ratio_table(part: Part, metric: str) -> Table:
-    """One metric, a column a missing ratio."""
+    """One metric, with a column for each missing ratio."""
     frame = results.ratio_scores(part, metric)
     best = part.best(metric)
     ratios = list(dict.fromkeys(ratio for ratio, _ in frame.columns))
@@ -134,7 +134,7 @@ def retrieval_table(part: Part, printed: Published | None) -> Table | None:
 
 
 def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
-    """Row of the retrieval table -> measures of each run; empty where undefined."""
+    """Row of the retrieval table -> measures of each run; empty if they are undefined."""
     rows: dict[tuple[str, ...], list[dict[str, float]]] = {}
     for row, runs in part.rows.items():
         for run in runs:
@@ -177,7 +177,7 @@ def cost_table(part: Part) -> Table:
 
 
 def best_row(part: Part, metric: str) -> str | None:
-    """Label of the row with the best mean; None where no row has one."""
+    """Label of the row with the best mean; None if no row has a mean."""
     means = _means(results.scores(part, [metric]))
     values = means[metric].dropna() if metric in means else pd.Series(dtype=float)
     if values.empty:
@@ -189,10 +189,11 @@ def best_row(part: Part, metric: str) -> str | None:
 def significance_tables(
     part: Part, metric: str, method: str | None, folders: Sequence[Path]
 ) -> list[Table]:
-    """Tests of one row against the others, over users and over seeds, best other row first.
+    """Tests of one row against the others, over users and over seeds.
 
-    There is no table over users if no run kept their metrics, and none over seeds if no other row
-    shares several seeds with the chosen one.
+    The best other row comes first. There is no table over users if no run kept the metrics of its
+    users. There is no table over seeds if no other row has several seeds in common with the chosen
+    one.
     """
     known = [label for label, runs in zip(part.labels, part.rows.values()) if runs]
     chosen = method or best_row(part, metric)
@@ -250,13 +251,13 @@ def _table(
     columns: Sequence[Column],
     labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
-    """Table of a part; its rows are those of the part unless ``labels`` name others."""
+    """Table of a part. Its rows are those of the part, unless ``labels`` names others."""
     rows = _labels(part) if labels is None else labels
     return Table(rows, columns, stem(part, kind), title, caption, protocol(part))
 
 
 def _direction(part: Part, metrics: Sequence[str]) -> str:
-    """Sentence on the metrics of which less is better; empty if there are none."""
+    """Sentence on the metrics for which smaller values are better; empty if there are none."""
     smaller = [metric for metric in metrics if part.smaller_is_better(metric)]
     return f"Lower is better: {', '.join(smaller)}." if smaller else ""
 
@@ -268,7 +269,7 @@ def _labels(part: Part) -> dict[str, list[str]]:
 def _column(
     frame: pd.DataFrame, name: str, form: str = "score", best: str = "", title: str = ""
 ) -> Column:
-    """Column of a summary; None where no run has the value."""
+    """Column of a summary. A cell is None if no run has the value."""
     mean, std, count = (
         [number(value) for value in frame[name, stat]]
         if (name, stat) in frame
@@ -292,9 +293,10 @@ def _published(runs: Sequence[Line], printed: Published | None, metric: str) -> 
 def _published_hit(
     part: Part, row: tuple[str, ...], printed: Published | None, measure: str
 ) -> float | None:
-    """Value printed for a row of the retrieval table, by the axis ``row`` (``DGMRec, 1 missing``).
+    """Value that was published for a row of the retrieval table.
 
-    The printed row names the model alone, not other axes of the part such as the imputation.
+    The axis ``row`` of the published numbers has values such as ``DGMRec, 1 missing``. They name
+    the model, but no other axes of the part such as the imputation.
     """
     *values, source, count, modality = row
     if printed is None or modality != _ALL:

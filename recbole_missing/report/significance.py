@@ -1,8 +1,8 @@
 """Paired tests of the difference between two rows of a table.
 
-Pairs are users (from the per-user metrics that runs kept) or repetitions (seeds). P-values are
-corrected by Holm's method (Scandinavian Journal of Statistics 1979) for all comparisons of one
-table together.
+Pairs are users (from the metrics of every user that runs kept) or repetitions (seeds). P-values are
+corrected by Holm's method (Scandinavian Journal of Statistics 1979) over all comparisons of one
+table.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from recbole_missing.benchmark.plan import REPETITIONS
 from recbole_missing.evaluation.users import read_metrics
 from recbole_missing.report.results import text
 
-_FEWEST_FOR_RANKS = 6  # below, Wilcoxon's smallest two-sided p-value is over 0.05
-_MOST_FOR_EXACT = 50  # above, the normal approximation is close
+_FEWEST_FOR_RANKS = 6  # with fewer pairs, Wilcoxon's smallest two-sided p-value is over 0.05
+_MOST_FOR_EXACT = 50  # with more pairs, the normal approximation is close
 _DIGITS = 12  # differences are compared after rounding, so that equal ones tie
 
 Repetition = tuple[str, ...]
@@ -33,16 +33,16 @@ Repetition = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The chosen row against another one.
+    """Comparison of the chosen row with another one.
 
     Args:
         other: label of the other row.
         runs: number of repetitions that both rows have.
         n: number of pairs.
-        difference: mean of chosen - other.
+        difference: mean of the chosen row minus the other.
         low, high: 95 % interval of the difference, by the t-test.
         wilcoxon, t_test: two-sided p-values.
-        note: why a value is None.
+        note: reason why a value is None.
         wilcoxon_holm, t_test_holm: p-values corrected by Holm's method.
     """
 
@@ -91,7 +91,7 @@ def paired(other: str, first: NDArray[Any], second: NDArray[Any], runs: int) -> 
 
 
 def _wilcoxon(difference: NDArray[Any]) -> float:
-    """Two-sided p-value of differences other than 0; exact if they are few and without ties."""
+    """Two-sided p-value of non-zero differences; exact if they are few and have no ties."""
     tied = len(np.unique(np.abs(difference))) < len(difference)
     exact = len(difference) <= _MOST_FOR_EXACT and not tied
     with warnings.catch_warnings():
@@ -103,7 +103,9 @@ def _wilcoxon(difference: NDArray[Any]) -> float:
 def over_users(
     rows: Mapping[str, Sequence[Line]], method: str, metric: str, folders: Sequence[Path]
 ) -> list[Comparison]:
-    """Compare a row with every other over users, values averaged over common repetitions.
+    """Compare a row with every other row over users.
+
+    The values of a user are averaged over the repetitions that both rows have.
 
     Args:
         rows: label -> its runs.
@@ -125,7 +127,7 @@ def over_users(
 
 
 def over_seeds(rows: Mapping[str, Sequence[Line]], method: str, metric: str) -> list[Comparison]:
-    """Compare a row with every other over the repetitions that both have."""
+    """Compare a row with every other row over the repetitions that both have."""
     values = {
         label: {
             _repetition(run): run.test[metric]

@@ -1,7 +1,7 @@
-"""How all figures look. Matplotlib is imported only when a figure is drawn.
+"""The style of all figures. Matplotlib is imported only when a figure is drawn.
 
-The colours are the palette of Okabe and Ito, without its yellow: colour-blind readers can tell them
-apart. From the ninth line on, the colours are used again with another dash. Markers differ as well.
+The colours are the palette of Okabe and Ito without its yellow. Colour-blind readers can tell them
+apart. From the ninth line on, the colours are used again with another dash. Markers differ too.
 """
 
 from __future__ import annotations
