@@ -36,7 +36,7 @@ setup(
     ],
     extras_require={
         "plot": ["matplotlib>=3.7"],
-        "test": ["pytest", "ruff", "mypy", "matplotlib>=3.7"],
+        "test": ["pytest", "pytest-xdist", "ruff", "mypy", "matplotlib>=3.7"],
     },
     entry_points={"console_scripts": ["recbole-missing = recbole_missing.cli:main"]},
 )

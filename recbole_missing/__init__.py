@@ -15,6 +15,7 @@ from recbole_missing import plugin
 from recbole_missing.version import __version__
 
 if TYPE_CHECKING:
+    from recbole_missing.evaluation.metrics import register_metric
     from recbole_missing.imputation import IMPUTERS, register_imputer
     from recbole_missing.modality import Modalities, Modality
     from recbole_missing.model import MODELS
@@ -30,6 +31,7 @@ __all__ = [
     "MultimodalRecommender",
     "__version__",
     "register_imputer",
+    "register_metric",
     "register_model",
     "run_recbole_missing",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "Modality": "modality",
     "MultimodalRecommender": "model.base",
     "register_imputer": "imputation",
+    "register_metric": "evaluation.metrics",
     "register_model": "plugin",
     "run_recbole_missing": "quick_start",
 }

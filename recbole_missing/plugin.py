@@ -181,7 +181,10 @@ def _init_config(
     except NotImplementedError as error:  # an unknown metric
         if not _is_ours(self.model_class):
             raise
-        raise ValueError(f"{error}; correct `metrics`.") from error
+        raise ValueError(
+            f"metrics: must be names that RecBole knows, got: {error}; correct them, or make your "
+            "own known with recbole_missing.register_metric."
+        ) from error
     if self.model_class.type in _types_with_our_data():
         _check_config(self)
 

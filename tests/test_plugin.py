@@ -286,6 +286,7 @@ def results(tmp_path, settings, first="", second=""):
     return [json.loads(line[7:]) for line in lines if line.startswith("RESULT ")]
 
 
+@pytest.mark.slow
 def test_recboles_models_give_plain_recboles_result_bit_for_bit(settings, tmp_path):
     ours = {key: settings[key] for key in MODALITIES}
     plain = {k: v for k, v in settings.items() if k not in {*ours, "topk", "valid_metric"}} | FULL
@@ -678,7 +679,7 @@ def test_bad_config_files_are_refused(no_training, settings, tmp_path, text, mes
     ("changes", "message"),
     [
         ({"topk": [7], "valid_metric": "Recall@20"}, "valid_metric: must be one of metrics"),
-        ({"metrics": ["Recal"]}, "no metric named 'Recal'; correct `metrics`"),
+        ({"metrics": ["Recal"]}, "no metric named 'Recal'; correct them"),
         ({"epochs": "x"}, "VBPR: epochs must be an int >= 0, got 'x'"),
         ({"learning_rate": "abc"}, "VBPR: learning_rate must be a number >= 0, got 'abc'"),
         ({"train_batch_size": 0}, "VBPR: train_batch_size must be an int >= 1, got 0"),

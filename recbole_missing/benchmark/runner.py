@@ -82,7 +82,7 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
         after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
     else:
         planned, after = distinct(_identified(jobs), options.say), []
-    board = Board(planned, store, [])
+    board = Board(planned, store)
     board.look()
     lines = []
     for job in planned:

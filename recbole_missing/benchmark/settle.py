@@ -41,13 +41,12 @@ def settle(
         The lines of the jobs, in their order.
     """
     sources = {job.run: job.source for job in jobs}
-    ignored = [
-        line
-        for line in store.lines()
-        if (retry_failed and line["status"] == "failed")
-        or (rerun_changed and line.get("source") != sources.get(line["run"]))
-    ]
-    board = Board(jobs, store, ignored)
+
+    def repeated(line: Line) -> bool:
+        changed = rerun_changed and line.source != sources.get(line.run)
+        return changed or (retry_failed and not line.done)
+
+    board = Board(jobs, store, repeated)
     progress = Progress(jobs[0].job, workers, say)
     progress.begin(board)
     for remark in board.remarks():
@@ -107,17 +106,22 @@ class Board:
     Args:
         jobs: all jobs.
         store: the store with their lines.
-        ignored: lines that do not count, because their runs are to be repeated.
+        repeated: tells for a line of the store whether its run is to be repeated. Default: no run
+            is repeated.
 
     Attributes:
         lines: run -> line, for every settled job.
     """
 
-    def __init__(self, jobs: list[Identified], store: Store, ignored: list[Line]) -> None:
-        """Store the arguments; nothing is read yet."""
+    def __init__(
+        self, jobs: list[Identified], store: Store, repeated: Callable[[Line], bool] | None = None
+    ) -> None:
+        """Note which lines of the store are ignored."""
         self.jobs, self.store = jobs, store
         self.lines: dict[str, Line] = {}
-        self._ignored = ignored
+        # Lines are only appended, so the place of a line identifies it.
+        lines = store.lines() if repeated else []
+        self._ignored = {place for place, line in enumerate(lines) if repeated and repeated(line)}
 
     @property
     def left(self) -> list[Identified]:
@@ -131,11 +135,12 @@ class Board:
             Run -> line, for jobs that have a line only at another place of a grid.
         """
         found: dict[str, list[Line]] = {}
-        for line in self.store.lines():
-            found.setdefault(line["run"], []).append(line)
+        for place, line in enumerate(self.store.lines()):
+            if place not in self._ignored:
+                found.setdefault(line.run, []).append(line)
         elsewhere = {}
         for job in self.left:
-            lines = [line for line in found.get(job.run, ()) if line not in self._ignored]
+            lines = found.get(job.run, [])
             answers = [line for line in lines if job.is_answered_by(line)]
             own = [line for line in answers if job.owns(line)]
             failed = [line for line in lines if self._is_final(line, job)]

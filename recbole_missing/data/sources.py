@@ -328,21 +328,9 @@ class _Names:
         return "a column name or a list of column names"
 
 
-_CONSTRAINTS = {
-    "features": Text(),
-    "ids": Text(),
-    "columns": _Names(),
-    "encoder": Choice("tags", "text", "vector"),
-    "dim": Int(min=1),
-    "preload_weight": Text(),
-}
-# Setting that names the data -> further settings that only make sense together with it.
-_COMPANIONS = {"features": ("ids",), "columns": ("encoder", "dim"), "preload_weight": ()}
-
-
 def modality_settings(name: str) -> dict[str, Any]:
     """Return the setting names of the modality ``name``, with the constraint of each."""
-    return {f"{name}_{key}": Optional(constraint) for key, constraint in _CONSTRAINTS.items()}
+    return {f"{name}_{key}": Optional(constraint) for key, constraint in _constraints().items()}
 
 
 def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> Source:
@@ -358,12 +346,7 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
         ValueError: if a setting, a file or a column is wrong.
     """
     request = _request(name, settings, catalogue)
-    openers = {
-        "features": _open_features,
-        "columns": _open_columns,
-        "preload_weight": _open_preload_weight,
-    }
-    return openers[request.kind](request)
+    return KINDS[request.kind].open(request)
 
 
 def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> list[Path]:
@@ -373,14 +356,7 @@ def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) 
         ValueError: if the settings are wrong or a file does not exist.
     """
     request = _request(name, settings, catalogue)
-    if request.kind == "columns":
-        return [request.atomic_file("item")]
-    if request.kind == "preload_weight":
-        return [request.preload_weight()[0]]
-    path = request.path("features")
-    if path.is_dir():
-        return _item_files(path)
-    return [path] if request.values["ids"] is None else [path, request.path("ids")]
+    return KINDS[request.kind].files(request)
 
 
 @dataclass(frozen=True)
@@ -437,15 +413,13 @@ def _request(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> _R
 
     declared = modality_settings(name)
     check(name, {key: get(key) for key in declared}, declared)
-    values = {key: get(f"{name}_{key}") for key in _CONSTRAINTS}
-    chosen = [kind for kind in _COMPANIONS if values[kind] is not None]
+    values = {key: get(f"{name}_{key}") for key in _constraints()}
+    chosen = [kind for kind in KINDS if values[kind] is not None]
     if len(chosen) != 1:
-        keys, got = (
-            ", ".join(f"{name}_{kind}" for kind in kinds) for kinds in (_COMPANIONS, chosen)
-        )
+        keys, got = (", ".join(f"{name}_{kind}" for kind in kinds) for kinds in (KINDS, chosen))
         raise ValueError(f"{name}: exactly one of {keys} must be set, got {got or 'none'}.")
-    for kind, companions in _COMPANIONS.items():
-        for key in companions:
+    for kind, declared_kind in KINDS.items():
+        for key in declared_kind.companions:
             if kind != chosen[0] and values[key] is not None:
                 raise ValueError(
                     f"{name}: {name}_{key} must come with {name}_{kind}, got {name}_{chosen[0]}; "
@@ -500,9 +474,7 @@ def _open_folder(request: _Request, folder: Path) -> Source:
 
 def _open_columns(request: _Request) -> Source:
     name, values = request.name, request.values
-    check(
-        name, {f"{name}_encoder": values["encoder"]}, {f"{name}_encoder": _CONSTRAINTS["encoder"]}
-    )
+    check(name, {f"{name}_encoder": values["encoder"]}, {f"{name}_encoder": ENCODERS})
     columns = [values["columns"]] if isinstance(values["columns"], str) else list(values["columns"])
     path, separator = request.atomic_file("item"), request.catalogue.seq_separator
     if values["encoder"] == "vector":
@@ -565,6 +537,59 @@ def _cells_by_token(
 
 def _item_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == ".npy")
+
+
+def _features_files(request: _Request) -> list[Path]:
+    path = request.path("features")
+    if path.is_dir():
+        return _item_files(path)
+    return [path] if request.values["ids"] is None else [path, request.path("ids")]
+
+
+def _columns_files(request: _Request) -> list[Path]:
+    return [request.atomic_file("item")]
+
+
+def _preload_weight_files(request: _Request) -> list[Path]:
+    return [request.preload_weight()[0]]
+
+
+ENCODERS = Choice("tags", "text", "vector")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Args:
+        value: constraint of the setting ``<modality>_<kind>``, which chooses this kind.
+        companions: constraint of each further setting ``<modality>_<companion>``.
+        open: function that opens and checks the data.
+        files: function that lists the files that are read.
+    """
+
+    value: Any
+    companions: Mapping[str, Any]
+    open: Callable[[_Request], Source]
+    files: Callable[[_Request], list[Path]]
+
+
+KINDS = {
+    "features": Kind(Text(), {"ids": Text()}, _open_features, _features_files),
+    "columns": Kind(
+        _Names(), {"encoder": ENCODERS, "dim": Int(min=1)}, _open_columns, _columns_files
+    ),
+    "preload_weight": Kind(Text(), {}, _open_preload_weight, _preload_weight_files),
+}
+"""Setting that chooses a kind of source -> the kind. A new kind needs one line here."""
+
+
+def _constraints() -> dict[str, Any]:
+    """Constraints of all settings of a modality. Keys are without the modality's name."""
+    found = {kind: declared.value for kind, declared in KINDS.items()}
+    for declared in KINDS.values():
+        found.update(declared.companions)
+    return found
 
 
 def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> sparse.csr_matrix:

@@ -66,7 +66,8 @@ class MultimodalRecommender(GeneralRecommender):
         """Check the hyper-parameters and take the modalities."""
         super().__init__(config, dataset)
         name = type(self).__name__
-        if getattr(dataset, "modalities", None) is None:
+        # Not getattr with a default: an AttributeError inside an imputer must be seen.
+        if "modalities" not in dir(dataset) or dataset.modalities is None:
             raise ValueError(
                 f"{name}: the data set must have modalities, got none; list them in `modalities`."
             )

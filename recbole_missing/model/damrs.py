@@ -109,10 +109,11 @@ class DAMRS(MultimodalRecommender):
     def _build_item_graphs(self, interactions: SparseMatrix) -> None:
         neighbours = self.knn_k, self.knn_missing
         nobody = torch.zeros_like(self.new_items)
-        edges = content_edges(self.modalities, *neighbours, nobody)
+        edges = content_edges(self.modalities, *neighbours, nobody, self.device)
         old_edges: dict[str, Tensor] = {}
         if self.new_items.any():
-            old_edges = content_edges(self.modalities, *neighbours, self.new_items)
+            excluded = self.new_items
+            old_edges = content_edges(self.modalities, *neighbours, excluded, self.device)
         self.item_graphs = nn.ModuleDict()
         for name in self.modalities:
             without_new = self._graph(old_edges[name]) if old_edges else None
@@ -264,6 +265,7 @@ def content_edges(
     k: int,
     missing: str,
     excluded: Tensor,
+    device: Any = None,
     block_size: int | None = None,
 ) -> dict[str, Tensor]:
     """Edges of B_m: name -> ``(2, n_edges)``.
@@ -274,20 +276,25 @@ def content_edges(
             ones (on a grid of 2^-20) the smaller id; only positive cosines count.
         missing: as in :func:`~recbole_missing.graph.knn.knn_graph`.
         excluded: bool ``(n_items,)``; these items have self loops only.
+        device: where neighbours are searched; default: where ``excluded`` is. The edges come back
+            to the device of ``excluded``.
         block_size: items looked at together.
     """
+    home = excluded.device
+    excluded = excluded.to(device or home)
     items = (~excluded).nonzero()[1:, 0]
-    lacking = ~modalities.observed[items].T & (missing != "imputed")  # (M, n)
+    lacking = ~modalities.observed.to(items.device)[items].T & (missing != "imputed")  # (M, n)
     similarity = _AgreedCosines(modalities, items, lacking & (missing == "isolated"))
     rows_together = block_size or block_rows(len(modalities) * len(items))
-    numbers = torch.arange(len(items))
+    numbers = torch.arange(len(items), device=items.device)
     values, found = nearest(similarity, numbers, min(k, len(items)), rows_together)
     edges = {}
     loops = excluded.nonzero()[:, 0].expand(2, -1)
     for name, value, col, lacks in zip(modalities, values, found, lacking):
         row = numbers[:, None].expand_as(col)
         kept = (value > 0) & ((row == col) | ~(lacks[row] | lacks[col]))
-        edges[name] = torch.cat([loops, items[torch.stack([row[kept], col[kept]])]], dim=1)
+        near = items[torch.stack([row[kept], col[kept]])]
+        edges[name] = torch.cat([loops, near], dim=1).to(home)
     return edges
 
 
@@ -303,7 +310,8 @@ class _AgreedCosines:
     def __init__(self, modalities: Modalities, items: Tensor, isolated: Tensor) -> None:
         """Prepare the cosines and their means over all pairs."""
         self.isolated = isolated
-        self.cosines = [Cosines(modality.features[items]) for modality in modalities.values()]
+        features = [modality.features.to(items.device) for modality in modalities.values()]
+        self.cosines = [Cosines(table[items]) for table in features]
         self.means = torch.stack([cosines.mean() for cosines in self.cosines])
 
     def __call__(self, queries: Tensor) -> Tensor:
@@ -311,5 +319,7 @@ class _AgreedCosines:
         found = torch.stack([cosines(queries) for cosines in self.cosines])
         found *= (found >= self.means[:, None, None] - 2.0**-20).all(dim=0)
         found *= ~(self.isolated[:, queries, None] | self.isolated[:, None])
-        found[:, torch.arange(len(queries)), queries] = 2.0  # itself, above every cosine
+        found[:, torch.arange(len(queries), device=queries.device), queries] = (
+            2.0  # itself, above every cosine
+        )
         return found

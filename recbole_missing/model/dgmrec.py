@@ -69,7 +69,7 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 #
 # Losses of a batch of triples (u, p, n); A: its distinct items, A_m: those that have modality m,
 # A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b;
-# noise(x) = x + 0.1 sign(x) * (a random unit vector)                            -> perturb
+# noise(x) = x + 0.1 sign(x) * v / |v|, v uniform on [0, 1)                      -> perturb
 #   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                  -> bpr_loss
 #   L_reg   = (1e-5 (|z_u| + |z_p| + |z_n|) + reg_weight sum_m |G_m[p] + S_m[p]|) / batch, with
 #             Frobenius norms, not squared                                       -> self._norms
@@ -84,6 +84,7 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 #           + sum_m |Gen_m(noise(p_m)) - s_m|^2 over A_m                         -> self._generation
 #   L_align = NCE(z_p, sum_m G_m[p]) + NCE(z_u, sum_m G_m[u])                    -> self._alignment
 #   Gen_m and Tr_m are Lin(tanh(Lin(x))), Dec_m is Lin                           -> ModalityNetwork
+#   loss    = L_bpr + L_reg + the other ones, each times its weight              -> self.loss_terms
 #
 # Before each epoch                                                           -> on_epoch_start
 #   1. Fit CLUB_m to (s_m, g_m) of sampled items: 5 steps of the second optimiser -> self._fit_clubs
@@ -250,10 +251,12 @@ class DGMRec(MultimodalRecommender):
         self.training_graphs, self.inference_graphs = nn.ModuleDict(), nn.ModuleDict()
         for name, modality in self.modalities.items():
             features, k = modality.features, self.knn_k
-            nearest = knn_graph(features, k, modality.observed, self.knn_missing)
+            observed, missing = modality.observed, self.knn_missing
+            nearest = knn_graph(features, k, observed, missing, device=self.device)
             self.inference_graphs[name] = row_sum_norm(nearest)
             if self.new_items.any():
-                nearest = knn_graph(features, k, ~self.new_items, "isolated")
+                old = ~self.new_items
+                nearest = knn_graph(features, k, old, "isolated", device=self.device)
             self.training_graphs[name] = row_sum_norm(nearest)
 
     # ------------------------------------------------------------------------- once an epoch

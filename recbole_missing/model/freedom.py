@@ -118,7 +118,8 @@ class FREEDOM(MultimodalRecommender):
         edges = []
         for weight, modality in zip(weights, self.modalities.values()):
             neighbours = self.knn_k, modality.observed, self.knn_missing
-            nearest = knn_graph(modality.features, *neighbours, weighted=False, excluded=excluded)
+            options = {"weighted": False, "excluded": excluded, "device": self.device}
+            nearest = knn_graph(modality.features, *neighbours, **options)
             items, others, values = row_sum_norm(nearest).edges()
             edges.append((items, others, weight * values))
         items, others, values = (torch.cat(parts) for parts in zip(*edges))

@@ -61,7 +61,8 @@ from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 #   Final vectors     user, item = g + i;  score = <user, item>                  -> self.encode
 #
 # Losses of a batch of triples (u, p, n); q: the contrasted positives (self._contrasted), NCE(a, b):
-# InfoNCE from rows of a to rows of b, noise(x) = x + 0.1 sign(x) * (a random unit vector):
+# InfoNCE from rows of a to rows of b, noise(x) = x + 0.1 sign(x) * v / |v|, v uniform on
+# [0, 1):
 #   L_bpr   = mean of -log sigmoid(<user_u, item_p> - <user_u, item_n>)
 #   L_reg   = 1/2 (sum of the squares of user_u, item_p and item_n) / train_batch_size
 #   L_taste = 1/2 (sum of the squares of t_p) / train_batch_size
@@ -142,7 +143,7 @@ class GUME(MultimodalRecommender):
         self.tastes = nn.ParameterDict()
         for name in self.modalities:
             self.tastes[name] = xavier_table(self.n_users, size)
-        neighbours = self.knn_k, self.knn_missing, self.new_items
+        neighbours = self.knn_k, self.knn_missing, self.new_items, self.device
         self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.integration = Integration(size, self.modalities)
         interactions = self.user_item_matrix(dataset)

@@ -100,7 +100,7 @@ class LATTICE(MultimodalRecommender):
         for name, modality in self.modalities.items():
             self.projections[name] = nn.Linear(modality.dim, self.projection_size)
             self.item_graphs[name] = knn_item_graph(
-                modality, self.knn_k, self.knn_missing, self.new_items
+                modality, self.knn_k, self.knn_missing, self.new_items, self.device
             )
         nodes = whole_graph(self.user_item_matrix(dataset), self_loops=True)
         self.walk_graph = row_mean_norm(nodes)

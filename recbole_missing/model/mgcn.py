@@ -78,7 +78,7 @@ class MGCN(MultimodalRecommender):
         self.batch_size = config["train_batch_size"]
         self.user_embedding = xavier_table(self.n_users, size)
         self.item_embedding = xavier_table(self.n_items, size)
-        neighbours = self.knn_k, self.knn_missing, self.new_items
+        neighbours = self.knn_k, self.knn_missing, self.new_items, self.device
         self.purified = PurifiedItems(self.modalities, size, *neighbours)
         self.side = Integration(size, self.modalities)
         self.user_item_graph = symmetric_norm(self.user_item_matrix(dataset))

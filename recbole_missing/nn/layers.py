@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -131,18 +132,21 @@ class ItemGraph(nn.Module):
         return self.current @ dense
 
 
-def knn_item_graph(modality: Modality, k: int, missing: str, new_items: Tensor) -> ItemGraph:
+def knn_item_graph(
+    modality: Modality, k: int, missing: str, new_items: Tensor, device: Any = None
+) -> ItemGraph:
     """Cosine-weighted kNN graph of a modality, normalised by row sums (LATTICE and successors).
 
     Args:
         modality: its completed features.
         k, missing: see :func:`~recbole_missing.graph.knn.knn_graph`.
         new_items: bool ``(n_items,)``. In training they are left out of the neighbour search.
+        device: where neighbours are searched; default: where the features are.
     """
     x, observed = modality.features, modality.observed
 
     def make(excluded: Tensor) -> SparseMatrix:
-        return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded))
+        return row_sum_norm(knn_graph(x, k, observed, missing, excluded=excluded, device=device))
 
     return ItemGraph.build(make, new_items)
 
@@ -158,13 +162,19 @@ class PurifiedItems(nn.Module):
     Args:
         modalities: completed modalities; their features are trained.
         size: width d of the identities.
-        k, missing, new_items: see :func:`knn_item_graph`.
+        k, missing, new_items, device: see :func:`knn_item_graph`.
 
     Source: the behaviour-guided purifier of MGCN (ACM MM 2023); GUME (CIKM 2024) has the same.
     """
 
     def __init__(
-        self, modalities: Modalities, size: int, k: int, missing: str, new_items: Tensor
+        self,
+        modalities: Modalities,
+        size: int,
+        k: int,
+        missing: str,
+        new_items: Tensor,
+        device: Any = None,
     ) -> None:
         """Create feature tables and gates, and build the graphs."""
         super().__init__()
@@ -173,7 +183,7 @@ class PurifiedItems(nn.Module):
         for name, modality in modalities.items():
             layers = nn.Linear(modality.dim, size), nn.Linear(size, size), nn.Sigmoid()
             self.gates[name] = nn.Sequential(*layers)
-            self.item_graphs[name] = knn_item_graph(modality, k, missing, new_items)
+            self.item_graphs[name] = knn_item_graph(modality, k, missing, new_items, device)
 
     def forward(self, identities: Tensor, n_layers: int) -> dict[str, Tensor]:
         """H_m of all items for ``identities (n_items, d)``: name -> ``(n_items, d)``."""

@@ -147,6 +147,7 @@ def test_a_shipped_file_is_right(name: str) -> None:
     assert all(line.startswith("# ") for line in head), "what it is, and where it was printed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_point_of_quick_makes_a_config(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     from recbole_missing.benchmark.job import Job

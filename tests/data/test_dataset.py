@@ -28,6 +28,7 @@ from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
 from recbole_missing.data.sampling import OldItemSampler
+from recbole_missing.imputation.statistics import Zeros
 
 pytestmark = AT_WORK
 
@@ -721,3 +722,13 @@ def test_rows_without_ids_must_be_as_many_as_the_items(refusal, content, tmp_pat
 def test_mask_of_two_sources_is_refused(refusal, settings):
     message = refusal(settings, missing_protocol="random_items", missing_file="lacks.tsv")
     assert message.startswith("missing: missing_file must be empty unless missing_protocol is file")
+
+
+def test_a_bug_in_an_imputer_is_seen_as_it_is(settings, monkeypatch):
+    def broken(self, table, others):
+        return table.no_such_attribute
+
+    monkeypatch.setattr(Zeros, "fill", broken)
+    run = prepare("VBPR", settings, imputation="zeros")
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        run.trainer()

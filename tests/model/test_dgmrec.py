@@ -96,6 +96,27 @@ def test_epoch_work_rewrites_missing_rows_alone() -> None:
         assert changed.equal(model.generated[:, j])
 
 
+def test_generated_features_are_noisy() -> None:
+    features = []
+    for seed in (1, 2):
+        model, _ = build(club_weight=0.0)
+        torch.manual_seed(seed)
+        model.on_epoch_start(lambda loss: None)
+        features.append(model.features["a"].detach())
+    assert (features[0] != features[1]).any(dim=1).equal(model.generated[:, 0])
+
+
+def test_completed_features_add_rows_that_no_epoch_generates() -> None:
+    model, _ = build()
+    made, again = model.completed_features(), model.completed_features()
+    for j, (name, table) in enumerate(model.features.items()):
+        assert torch.equal(made[name], again[name]), "noise"
+        left = ~(model.observed[:, j] | model.generated[:, j])
+        left[0] = False
+        assert left.any()
+        assert (made[name] != table).any(dim=1).equal(left)
+
+
 def test_nothing_missing() -> None:
     model, dataset = build(missing=0.0)
     model.epochs_started.fill_(4)

@@ -1,0 +1,33 @@
+"""The CLUB estimator against its formulas, row by row."""
+
+from __future__ import annotations
+
+import torch
+
+from recbole_missing.nn.club import ClubEstimator
+
+
+def test_bound_and_likelihood() -> None:
+    torch.manual_seed(0)
+    club = ClubEstimator(3)
+    specific, general = torch.randn(5, 3), torch.randn(5, 3)
+    torch.manual_seed(1)
+    other = general[torch.randperm(5)]
+    torch.manual_seed(1)
+    bound, likelihood = 0.0, 0.0
+    for x, y, y_other in zip(specific, general, other):
+        mean, log_variance = club.mean(x), torch.tanh(club.log_variance(x))
+        variance = torch.exp(log_variance)
+        gap = (mean - y_other) ** 2 - (mean - y) ** 2
+        bound = bound + (gap / variance).sum() / 2 / 5
+        likelihood = likelihood + ((mean - y) ** 2 / variance + log_variance).sum() / 5
+    torch.testing.assert_close(club.bound(specific, general), bound)
+    torch.testing.assert_close(club.negative_log_likelihood(specific, general), likelihood)
+
+
+def test_both_networks_have_a_hidden_layer_with_relu() -> None:
+    club = ClubEstimator(3)
+    first, _, second = club.mean
+    x = torch.randn(5, 3)
+    hidden = (x @ first.weight.T + first.bias).clamp(min=0)
+    torch.testing.assert_close(club.mean(x), hidden @ second.weight.T + second.bias)
