@@ -106,8 +106,8 @@ class Board:
     Args:
         jobs: all jobs.
         store: the store with their lines.
-        repeated: tells whether the run of a line, which is in the store now, is to be run again.
-            Default: no run is.
+        repeated: tells for a line of the store whether its run is to be repeated. Default: no run
+            is repeated.
 
     Attributes:
         lines: run -> line, for every settled job.
@@ -116,10 +116,10 @@ class Board:
     def __init__(
         self, jobs: list[Identified], store: Store, repeated: Callable[[Line], bool] | None = None
     ) -> None:
-        """Note which lines of the store do not count."""
+        """Note which lines of the store are ignored."""
         self.jobs, self.store = jobs, store
         self.lines: dict[str, Line] = {}
-        # A store only grows, so that the place of a line tells it from one that is written later.
+        # Lines are only appended, so the place of a line identifies it.
         lines = store.lines() if repeated else []
         self._ignored = {place for place, line in enumerate(lines) if repeated and repeated(line)}
 

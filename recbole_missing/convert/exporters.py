@@ -9,8 +9,8 @@
 - ``missed_<modality>_itemIDs.csv``, the items that lack the modality. MMRec has no masks, so these
   items need imputed features. MMRec itself has such a list for images.
 
-There is no exporter for Elliot (sisinflab/elliot). It reads the same data from other files: one file
-without a header (user, item, rating) for each split, and for each modality a folder with one
+There is no exporter for Elliot (sisinflab/elliot). It reads the same data from other files: one
+file without a header (user, item, rating) for each split, and for each modality a folder with one
 ``<item>.npy`` for each item. It drops items without such a file.
 """
 

@@ -562,10 +562,10 @@ class Kind:
     """A kind of source.
 
     Args:
-        value: what ``<modality>_<kind>`` must be; this setting chooses the kind.
-        companions: further settings, ``<modality>_<companion>``, and what each must be.
-        open: opens and checks the data that the settings ask for.
-        files: lists the files that are read.
+        value: constraint of the setting ``<modality>_<kind>``, which chooses this kind.
+        companions: constraint of each further setting ``<modality>_<companion>``.
+        open: function that opens and checks the data.
+        files: function that lists the files that are read.
     """
 
     value: Any
@@ -581,11 +581,11 @@ KINDS = {
     ),
     "preload_weight": Kind(Text(), {}, _open_preload_weight, _preload_weight_files),
 }
-"""Every kind of source by the setting that chooses it. A new kind is one line here."""
+"""Setting that chooses a kind of source -> the kind. A new kind needs one line here."""
 
 
 def _constraints() -> dict[str, Any]:
-    """Constraints of all settings of a modality; the keys lack the modality's name."""
+    """Constraints of all settings of a modality. Keys are without the modality's name."""
     found = {kind: declared.value for kind, declared in KINDS.items()}
     for declared in KINDS.values():
         found.update(declared.companions)

@@ -1,4 +1,4 @@
-"""Metrics from outside RecBole, and whether a larger or a smaller value is better."""
+"""Metrics from outside RecBole, and whether larger or smaller values of a metric are better."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def smaller_metrics(metrics: Iterable[str]) -> list[str]:
 
 
 def register_metric(metric: type) -> type:
-    """Make a metric from outside RecBole known by its class name; usable as a decorator.
+    """Register a metric from outside RecBole by its class name. It can be used as a decorator.
 
-    RecBole finds metrics in its own module only. After this call the name, in any case, may stand
-    in ``metrics`` and ``valid_metric``. A process that was started afterwards must register the
-    metric too, for instance in the module of a model that it imports.
+    RecBole finds metrics only in its own module. After this call, ``metrics`` and ``valid_metric``
+    may contain the name, in upper or lower case. Every other process must register the metric too,
+    for example in the module of a model that it imports.
 
     Args:
         metric: a class with the interface of ``recbole.evaluator.base_metric.AbstractMetric``:
