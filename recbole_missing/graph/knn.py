@@ -241,12 +241,6 @@ def _top_similar(
     return items.repeat_interleave(k)[edge], items[col[edge]], value[edge]
 
 
-def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct rows and, for every row, which of them it equals."""
-    first, kind = _distinct(rows)
-    return rows[first], kind
-
-
 def stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Top k of each row by (similarity on the grid, smaller column), in this order.
 

@@ -68,13 +68,8 @@ def trained_features(modalities: Modalities) -> nn.ParameterDict:
     """Trainable copies of the features: name -> ``(n_items, dim)``, in the order of the config."""
     tables = nn.ParameterDict()  # its constructor would sort a dict by name
     for name, modality in modalities.items():
-        tables[name] = feature_table(modality)
+        tables[name] = nn.Parameter(modality.features.clone())
     return tables
-
-
-def feature_table(modality: Modality) -> nn.Parameter:
-    """Trainable copy of the features of one modality, shape ``(n_items, dim)``."""
-    return nn.Parameter(modality.features.clone())
 
 
 def rows(table: Tensor, ids: Tensor) -> Tensor:
