@@ -194,7 +194,7 @@ def _yaml(name: str, modalities: Iterable[str]) -> str:
 def _notes(modalities: Iterable[str]) -> list[str]:
     """Notes on what the user of MMRec must know or do."""
     strangers = [name for name in modalities if name not in FEATURE_FILES]
-    notes = ["DualGNN, DRAGON and others also want user_graph_dict.npy, which MMRec's script makes"]
+    notes = ["DualGNN, DRAGON and others also need user_graph_dict.npy, which MMRec's script makes"]
     if strangers:
         read = ", ".join(FEATURE_FILES)
         notes.append(f"MMRec reads {read}; {', '.join(strangers)} needs a model of your own")
