@@ -14,11 +14,15 @@ from recbole_missing.commands.options import value
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("file", help="a name of properties/benchmark, or a .yaml file")
-    parser.add_argument("--quick", action="store_true", help="the file's variant of a few minutes")
-    parser.add_argument("--store", type=Path, help="JSON lines (default: <name>.jsonl)")
+    parser.add_argument(
+        "--quick", action="store_true", help="run the quick variant of the file: a few minutes"
+    )
+    parser.add_argument(
+        "--store", type=Path, help="file of results, JSON lines (default: <name>.jsonl)"
+    )
     parser.add_argument(
         "--only", nargs="+", action="extend", default=[], metavar="AXIS=VALUE,...",
-        help="fewer values of an axis: dataset=tiktok model=MGCN,DGMRec",
+        help="run these values of an axis only: dataset=tiktok model=MGCN,DGMRec",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -26,25 +30,33 @@ def arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--keep", nargs="+", default=[], choices=["users", "lists", "checkpoint"],
-        help="beside the store: metrics of every user, their lists, the model",
+        help="keep files beside the store: metrics of every user, their top items, the model",
     )  # fmt: skip
-    parser.add_argument("--data-path", type=Path, default=Path("dataset"), help="of the data sets")
+    parser.add_argument(
+        "--data-path", type=Path, default=Path("dataset"), help="folder of the data set folders"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again")
     parser.add_argument(
-        "--rerun-changed", action="store_true", help="run again what other code has made"
+        "--rerun-changed", action="store_true", help="run again the runs that other code has made"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs, and run nothing")
     where = parser.add_argument_group("where it runs (default: in this process)")
-    where.add_argument("--workers", type=int, help="so many processes of this machine")
+    where.add_argument("--workers", type=int, help="number of processes on this machine")
     where.add_argument(
         "--ray", nargs="?", const="local", metavar="ADDRESS",
         help="the cores of this machine through Ray, or a Ray cluster",
     )  # fmt: skip
-    where.add_argument("--threads", type=int, help="of each run (default: cores / workers)")
+    where.add_argument("--threads", type=int, help="threads of each run (default: cores / workers)")
     search = parser.add_argument_group("hyper-parameters, chosen on validation before the tests")
-    search.add_argument("--search", choices=["grid", "random"], help="default: what the file says")
+    search.add_argument(
+        "--search", choices=["grid", "random"], help="method of the search (default: the file's)"
+    )
     search.add_argument("--space", type=Path, metavar="FILE", help="RecBole's .hyper file")
-    search.add_argument("--trials", type=int, help="random: trials of each model and data set")
+    search.add_argument(
+        "--trials",
+        type=int,
+        help="for --search random: number of trials for each model and data set",
+    )
 
 
 def execute(known: Namespace) -> None:

@@ -8,10 +8,17 @@ from pathlib import Path
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("layout", choices=["mmrec", "dgmrec"], help="whose files they are")
-    parser.add_argument("source", type=Path, help="folder that holds them")
+    parser.add_argument(
+        "layout", choices=["mmrec", "dgmrec"], help="project whose layout the folder has"
+    )
+    parser.add_argument("source", type=Path, help="folder to read")
     parser.add_argument("--name", required=True, help="name of the new data set")
-    parser.add_argument("--output", type=Path, default=Path("dataset"), help="where to put it")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("dataset"),
+        help="folder of data set folders (default: dataset)",
+    )
     parser.add_argument("--force", action="store_true", help="replace a data set of that name")
 
 

@@ -53,8 +53,15 @@ def arguments(parser: ArgumentParser) -> None:
         type=Path,
         help="training interactions: .csv, .tsv or .inter with a header, or .npz (users x items)",
     )
-    files.add_argument("--features", nargs="+", metavar="NAME=FILE", help="image=a.npy text=b.npy")
-    files.add_argument("--ids", nargs="+", metavar="NAME=FILE", help="item token of each row")
+    files.add_argument(
+        "--features",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="feature matrices: image=a.npy text=b.npy",
+    )
+    files.add_argument(
+        "--ids", nargs="+", metavar="NAME=FILE", help="files with the item token of each row"
+    )
     parser.add_argument("--method", help="word of the setting `imputation` (default: featprop)")
     parser.add_argument("--edges", metavar="FILE", help="item-item edges of your own")
     parser.add_argument("--output", type=Path, help="folder to write (default: NAME_imputed)")
@@ -79,9 +86,13 @@ def arguments(parser: ArgumentParser) -> None:
     add_imputation(parser)
     quality = parser.add_argument_group("instead of completing, measure quality")
     quality.add_argument("--evaluate", action="store_true", help="hide what is known, compare")
-    quality.add_argument("--ratios", nargs="+", type=float, help="percentages (default: 10 to 90)")
-    quality.add_argument("--methods", nargs="+", help="default: every method")
-    quality.add_argument("--only", metavar="NAME", help="hide this modality alone, not all")
+    quality.add_argument(
+        "--ratios", nargs="+", type=float, help="percentages to hide (default: 10 30 50 70 90)"
+    )
+    quality.add_argument("--methods", nargs="+", help="methods to compare (default: all)")
+    quality.add_argument(
+        "--only", metavar="NAME", help="hide this modality alone (default: all at once)"
+    )
     quality.add_argument("--plot", type=Path, help="file of a figure, such as quality.png")
 
 

@@ -25,9 +25,15 @@ def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--users", nargs="+", metavar="TOKEN", help="default: all of the data set")
-    who.add_argument("--users-file", type=Path, metavar="FILE", help="a user token a line")
-    parser.add_argument("--top-k", type=int, default=10, help="items a user (default: 10)")
+    who.add_argument(
+        "--users", nargs="+", metavar="TOKEN", help="user tokens (default: every user)"
+    )
+    who.add_argument(
+        "--users-file", type=Path, metavar="FILE", help="file with one user token a line"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=10, help="number of items for each user (default: 10)"
+    )
     parser.add_argument(
         "--hide",
         choices=list(HIDDEN),

@@ -28,7 +28,12 @@ def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
     parser.add_argument(
-        "--top", nargs="+", type=int, default=[10, 20], metavar="K", help="default: 10 20"
+        "--top",
+        nargs="+",
+        type=int,
+        default=[10, 20],
+        metavar="K",
+        help="cut-offs of hit@K (default: 10 20)",
     )
     add_classes(parser)
     add_output(parser, "FILE.json")

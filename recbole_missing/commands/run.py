@@ -15,7 +15,9 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    parser.add_argument("--nproc", type=int, default=1, help="processes (GPUs) of this machine")
+    parser.add_argument(
+        "--nproc", type=int, default=1, help="number of processes, one for each GPU"
+    )
 
 
 def execute(known: Namespace) -> None:

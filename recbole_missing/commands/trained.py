@@ -15,7 +15,9 @@ from recbole_missing.atomic import whole_file
 
 def add_output(parser: ArgumentParser, metavar: str) -> None:
     """Add ``--output`` and ``--force``."""
-    parser.add_argument("--output", type=Path, metavar=metavar, help="default: print")
+    parser.add_argument(
+        "--output", type=Path, metavar=metavar, help="file to write (default: print)"
+    )
     parser.add_argument("--force", action="store_true", help="replace the file")
 
 
