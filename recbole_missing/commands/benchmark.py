@@ -40,6 +40,11 @@ def arguments(parser: ArgumentParser) -> None:
         "--rerun-changed", action="store_true", help="run again the runs that other code has made"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the runs, and run nothing")
+    _add_groups(parser)
+
+
+def _add_groups(parser: ArgumentParser) -> None:
+    """Declare the options of workers and of the search."""
     where = parser.add_argument_group("where it runs (default: in this process)")
     where.add_argument("--workers", type=int, help="number of processes on this machine")
     where.add_argument(

@@ -121,6 +121,7 @@ class SparseMatrix(nn.Module):
             if stored is not None and stored.shape != getattr(self, name).shape:
                 setattr(self, name, stored.to(getattr(self, name)))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._views.clear()  # a view may be a copy, which the new values did not reach
         self._build_transpose()
 
 

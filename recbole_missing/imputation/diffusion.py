@@ -86,7 +86,7 @@ class PersPageRank(Diffusion):
     """What a random walk with restarts, cut to its ``imputation_top_k`` largest visits, brings.
 
     Paper: Malitesta, Rossi, Pomo, Di Noia and Malliaros, "Training-free Graph-based Imputation of
-        Missing Modalities in Multimodal Recommendation", IEEE TKDE 2026,
+        Missing Modalities in Multimodal Recommendation", arXiv 2026,
         https://arxiv.org/abs/2602.17354
 
     S = alpha (I - (1 - alpha) H)^-1; H, the truncation and the steps are those of
@@ -111,7 +111,7 @@ class Heat(Diffusion):
     """What heat, cut to its ``imputation_top_k`` largest flows, brings after ``imputation_time``.
 
     Paper: Malitesta, Rossi, Pomo, Di Noia and Malliaros, "Training-free Graph-based Imputation of
-        Missing Modalities in Multimodal Recommendation", IEEE TKDE 2026,
+        Missing Modalities in Multimodal Recommendation", arXiv 2026,
         https://arxiv.org/abs/2602.17354
 
     S = exp(-t (I - H)); H, the truncation and the steps are those of :class:`Diffusion`.

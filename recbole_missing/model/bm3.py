@@ -30,13 +30,13 @@ from recbole_missing.nn.losses import cosine_loss, norm_loss
 
 # The model, with the paper's symbols; A is the normalised user-item graph, L = n_ui_layers:
 #
-#   h_u, h_i'  = mean over l = 0..L of A^l [E_u; E_i]          LightGCN       self._propagate
-#   h_i        = h_i' + E_i                                                   self._propagate
-#   h_m        = X_m W_m + b_m                          for every modality m  self.projections[m]
-#   f(h)       = h W_p + b_p                            linear predictor      self.predictor
-#   t(h)       = dropout(stop_gradient(h))              target view           self._target
-#   C(a, b)    = 1 - mean over rows of cos(a, b)                              losses.cosine_loss
-#   score(u,i) = <f(h_u), f(h_i)>                                             self.encode
+#   h_u, h_i'  = mean over l = 0..L of A^l [E_u; E_i]          LightGCN    -> self._propagate
+#   h_i        = h_i' + E_i                                                -> self._propagate
+#   h_m        = X_m W_m + b_m                          for every modality m -> self.projections[m]
+#   f(h)       = h W_p + b_p                            linear predictor   -> self.predictor
+#   t(h)       = dropout(stop_gradient(h))              target view        -> self._target
+#   C(a, b)    = 1 - mean over rows of cos(a, b)                           -> losses.cosine_loss
+#   score(u,i) = <f(h_u), f(h_i)>                                          -> self.encode
 #
 # For a batch of users u and their positive items i; every h stands for its rows in the batch:
 #

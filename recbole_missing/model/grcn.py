@@ -37,8 +37,8 @@ from recbole_missing.nn.losses import bpr_loss
 # directions; norm scales rows to unit length; | concatenates:
 #
 # Content, for every modality m:
-#   p_m          = norm(P_m)                         preferences of users       self._content
-#   f_m          = norm(leaky(X_m W_m + b_m))        features of items          self._content
+#   p_m          = norm(P_m)                         preferences of users    -> self._content
+#   f_m          = norm(leaky(X_m W_m + b_m))        features of items       -> self._content
 #   x_m          = [p_m; f_m]                        all nodes
 #   a_m(j -> i)  = softmax over the neighbours j of i of <x_m,i , x_m,j>        edge_softmax
 #   c_m,i        = x_m,i + sum_j a_m(j -> i) x_m,j                              self._parts
@@ -48,12 +48,12 @@ from recbole_missing.nn.losses import bpr_loss
 #   e_0          = norm([E_u; E_i])
 #   e_l,i        = sum_j w(j -> i) e_(l-1),j                                    self._identities
 # Vectors and score:
-#   z            = [e_0 + ... + e_L | c_1 | ... | c_M]                          self.encode
+#   z            = [e_0 + ... + e_L | c_1 | ... | c_M]                       -> self.encode
 #   score(u,i)   = <z_u, z_i>
 #
 # For a batch of triples (u, p, n); ms is the mean of squares over rows and columns:
 #
-#   bpr       = mean of -log sigmoid(score(u,p) - score(u,n))                   losses.bpr_loss
+#   bpr       = mean of -log sigmoid(score(u,p) - score(u,n))                -> losses.bpr_loss
 #   reg_batch = reg_weight * (ms(E_u[u]) + ms(E_i[p and n]) + sum_m ms(P_m[u]))
 #   reg_all   = reg_weight * ms(P_1)                                            all users
 

@@ -50,20 +50,20 @@ from recbole_missing.nn.losses import bpr_loss, squared_loss
 # imputation completed; kNN keeps the k largest entries of every row:
 #
 # Item graph, for every modality m:
-#   O_m        = Lap(kNN(cos(X_m^0, X_m^0)))                  constant          self.item_graphs[m]
-#   B_m        = kNN(cos(X_m W_m + b_m, X_m W_m + b_m))       learned           self._learned_edges
+#   O_m        = Lap(kNN(cos(X_m^0, X_m^0)))                  constant       -> self.item_graphs[m]
+#   B_m        = kNN(cos(X_m W_m + b_m, X_m W_m + b_m))       learned        -> self._learned_edges
 #   Lap(B)_ij  = r_i^-1/2 B_ij r_j^-1/2, r the row sums of B                    row_sum_norm_edges
 #   w          = softmax(logits)
-#   S          = (1 - lambda) Lap(sum_m w_m B_m) + lambda sum_m w_m O_m         self._item_graph
+#   S          = (1 - lambda) Lap(sum_m w_m B_m) + lambda sum_m w_m O_m      -> self._item_graph
 # Vectors, N = D^-1 (A + I) over all nodes, L = n_ui_layers:
 #   h          = S^n_mm_layers E_i
-#   z_u, z_i   = mean over l = 0..L of N^l [E_u; E_i]                           self.walk_graph
-#   user u     = z_u,   item i = z_i + h_i / |h_i|                              self._vectors
+#   z_u, z_i   = mean over l = 0..L of N^l [E_u; E_i]                        -> self.walk_graph
+#   user u     = z_u,   item i = z_i + h_i / |h_i|                           -> self._vectors
 #   score(u,i) = <user u, item i>
 #
 # For a batch of triples (u, p, n):
 #
-#   bpr = mean of -log sigmoid(score(u,p) - score(u,n))                         losses.bpr_loss
+#   bpr = mean of -log sigmoid(score(u,p) - score(u,n))                      -> losses.bpr_loss
 #   reg = reg_weight / (2 train_batch_size) * sum (|user u|^2 + |item p|^2 + |item n|^2)
 
 

@@ -30,17 +30,17 @@ from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model; A is the normalised user-item graph, L = n_ui_layers, | concatenates:
 #
-#   z_u, z_i   = mean over l = 0..L of A^l [E_u; E_i]             LightGCN      self.collaborate
-#   f_i        = [x_i,1 | ... | x_i,M]                   constant features      self.features
-#   c_i        = norm(W f_i + b)                                                self._content
-#   theta_u    = preference of user u                                           self.preference
-#   user u     = [z_u | theta_u],   item i = [z_i | c_i]          (2 d)         self.encode
+#   z_u, z_i   = mean over l = 0..L of A^l [E_u; E_i]             LightGCN   -> self.collaborate
+#   f_i        = [x_i,1 | ... | x_i,M]                   constant features   -> self.features
+#   c_i        = norm(W f_i + b)                                             -> self._content
+#   theta_u    = preference of user u                                        -> self.preference
+#   user u     = [z_u | theta_u],   item i = [z_i | c_i]          (2 d)      -> self.encode
 #   score(u,i) = <z_u, z_i> + <theta_u, c_i> = <user u, item i>
 #
 # For a batch of B triples (u, p, n):
 #
-#   bpr = -1/B sum log sigmoid(score(u,p) - score(u,n))                         losses.bpr_loss
-#   reg = reg_weight / (2 B) sum (|user u|^2 + |item p|^2 + |item n|^2)         losses.squared_loss
+#   bpr = -1/B sum log sigmoid(score(u,p) - score(u,n))                      -> losses.bpr_loss
+#   reg = reg_weight / (2 B) sum (|user u|^2 + |item p|^2 + |item n|^2)      -> losses.squared_loss
 
 
 class LightGCNM(MultimodalRecommender):

@@ -36,22 +36,22 @@ from recbole_missing.nn.losses import bpr_loss
 # The model, with the paper's symbols. Nodes are users, then items; M = D^-1 A takes the mean over a
 # node's neighbours; norm scales rows to unit length; | concatenates. For every modality m:
 #
-#   F_m        = X_m W_m + b_m where latent_sizes gives a width, else X_m        self.projections
-#   x_m^0      = [norm(P_m); norm(F_m)]       P_m: preferences of users          self._first_vectors
+#   F_m        = X_m W_m + b_m where latent_sizes gives a width, else X_m     -> self.projections
+#   x_m^0      = [norm(P_m); norm(F_m)]       P_m: preferences of users       -> self._first_vectors
 #   for l = 1..n_ui_layers, with the matrices of layer l and modality m:
-#     h        = leaky(M (x_m^(l-1) W_1))                      aggregation       Layer.aggregate
-#     s        = leaky(x_m^(l-1) W_2 + b_2) + e                                  Layer.combine
-#     x_m^l    = leaky([h | s] W_3 + b_3)                      combination       Layer.combine
+#     h        = leaky(M (x_m^(l-1) W_1))                      aggregation    -> Layer.aggregate
+#     s        = leaky(x_m^(l-1) W_2 + b_2) + e                               -> Layer.combine
+#     x_m^l    = leaky([h | s] W_3 + b_3)                      combination    -> Layer.combine
 #   e          = identities [E_u; E_i], the same in all modalities and layers
 # With neighbourhood: unit_mean,
-#     h        = leaky(norm(M (x_m^(l-1) W_1 + b_1)))                            Layer.aggregate
+#     h        = leaky(norm(M (x_m^(l-1) W_1 + b_1)))                         -> Layer.aggregate
 # Vectors and score:
-#   z          = mean over m of x_m^n_ui_layers                                  self._propagate
+#   z          = mean over m of x_m^n_ui_layers                               -> self._propagate
 #   score(u,i) = <z_u, z_i>
 #
 # For a batch of triples (u, p, n); ms is the mean of squares over rows and columns:
 #
-#   bpr             = mean of -log sigmoid(score(u,p) - score(u,n))              losses.bpr_loss
+#   bpr             = mean of -log sigmoid(score(u,p) - score(u,n))           -> losses.bpr_loss
 #   reg_identities  = reg_weight * (ms(E_u[u]) + ms(E_i[p and n]))
 #   reg_preferences = reg_weight * ms(P_1), all users        penalised_preferences: first
 #                   = reg_weight * sum over m of ms(P_m)     penalised_preferences: all

@@ -28,13 +28,13 @@ from recbole_missing.model.lightgcnm import LightGCNM
 # The model; A = D^-1/2 [0 R; R^T 0] D^-1/2 is the normalised graph of all nodes, L = n_ui_layers,
 # * is the element-wise product:
 #
-#   e_0   = [E_u; E_i]                                        self.user_embedding, .item_embedding
+#   e_0   = [E_u; E_i]                                     -> self.user_embedding, .item_embedding
 #   for l = 1..L:
 #     n_l = A e_(l-1)                                         sum over the neighbours
 #     h_l = leaky( (n_l + e_(l-1)) W1_l + b1_l + (n_l * e_(l-1)) W2_l + b2_l )
-#                                                             self.sum_maps, self.product_maps
+#                                                          -> self.sum_maps, self.product_maps
 #     e_l = norm(dropout(h_l))
-#   [z_u; z_i] = mean over l = 0..L of e_l                    self.collaborate
+#   [z_u; z_i] = mean over l = 0..L of e_l                 -> self.collaborate
 #
 # Content, score and loss are those of LightGCNM, with these z_u and z_i.
 

@@ -40,19 +40,19 @@ from recbole_missing.nn.losses import batch_softmax_loss, info_nce
 # The model, with the paper's symbols; A is the normalised user-item graph of all nodes,
 # L = n_ui_layers, the views v are the identity and the modalities 1..M, | concatenates:
 #
-#   T_id  = E_i                                                            self.item_embedding
-#   T_m   = norm(X_m) W_m + b_m                   for every modality m     self.projections[m]
-#   H_v   = 1 / (L + 1) sum over l = 0..L of A^l [E_u; T_v]     LightGCN   self._views
-#   user  = [H_id | H_1 | ... | H_M] W_u + b_u    rows of users            self.user_fusion
-#   item  = [H_id | H_1 | ... | H_M] W_i + b_i    rows of items            self.item_fusion
+#   T_id  = E_i                                                         -> self.item_embedding
+#   T_m   = norm(X_m) W_m + b_m                   for every modality m  -> self.projections[m]
+#   H_v   = 1 / (L + 1) sum over l = 0..L of A^l [E_u; T_v]     LightGCN -> self._views
+#   user  = [H_id | H_1 | ... | H_M] W_u + b_u    rows of users         -> self.user_fusion
+#   item  = [H_id | H_1 | ... | H_M] W_i + b_i    rows of items         -> self.item_fusion
 #   score(u,i) = <user u, item i>
 #
 # For a batch of B pairs (u_b, i_b); CE(S) = mean over rows b of -log(exp S_bb / sum_b' exp S_bb'):
 #
-#   main  = CE(cos(user u_b, item i_b') / temperature)                     losses.info_nce
-#   c_0   = H_id,  c_k = coarse_k(c_(k-1))        k-th modality m          self.coarse_heads[m]
-#   f_k   = fine_k(H_m)                                                    self.fine_heads[m]
-#   cl_m  = cl_weight * CE(<c_k at i_b, f_k at i_b'> / cl_temperature)     losses.batch_softmax_loss
+#   main  = CE(cos(user u_b, item i_b') / temperature)                  -> losses.info_nce
+#   c_0   = H_id,  c_k = coarse_k(c_(k-1))        k-th modality m       -> self.coarse_heads[m]
+#   f_k   = fine_k(H_m)                                                 -> self.fine_heads[m]
+#   cl_m  = cl_weight * CE(<c_k at i_b, f_k at i_b'> / cl_temperature)  -> losses.batch_softmax_loss
 
 
 class SLMRec(MultimodalRecommender):

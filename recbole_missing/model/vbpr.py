@@ -29,15 +29,15 @@ from recbole_missing.nn.losses import bpr_loss, norm_loss
 
 # The model, with the paper's symbols; u is a user, i an item, | concatenates:
 #
-#   f_i        = [x_i,1 | ... | x_i,M]                constant features     self.features
-#   item i     = [gamma_i | E f_i + b]                (2 d)                 self._items
-#   user u     = [gamma_u | theta_u]                  (2 d)                 self.user_embedding
+#   f_i        = [x_i,1 | ... | x_i,M]                constant features  -> self.features
+#   item i     = [gamma_i | E f_i + b]                (2 d)              -> self._items
+#   user u     = [gamma_u | theta_u]                  (2 d)              -> self.user_embedding
 #   score(u,i) = <gamma_u, gamma_i> + <theta_u, E f_i + b> = <user u, item i>
 #
 # For a batch of B triples (u, p, n), with U, P, N the (B, 2 d) blocks of their vectors:
 #
-#   bpr = -1/B sum log sigmoid(score(u,p) - score(u,n))                     losses.bpr_loss
-#   reg = reg_weight * (|U|_F + |P|_F + |N|_F) / B                          losses.norm_loss
+#   bpr = -1/B sum log sigmoid(score(u,p) - score(u,n))                  -> losses.bpr_loss
+#   reg = reg_weight * (|U|_F + |P|_F + |N|_F) / B                       -> losses.norm_loss
 
 
 class VBPR(MultimodalRecommender):

@@ -120,3 +120,16 @@ print(SparseMatrix(ids, ids, torch.ones(3), (3, 3)) @ torch.ones(3, 1))
     done = subprocess.run([sys.executable, "-c", alone + code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+
+
+@pytest.mark.parametrize("mkl", [True, False])
+def test_loading_other_edges_of_the_same_number(monkeypatch: pytest.MonkeyPatch, mkl: bool) -> None:
+    """Without MKL a product holds a copy of the edges, which loading must not leave as it was."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    values, x = torch.tensor([1.0, 2.0]), torch.arange(6.0).view(3, 2)
+    one = SparseMatrix(torch.tensor([0, 1]), torch.tensor([0, 2]), values, (3, 3))
+    other = SparseMatrix(torch.tensor([1, 2]), torch.tensor([1, 0]), values, (3, 3))
+    assert torch.equal(one @ x, dense(one) @ x)
+    one.load_state_dict(other.state_dict())
+    assert torch.equal(one @ x, dense(other) @ x)
+    assert torch.equal(one.t_matmul(x), dense(other).T @ x)
