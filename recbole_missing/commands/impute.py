@@ -84,6 +84,11 @@ def arguments(parser: ArgumentParser) -> None:
         help="share the work among the cores of this machine, or of a Ray cluster",
     )
     add_imputation(parser)
+    _add_quality(parser)
+
+
+def _add_quality(parser: ArgumentParser) -> None:
+    """Declare the options that compare methods."""
     quality = parser.add_argument_group("instead of completing, measure quality")
     quality.add_argument("--evaluate", action="store_true", help="hide what is known, compare")
     quality.add_argument(
