@@ -221,12 +221,13 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     ours = _is_ours(model_class)
     theirs = _own_settings(model_class)
     alien = _alien({**of_model, **given}, theirs)
-    if alien and asked:
+    wanted = asked or _turns_something_on(given, theirs)
+    if alien and wanted:
         getLogger().warning(
-            f"{model}: {', '.join(alien)} of this model is no value of the setting of "
-            "recbole_missing with that name, so plugin_defaults has no effect."
+            f"{model}: recbole_missing is not turned on, for the model has settings of its own "
+            f"with names of ours and other values: {', '.join(alien)}."
         )
-    if not ours and (alien or not (asked or _turns_something_on(given, theirs))):
+    if not ours and (alien or not wanted):
         of_model.pop("presets", None)
         self.internal_config_dict.update(of_model)
         return
