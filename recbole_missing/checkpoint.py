@@ -26,6 +26,7 @@ from recbole_missing.atomic import whole_file
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
+from recbole_missing.registry import is_address
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 
@@ -165,18 +166,27 @@ def no_command_line() -> Iterator[None]:
 def rebuild_config(state: Mapping[str, Any], model: Any = None) -> Config:
     """Rebuild the config of a saved run. The command line of this process is not read.
 
+    No code that the settings name is imported: the modalities and the imputer are put in after
+    RecBole's ``Config`` is made, and a model by address must be passed.
+
     Args:
         state: settings of the run, as :func:`config_state` made them.
         model: class of a model from outside; None means the model with the saved name.
+
+    Raises:
+        ValueError: if the saved name is an address that the user has not handed over.
     """
+    if model is None and is_address(str(state["model"])):
+        model = MODELS.recorded(str(state["model"]), "config of a saved run", "--model")
     # RecBole derives other settings from these, or refuses its own default (SASRec).
     derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
     needed = {key: state[key] for key in derives if key in state}
-    needed["train_neg_sample_args"] = None
+    needed.update(train_neg_sample_args=None, modalities=None)
     with no_command_line():
         config = Config(model or state["model"], state["dataset"], config_dict=needed)
-    config.final_config_dict.update(state, model=config.model)
-    config.external_config_dict.update(state, model=config.model)
+    for values in (config.final_config_dict, config.external_config_dict):
+        del values["modalities"]
+        values.update(state, model=config.model)
     return config
 
 
@@ -186,7 +196,8 @@ def outside_model(state: Mapping[str, Any], path: str) -> type | None:
     Raises:
         ValueError: if the user has not named or registered that class in this process.
     """
-    word = state.get("model_class")
+    name = str(state["config"].get("model"))
+    word = state.get("model_class") or (name if is_address(name) else None)
     return None if word is None else MODELS.recorded(word, path, "--model")
 
 
@@ -205,9 +216,9 @@ def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
             it names them. Also if the checkpoint does not say what it was trained on.
     """
     built = config["data_identity"]
-    if built is None:  # a data set of another class, which this package does not build
+    if built is None:  # RecBole knows no users and items in these data
         return
-    if "data_identity" not in saved:
+    if saved.get("data_identity") is None:
         raise ValueError(
             f"{path}: must say which data it was trained on, got a checkpoint of an older version; "
             "train again."

@@ -18,7 +18,9 @@ the same splits and metrics as our models, in two cases:
   and :func:`recbole_missing.run_recbole_missing` set it; pass ``plugin_defaults: False`` to them to
   get RecBole's defaults.
 
-Settings of models that are not ours are theirs: only our own settings are checked for them.
+Settings of models that are not ours are theirs: only our own settings are checked for them. If such
+a model declares a setting with the name of one of ours (in its ``properties`` or
+``hyperparameters``), the value is the model's, and it turns nothing of ours on.
 """
 
 from __future__ import annotations
@@ -217,7 +219,15 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
         return
     of_model = defaults.of_class(model_class, MODELS)
     ours = _is_ours(model_class)
-    if not (ours or asked or _turns_something_on(given)):
+    theirs = _own_settings(model_class)
+    alien = _alien({**of_model, **given}, theirs)
+    wanted = asked or _turns_something_on(given, theirs)
+    if alien and wanted:
+        getLogger().warning(
+            f"{model}: recbole_missing is not turned on, for the model has settings of its own "
+            f"with names of ours and other values: {', '.join(alien)}."
+        )
+    if not ours and (alien or not wanted):
         of_model.pop("presets", None)
         self.internal_config_dict.update(of_model)
         return
@@ -229,11 +239,31 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     self.internal_config_dict.update(defaults.of_run(*arguments, of_imputer))
 
 
-def _turns_something_on(given: dict[str, Any]) -> bool:
+def _turns_something_on(given: dict[str, Any], theirs: frozenset[str]) -> bool:
     from recbole_missing.config import defaults
 
     default = defaults.overall()
-    return any(given.get(key) not in (None, default[key]) for key in _SWITCHES)
+    switches = [key for key in _SWITCHES if key not in theirs]
+    return any(given.get(key) not in (None, default[key]) for key in switches)
+
+
+def _own_settings(model_class: type) -> frozenset[str]:
+    """Settings that a model declares itself and that are not ours; empty for our own models."""
+    from recbole_missing.config import defaults
+    from recbole_missing.model import MODELS
+
+    if _is_ours(model_class):
+        return frozenset()
+    declared = getattr(model_class, "hyperparameters", {})
+    return frozenset({*defaults.of_class(model_class, MODELS), *declared})
+
+
+def _alien(values: dict[str, Any], theirs: frozenset[str]) -> list[str]:
+    """Settings of the model itself whose values cannot be meant for ours of the same name."""
+    constraints = package_settings()
+    unchecked = ("imputation", "preset", "learning_rate_scheduler")
+    shared = [key for key in constraints if key in theirs and key not in unchecked]
+    return [key for key in shared if key in values and not constraints[key].accepts(values[key])]
 
 
 def _of_outside_imputer(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +319,8 @@ def _recbole_settings() -> frozenset[str]:
     files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
     in_yaml = {key for path in files for key in defaults.load(path)}
     names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
-    return frozenset(in_yaml.union(_OF_A_RUN, ["local_rank"], *names, lists.dataset_arguments))
+    unnamed = ("local_rank", "encoding", "tail_ratio")  # RecBole reads them and lists them nowhere
+    return frozenset(in_yaml.union(_OF_A_RUN, unnamed, *names, lists.dataset_arguments))
 
 
 def _check_config(config: Any) -> None:
@@ -379,7 +410,9 @@ def _warn_of_idle_settings(config: Any) -> None:
     of_recbole = _recbole_settings()
     ours = {key: value for key, value in defaults.overall().items() if key not in of_recbole}
     given = config.external_config_dict
-    idle = [key for key in ours if key in given and given[key] not in (None, ours[key])]
+    theirs = _own_settings(config.model_class)
+    mine = [key for key in ours if key in given and key not in theirs]
+    idle = [key for key in mine if given[key] not in (None, ours[key])]
     if idle:
         getLogger().warning(
             f"{config.model}: {', '.join(idle)} of recbole_missing has no effect without "
@@ -476,14 +509,21 @@ def _set_eval_batch_size(config: Any, dataset: Any) -> None:
 
 
 def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any:
-    """Create RecBole's samplers and apply ``new_items`` and ``test_mask`` to them."""
-    from recbole_missing.data.dataset import MultimodalDataset
+    """Create RecBole's samplers and apply ``new_items`` and ``test_mask`` to them.
+
+    Here the splits of RecBole's own data sets get their ``identity``, for the checkpoints.
+    """
+    from recbole_missing.data.dataset import MultimodalDataset, table_identity
     from recbole_missing.data.sampling import adapt_samplers
 
     original = _original("recbole.data.utils:create_samplers")
     samplers = original(config, dataset, built_datasets)
     if isinstance(dataset, MultimodalDataset):
         return adapt_samplers(config, built_datasets, samplers)
+    if dataset.uid_field is not None and dataset.iid_field is not None:
+        parts = config["data_identity"] = table_identity(dataset, built_datasets)
+        for split in built_datasets:
+            split.identity = parts
     return samplers
 
 

@@ -8,7 +8,6 @@ found by :func:`recbole_missing.plugin.get_model`, which asks the registry first
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import sys
@@ -177,13 +176,6 @@ def address(cls: type) -> str:
 def is_outside(cls: type) -> bool:
     """Tell whether a class comes neither from this package nor from RecBole."""
     return cls.__module__.split(".")[0] not in ("recbole", "recbole_missing")
-
-
-def source(cls: type) -> str:
-    """Address of a class and a hash of its source file."""
-    file = inspect.getsourcefile(cls)
-    content = Path(file).read_bytes() if file else b""
-    return f"{address(cls)} {hashlib.blake2b(content, digest_size=8).hexdigest()}"
 
 
 def _import(word: str) -> Any:

@@ -33,6 +33,7 @@ from recbole.utils import ModelType, get_model, get_trainer
 import recbole_missing
 from recbole_missing import MODELS, cli, plugin, register_model
 from recbole_missing.config import defaults
+from recbole_missing.config.constraints import Int, Text
 from recbole_missing.data.dataset import MultimodalDataset
 from recbole_missing.model.vbpr import VBPR
 from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
@@ -361,6 +362,40 @@ def test_our_own_settings_are_checked_for_models_that_are_not_ours(settings):
     ):
         with pytest.raises(ValueError, match=message):
             Config("BPR", config_dict={**settings, **changes})
+
+
+class Switched(Named):
+    """A model of others whose own settings have names of ours."""
+
+    properties = {"modalities": 3, "new_items": "abc", "eval_users": "many"}
+
+
+class Declaring(Named):
+    """The same, by its table of constraints."""
+
+    hyperparameters = {"modalities": Int(min=1), "test_mask": Text()}
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        (Switched, {}),
+        (Switched, {"modalities": 4, "new_items": "abcd"}),
+        (Declaring, {"modalities": 4, "test_mask": "of mine"}),
+    ],
+)
+def test_settings_that_a_model_declares_are_its_own(settings, caplog, model, given):
+    plain = {key: value for key, value in settings.items() if key != "modalities"}
+    config = Config(model, config_dict={**plain, **given})
+    values = {**getattr(model, "properties", {}), **given}
+    assert {key: config[key] for key in given} == given
+    assert not plugin.has_our_settings(config) and "has no effect" not in caplog.text
+    asked = Config(model, config_dict={**plain, **values, "plugin_defaults": True})
+    assert {key: asked[key] for key in values} == values
+    assert not plugin.has_our_settings(asked)
+    assert "modalities" in caplog.text and "recbole_missing is not turned on" in caplog.text
+    both = Config(Declaring, config_dict={**settings, "new_items": "none", "missing_ratio": 0.0})
+    assert not plugin.has_our_settings(both), "a value of theirs turns nothing on"
 
 
 # --------------------------------------------------------------------------- order of override

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +18,18 @@ from folders import workplace as workplace
 from recbole.config import Config
 from recbole.utils import get_model
 
-from recbole_missing import IMPUTERS, MODELS, cli, register_imputer, register_model
+from recbole_missing import (
+    IMPUTERS,
+    MODELS,
+    checkpoint,
+    cli,
+    register_imputer,
+    register_model,
+)
+from recbole_missing.config import defaults
 from recbole_missing.imputation import Zeros, imputer_settings, make_imputer
 from recbole_missing.model.vbpr import VBPR
-from recbole_missing.registry import ModelName, Registry, address, is_outside, source
+from recbole_missing.registry import ModelName, Registry, address, is_outside
 
 pytestmark = AT_WORK
 
@@ -109,10 +119,9 @@ def test_registered_imputers_go_by_their_name_and_names_are_not_taken_twice(modu
         register_imputer(clashing)
 
 
-def test_addresses_and_sources():
+def test_addresses():
     assert address(Toy) == "folders:Toy" and is_outside(Toy)
     assert not is_outside(VBPR) and not is_outside(Named.__base__)
-    assert source(Toy).startswith("folders:Toy ") and source(Toy) != source(VBPR)
 
 
 def test_a_model_name_is_text_that_remembers_its_class():
@@ -249,3 +258,55 @@ def test_a_checkpoint_of_a_class_with_a_taken_name_is_never_loaded_into_ours(set
     MODELS._given.clear()
     with pytest.raises(ValueError, match="the model mine:VBPR must be known before"):
         recbole.quick_start.load_data_and_model(file)
+
+
+PLANTED = """
+from pathlib import Path
+Path("was_here").touch()
+from recbole_missing.imputation import Zeros
+from recbole_missing.model.vbpr import VBPR
+class Evil(VBPR): pass
+class Filler(Zeros): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"model": "planted:Evil"}, "--model planted:Evil"),
+        ({"imputation": "planted:Filler"}, "--imputation planted:Filler"),
+    ],
+)
+def test_a_checkpoint_runs_no_planted_code(
+    settings, tmp_path, monkeypatch, capsys, changes, option
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted.py").write_text(PLANTED)
+    _, trainer = trained("VBPR", settings)
+    file = trainer.saved_model_file
+    state = checkpoint.load(Path(file))
+    state["config"].update(changes)
+    checkpoint.save(state, Path(file))
+    with pytest.raises(ValueError, match=f"pass {option}"):
+        recbole.quick_start.load_data_and_model(file)
+    for command in ("recommend", "retrieve"):
+        message = refused(capsys, command, file)
+        assert f"pass {option}" in message and f"{file}: the" in message
+    assert not Path("was_here").exists() and "planted" not in sys.modules
+
+
+def test_settings_of_a_saved_run_import_nothing(settings, tmp_path, monkeypatch):
+    """A data set's name may lead out of our folder of YAML files, to one that names code."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted.py").write_text(PLANTED)
+    run = prepare("VBPR", settings)
+    saved = checkpoint.config_state(run.config)
+    (tmp_path / "evil.yaml").write_text("modalities: [image]\nimputation: planted:Filler\n")
+    folder = defaults.root() / "dataset"
+    saved["dataset"] = os.path.relpath(tmp_path / "evil", folder)
+    assert defaults.read("dataset", saved["dataset"])["imputation"] == "planted:Filler"
+    config = checkpoint.rebuild_config(saved)
+    assert all(config[key] == run.config[key] for key in ("modalities", "imputation"))
+    with pytest.raises(ValueError, match="the model planted:Evil must be known"):
+        checkpoint.rebuild_config({**saved, "model": "planted:Evil"})
+    assert not Path("was_here").exists() and "planted" not in sys.modules

@@ -551,3 +551,28 @@ def test_a_checkpoint_loads_from_another_working_directory(settings, tmp_path, m
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_data_and_model(str(saved))
+
+
+@pytest.mark.parametrize("model", ["BPR", "SASRec"])
+def test_recboles_own_models_are_refused_on_other_interactions_too(settings, tmp_path, model):
+    """Also without our settings, where RecBole's own class reads the data."""
+    by_time = {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}}
+    keys = ("data_path", "dataset", "checkpoint_dir", "gpu_id", "epochs", "show_progress")
+    plain = {key: settings[key] for key in keys} | by_time
+    plain |= {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    plain |= {"train_neg_sample_args": None} if model == "SASRec" else {}
+    run, trainer = fitted(model, plain)
+    saved = trainer.saved_model_file
+    assert type(run.dataset).__name__ in ("Dataset", "SequentialDataset")
+    trainer.evaluate(run.test)
+    assert load_data_and_model(saved)
+    file = tmp_path / "tiny" / "tiny.inter"
+    header, *lines = file.read_text().splitlines()
+    user, _, time = lines[0].split("\t")
+    item = next(line.split("\t")[1] for line in lines if not line.startswith(f"{user}\t"))
+    lines[0] = f"{user}\t{item}\t{time}"
+    file.write_text("\n".join([header, *lines]) + "\n")
+    with pytest.raises(ValueError, match="data that it was trained on, got another"):
+        load_data_and_model(saved)
+    with pytest.raises(ValueError, match="data that it was trained on, got another"):
+        prepare(model, plain).trainer().resume_checkpoint(saved)

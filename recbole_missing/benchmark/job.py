@@ -29,7 +29,7 @@ from recbole_missing.benchmark.measured import (
 from recbole_missing.data.dataset import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
-from recbole_missing.evaluation.users import UserResults, write_rows
+from recbole_missing.evaluation.users import UserResults, check_metrics, write_rows
 from recbole_missing.quick_start import Run, prepare
 
 KEEP = ("users", "lists", "checkpoint")
@@ -108,6 +108,8 @@ class Job:
                 "--keep: users and lists need a ranking of all items, got sampled candidates; "
                 "set the mode of eval_args to full."
             )
+        if "users" in self.keep:
+            check_metrics(config["metrics"])
         if self.stage == "search" and config["eval_step"] < 1:
             raise ValueError("search: eval_step must be an int >= 1, got 0; nothing is validated.")
 

@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data.missing import write_token_file
-from recbole_missing.imputation.base import Imputer, Table
+from recbole_missing.imputation.base import Imputer, Table, fixed_generators
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,11 @@ class Collection:
         Returns:
             Modality -> features without missing rows, float32 ``(n_items, dim)``.
         """
-        imputer.fit(self.interactions, self.donors, self.edges)
         features = {name: table.features for name, table in self.tables.items()}
         observed = {name: table.observed for name, table in self.tables.items()}
-        completed: dict[str, Tensor] = imputer.transform(features, observed)
+        with fixed_generators():
+            imputer.fit(self.interactions, self.donors, self.edges)
+            completed: dict[str, Tensor] = imputer.transform(features, observed)
         return completed
 
     def write(self, folder: Path, features: Mapping[str, Tensor], kind: str) -> None:

@@ -21,9 +21,11 @@ from torch import Tensor
 from recbole_missing import identity
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
+from recbole_missing.data.files import read_first_line
 from recbole_missing.data.sources import Cells, Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
+from recbole_missing.imputation.base import fixed_generators
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -259,6 +261,7 @@ class MultimodalDataset(Dataset):
             self.iid_field,
             self.config["field_separator"],
             self.config["seq_separator"],
+            encoding_of(self.config),
         )
         for name in names:
             yield sources.open_source(name, self.config, catalogue)
@@ -269,7 +272,8 @@ class MultimodalDataset(Dataset):
             return None
         tokens = self.field2id_token[self.iid_field]
         path = Path(self.dataset_path) / file
-        return read_edges(path, tokens, self.config["field_separator"])
+        separator, encoding = self.config["field_separator"], encoding_of(self.config)
+        return read_edges(path, tokens, separator, encoding)
 
     def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
         n_items = self.item_num - 1
@@ -315,11 +319,11 @@ class Imputation:
 
     @cached_property
     def completed(self) -> Modalities:
-        """The completed modalities. Imputing does not change the run's random generators."""
+        """The completed modalities. Imputing neither reads nor changes the run's generators."""
         config = self.train.config
         imputer = make_imputer(config)
         arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges
-        with torch.random.fork_rng():
+        with fixed_generators():
             if config["imputation_cache"] and imputer.costly:
                 folder = Path(config["checkpoint_dir"]) / "imputed"
                 completed = cache.transform(imputer, *arguments, folder)
@@ -333,7 +337,8 @@ def check_interaction_files(config: Any) -> None:
     """Refuse ``.inter`` files on which RecBole would fail without a clear message.
 
     Raises:
-        ValueError: if a file is absent or its header is wrong; it names the file.
+        ValueError: if a file is absent, its header is wrong, or the header is not in the
+            ``encoding`` of the data set; it names the file.
     """
     folder, name = Path(config["data_path"]), config["dataset"]
     wanted = {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]}
@@ -341,13 +346,18 @@ def check_interaction_files(config: Any) -> None:
     for path in [folder / f"{part}.inter" for part in parts if folder.is_dir()]:
         if not path.is_file():
             raise ValueError(f"{path}: must be an interaction file, got no such file; add it.")
-        with path.open(encoding="utf-8") as file:
-            cells = file.readline().rstrip("\n").split(config["field_separator"])
+        line = read_first_line(path, encoding_of(config))
+        cells = line.split(config["field_separator"])
         if not all(":" in cell for cell in cells) or not wanted <= {c.split(":")[0] for c in cells}:
             raise ValueError(
                 f"{path}: the first line must be a header of `field:type` with {sorted(wanted)}, "
                 f"got {cells[:5]}; correct it, or USER_ID_FIELD and ITEM_ID_FIELD."
             )
+
+
+def encoding_of(config: Any) -> str:
+    """Encoding of the atomic files: RecBole's setting ``encoding``; UTF-8 by default."""
+    return config["encoding"] or "utf-8"
 
 
 def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:
@@ -445,7 +455,7 @@ def fingerprint(config: Any) -> str | None:
     settings = data_settings(values)
     settings.update({key: value for key, value in values.items() if key.startswith("imputation_")})
     eval_args = {key: value for key, value in config["eval_args"].items() if key != "mode"}
-    settings.update(eval_args=eval_args, imputation_cache=None)
+    settings.update(eval_args=eval_args, imputation_cache=None, encoding=config["encoding"])
     names = list(config["modalities"] or ())
     files = [[path.name, _file_digest(path)] for path in _data_files(config, names)]
     return identity.digest([settings, files, identity.of_source(MultimodalDataset)])
@@ -467,7 +477,9 @@ def _file_digest(path: Path) -> str:
 
 def _data_files(config: Any, names: list[str]) -> list[Path]:
     folder, dataset = Path(config["data_path"]), config["dataset"]
-    catalogue = sources.Catalogue(dataset, folder, (), config["ITEM_ID_FIELD"])
+    catalogue = sources.Catalogue(
+        dataset, folder, (), config["ITEM_ID_FIELD"], encoding=encoding_of(config)
+    )
     files = [path for path in folder.glob("*") if path.name.startswith(f"{dataset}.")]
     for name in names:
         files += sources.feature_files(name, config, catalogue)

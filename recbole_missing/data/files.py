@@ -93,42 +93,73 @@ def read_ids(path: Path) -> list[str]:
     return [str(token) for token in ids.tolist()]
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a UTF-8 text file, line ends removed; the file may not be empty."""
+def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """Read the lines of a text file, line ends removed; the file may not be empty."""
+    text = read_text(path, encoding).removesuffix("\n")
     # str.splitlines would also split at separators that may stand inside a text.
-    return [line.rstrip("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+    return [line.rstrip("\r") for line in text.split("\n")]
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file, a byte-order mark removed; the file may not be empty.
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a text file, a byte-order mark removed; the file may not be empty.
 
     Raises:
-        ValueError: if there is no such file, it is empty or it is not UTF-8.
+        ValueError: if there is no such file, it is empty, it is not in the encoding, or there is no
+            such encoding.
     """
     _size(path)
+    return _decoded(path, path.read_bytes(), encoding)
+
+
+def read_first_line(path: Path, encoding: str = "utf-8") -> str:
+    """Read the first line of a text file, byte-order mark and line end removed.
+
+    Raises:
+        ValueError: if the line is not in the encoding, or there is no such encoding.
+    """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open(encoding=_with_mark(encoding)) as file:
+            return file.readline().rstrip("\n")
+    except (UnicodeDecodeError, LookupError):  # found in a later line too, which is read ahead
+        with path.open("rb") as file:
+            return _decoded(path, file.readline(), encoding).rstrip("\r\n")
+
+
+def _decoded(path: Path, content: bytes, encoding: str) -> str:
+    name = encoding.upper()
+    try:
+        return content.decode(_with_mark(encoding))
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: must be UTF-8 text, got byte {error.object[error.start]:#04x} at position "
-            f"{error.start}; save it as UTF-8."
+            f"{path}: must be {name} text, got byte {error.object[error.start]:#04x} at position "
+            f"{error.start}; save it as {name}, or set encoding if it is an atomic file."
+        ) from error
+    except LookupError as error:
+        raise ValueError(
+            f"encoding: must be an encoding of Python, got {encoding!r}; correct it."
         ) from error
 
 
-def read_header(path: Path, separator: str) -> list[str]:
+def _with_mark(encoding: str) -> str:
+    return "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+
+
+def read_header(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
     """Return the field names of an atomic file, types (``:token``) removed."""
-    with path.open("rb") as file:
-        line = file.readline().decode("utf-8-sig", errors="replace")
-    return [field.partition(":")[0] for field in line.rstrip("\r\n").split(separator)]
+    line = read_first_line(path, encoding)
+    return [field.partition(":")[0] for field in line.split(separator)]
 
 
-def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tuple[str, ...]]:
+def read_columns(
+    path: Path, fields: Sequence[str], separator: str, encoding: str = "utf-8"
+) -> list[tuple[str, ...]]:
     """Read columns of an atomic file. Cells are not changed, and quotes are kept.
 
     Args:
         path: the file; its first line is a header of ``field:type``.
         fields: the wanted columns.
         separator: separator between two cells.
+        encoding: encoding of the file.
 
     Returns:
         One tuple for each line, with cells in the order of ``fields``. Empty lines are left out.
@@ -136,13 +167,13 @@ def read_columns(path: Path, fields: Sequence[str], separator: str) -> list[tupl
     Raises:
         ValueError: if a column does not exist or a line has another number of cells.
     """
-    names = read_header(path, separator)
+    names = read_header(path, separator, encoding)
     for field in fields:
         if field not in names:
             raise ValueError(f"{path}: {unknown('column', field, names)}")
     picked = [names.index(field) for field in fields]
     rows = []
-    for number, line in enumerate(read_lines(path)[1:], start=2):
+    for number, line in enumerate(read_lines(path, encoding)[1:], start=2):
         cells = line.split(separator)
         if len(cells) == len(names):
             rows.append(tuple(cells[index] for index in picked))

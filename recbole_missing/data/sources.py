@@ -45,6 +45,7 @@ class Catalogue:
         item_field: name of the item column in atomic files.
         field_separator: separator between two cells of an atomic file.
         seq_separator: separator between two words of a cell.
+        encoding: encoding of the atomic files.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class Catalogue:
     item_field: str
     field_separator: str = "\t"
     seq_separator: str = " "
+    encoding: str = "utf-8"
 
 
 def rows_in_order(name: str, path: Path, n_rows: int, catalogue: Catalogue) -> np.ndarray:
@@ -398,7 +400,8 @@ class _Request:
         suffixes = self.values["suffixes"] or []
         for suffix in [suffixes] if isinstance(suffixes, str) else suffixes:
             path = self.atomic_file(suffix)
-            header = read_header(path, self.catalogue.field_separator)
+            catalogue = self.catalogue
+            header = read_header(path, catalogue.field_separator, catalogue.encoding)
             if {id_field, fields[id_field]} <= set(header):
                 return path, id_field, fields[id_field]
         raise ValueError(
@@ -526,13 +529,15 @@ def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[st
 def _cells_by_token(
     request: _Request, path: Path, id_field: str, columns: list[str]
 ) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    table = read_columns(path, [id_field, *columns], request.catalogue.field_separator)
+    catalogue = request.catalogue
+    fields = [id_field, *columns]
+    table = read_columns(path, fields, catalogue.field_separator, catalogue.encoding)
     tokens, cells = [row[0] for row in table], [row[1:] for row in table]
 
     def same(one: int, other: int) -> bool:
         return cells[one] == cells[other]
 
-    return cells, rows_by_token(path, tokens, request.catalogue, same)
+    return cells, rows_by_token(path, tokens, catalogue, same)
 
 
 def _item_files(folder: Path) -> list[Path]:
@@ -592,7 +597,9 @@ def _constraints() -> dict[str, Any]:
     return found
 
 
-def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> sparse.csr_matrix:
+def read_edges(
+    path: Path, tokens: Sequence[str], separator: str = "\t", encoding: str = "utf-8"
+) -> sparse.csr_matrix:
     """Read an item graph from an atomic file with ``item_id:token`` and ``neighbour_id:token``.
 
     A column ``weight:float`` is optional. Without it every edge has the weight 1. Along an edge the
@@ -603,6 +610,7 @@ def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> spar
         path: the file.
         tokens: item tokens by item id; ``tokens[0]`` is the padding.
         separator: separator between two cells.
+        encoding: encoding of the file.
 
     Returns:
         Matrix ``(n_items, n_items)``. A row belongs to the receiving item.
@@ -614,8 +622,8 @@ def read_edges(path: Path, tokens: Sequence[str], separator: str = "\t") -> spar
     if not path.is_file():
         raise ValueError(f"{path}: must be a file of item-item edges, got no such file; add it.")
     fields = [_ITEM, _NEIGHBOUR]
-    fields += [_WEIGHT] if _WEIGHT in read_header(path, separator) else []
-    lines = read_columns(path, fields, separator)
+    fields += [_WEIGHT] if _WEIGHT in read_header(path, separator, encoding) else []
+    lines = read_columns(path, fields, separator, encoding)
     item_of = {token: item for item, token in enumerate(tokens) if item}
     found = [
         (item_of[line[0]], item_of[line[1]], _weight(path, line))

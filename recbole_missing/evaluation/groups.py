@@ -63,6 +63,23 @@ class GroupCollector(Collector):
             rows = torch.cat([(hit & items[ranked]).int(), count.int()], dim=1)
             self._hits[name].append(rows[count[:, 0] > 0].cpu())
 
+    def get_data_struct(self) -> DataStruct:
+        """Hand over what was collected, and forget what belongs to one evaluation.
+
+        RecBole moves everything to the CPU as if it were a tensor. The number of items and the
+        counts of interactions are none, so its GiniIndex, ItemCoverage, AveragePopularity and
+        TailPercentage would fail.
+        """
+        collected = self.data_struct._data_dict
+        constant = {key: value for key, value in collected.items() if not torch.is_tensor(value)}
+        for key in constant:
+            del collected[key]
+        struct = super().get_data_struct()
+        for key, value in constant.items():
+            struct.set(key, value)
+        collected.update(constant)
+        return struct
+
     def results_by_group(self, evaluator: Any) -> dict[str, dict[str, float]]:
         """Metrics of each group. Groups without a test item are left out."""
         metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]

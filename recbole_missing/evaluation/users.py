@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recbole.evaluator import register
+from recbole.evaluator.base_metric import TopkMetric
 from torch import Tensor
 
 from recbole_missing.atomic import whole_file
@@ -59,7 +61,7 @@ class UserResults:
         Args:
             evaluator: RecBole's evaluator. Metrics that need more than the top-k list are left out.
         """
-        given = {"pos_index": self.hits.numpy(), "pos_len": self.possible.numpy()}
+        given = dict(zip(_GIVEN, (self.hits.numpy(), self.possible.numpy())))
         values = {}
         for name, metric in evaluator.metric_class.items():
             if metric.metric_need == ["rec.topk"]:
@@ -84,6 +86,38 @@ class UserResults:
             for rank, (item, score) in enumerate(zip(items, scores), 1):
                 if score > -np.inf:
                     yield [user_tokens[user], item_tokens[item], str(rank), f"{score:.6g}"]
+
+
+_GIVEN = ("pos_index", "pos_len")  # what RecBole's metrics of a top-k list are computed from
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Refuse metrics that would fail in :meth:`UserResults.metrics`.
+
+    Args:
+        names: the setting ``metrics``.
+
+    Raises:
+        ValueError: if a metric of the top-k list gives no values of single users, or no metric
+            does.
+    """
+    found = {name: register.metrics_dict.get(name.lower()) for name in names}
+    known = {name: metric for name, metric in found.items() if metric is not None}
+    of_lists = {name: cls for name, cls in known.items() if cls.metric_need == ["rec.topk"]}
+    without = [name for name, cls in of_lists.items() if not _has_values_of_users(cls)]
+    if without or not of_lists:
+        raise ValueError(
+            f"--keep: users needs metrics with a method metric_info({', '.join(_GIVEN)}) that "
+            f"returns a value for each user and cut-off, got {', '.join(without or known)} without "
+            "it; add the method, or leave users out of --keep."
+        )
+
+
+def _has_values_of_users(metric: type) -> bool:
+    method = getattr(metric, "metric_info", TopkMetric.metric_info)
+    if method is TopkMetric.metric_info:  # it only raises NotImplementedError
+        return False
+    return {*inspect.signature(method).parameters} <= {"self", *_GIVEN}
 
 
 def write_rows(path: Path, rows: Rows) -> None:

@@ -139,7 +139,8 @@ def places(similarity: Similarity, own: Tensor, block_size: int) -> tuple[Tensor
     Returns:
         For each query the number of candidates that are more similar than its own one, and of
         those that are equally similar on a grid of 2^-20 (itself among them); int64
-        ``(n_queries,)``. A query that is not a number has everybody before its own, and no ties.
+        ``(n_queries,)``. If the similarity of a query to its own candidate is NaN, all candidates
+        count as more similar, and none as equal.
     """
     better, ties = [], []
     for queries in torch.arange(len(own), device=own.device).split(block_size):
@@ -227,7 +228,10 @@ def _top_similar(
     """
     n_items = items.numel()
     if k > n_items:
-        getLogger().warning(f"knn_graph: k is {k}, {n_items} items can be neighbours; taken.")
+        getLogger().warning(
+            f"knn_graph: k is {k}, but only {n_items} items can be neighbours; each item gets all "
+            "of them."
+        )
     k = min(k, n_items + n_blank)
     cosines = Cosines(features[items])
 

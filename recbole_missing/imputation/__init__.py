@@ -160,8 +160,11 @@ def impute(
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
+    from recbole_missing.imputation.base import fixed_generators
+
     imputer = make_imputer(settings)
-    completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
+    with fixed_generators():
+        completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
     log_report(settings["imputation"], imputer)
     return completed
 

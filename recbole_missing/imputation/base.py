@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from logging import getLogger
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -45,6 +47,21 @@ class Filled(NamedTuple):
     details: Mapping[str, float] = {}
 
 
+@contextmanager
+def fixed_generators() -> Iterator[None]:
+    """Set the global generators of Python, numpy and torch to a fixed seed; put them back after."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
+
+
 class Imputer(BaseEstimator):  # type: ignore[misc]
     """Invents values for the items that lack a modality, before any model sees them.
 
@@ -54,6 +71,10 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     the kind that it was given. Every imputer keeps four promises: observed rows are bit-identical;
     who is observed is unchanged, so that models still know what was missing; nothing is mutated;
     every value is finite.
+
+    Draws come from seeds of an imputer's settings. While an imputer runs for this package, the
+    global generators are set to a fixed seed, and afterwards they are put back
+    (:func:`fixed_generators`). So one that draws from them depends on nothing else in the process.
 
     A subclass declares its arguments in ``hyperparameters`` and has no constructor of its own. The
     default of an argument stands in ``properties/overall.yaml``, under its name behind
@@ -130,7 +151,14 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
                 all. In the new-item setting new items are none.
             edges: shape ``(n_items, n_items)``, an item graph of the user's own, row = receiving
                 item, for methods that are told to use it.
+
+        Raises:
+            ValueError: if a setting breaks its constraint, or the donors have another shape.
         """
+        stored = {key: getattr(self, key) for key in self.hyperparameters if hasattr(self, key)}
+        setting.check(
+            type(self).__name__, stored, {key: self.hyperparameters[key] for key in stored}
+        )
         everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
         self.donors_ = everyone if donors is None else torch.as_tensor(donors)
         if self.donors_.dtype != torch.bool or self.donors_.shape != everyone.shape:
@@ -211,7 +239,8 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
             reached = missing if filled.reached is None else missing & filled.reached
             counts = {"items": len(missing), "missing": int(missing.sum())}
             counts.update(reached=int(reached.sum()), unreached=int((missing & ~reached).sum()))
-            self.report_[name] = {**counts, **filled.details}
+            details = {key: _plain(number) for key, number in filled.details.items()}
+            self.report_[name] = {**counts, **details}
             values[name] = filled.features
         return values
 
@@ -250,6 +279,11 @@ def _table(name: str, x: Any, observed: Any) -> Table:
 
 def _merge(table: Table, values: Tensor) -> Tensor:
     return torch.where(table.observed[:, None], table.features, values.float())
+
+
+def _plain(number: Any) -> Any:
+    """A number of numpy or torch as one of Python, which JSON knows."""
+    return number.item() if isinstance(number, (np.generic, np.ndarray, Tensor)) else number
 
 
 def _like(given: Any, result: Tensor) -> Any:

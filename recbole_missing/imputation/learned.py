@@ -21,7 +21,6 @@ from scipy import sparse
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_missing.config import constraints as setting
 from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf, Optional
 from recbole_missing.graph.co_interaction import co_interaction
 from recbole_missing.graph.normalise import inverse_root_array
@@ -99,21 +98,6 @@ class AutoEncoder(Imputer):
     _optimiser: ClassVar[Any] = torch.optim.Adagrad
     _released_rate: ClassVar[float] = 0.01
     _name: ClassVar[str] = "auto-encoder"
-
-    def fit(
-        self,
-        interactions: sparse.spmatrix,
-        donors: Tensor | None = None,
-        edges: sparse.spmatrix | None = None,
-    ) -> AutoEncoder:
-        """Store which items may be trained on; :meth:`transform` trains the networks.
-
-        Raises:
-            ValueError: for a setting outside its constraint.
-        """
-        super().fit(interactions, donors, edges)
-        setting.check(self._name, self.get_params(), self.hyperparameters)
-        return self
 
     def fill(self, table: Any, others: Mapping[str, Any]) -> Filled:
         """Translate from each other modality and average; items without any get the fallback."""

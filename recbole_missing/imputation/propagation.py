@@ -20,7 +20,6 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing.config import constraints as setting
 from recbole_missing.config.constraints import Choice, Either, Float, Int, Optional, Text
 from recbole_missing.graph.item_graph import (
     GRAPHS,
@@ -88,7 +87,6 @@ class GraphImputer(Imputer):
                 or of another shape.
         """
         super().fit(interactions, donors, edges)
-        setting.check(type(self).__name__, self.get_params(), self.hyperparameters)
         if self.graph == "co_interaction":
             self.graph_ = interaction_graph(
                 interactions, self.donors_, self.top_k, self.max_user_items, self.engine

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from folders import AT_WORK, REPOSITORY, Toy, tiny_content
 from folders import workplace as workplace
+from recbole.evaluator import register
+from recbole.evaluator.base_metric import TopkMetric
 from recbole.quick_start import run_recbole
 
 from recbole_missing import imputation, plugin
@@ -388,10 +390,26 @@ def test_two_points_that_are_one_run_are_run_once(folder: Path) -> None:
     ]
 
 
-def test_what_could_only_fail_after_training_is_refused_before(folder: Path) -> None:
+class Odd(TopkMetric):
+    """A metric without values of single users."""
+
+    def calculate_metric(self, dataobject: Any) -> dict[str, float]:
+        """Give a number."""
+        return {"odd@10": 0.0}
+
+
+def test_what_could_only_fail_after_training_is_refused_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sampled = {"eval_args": {"mode": {"valid": "uni10", "test": "uni10"}}}
     with pytest.raises(ValueError, match="users and lists need a ranking of all items"):
         run(folder, make(folder, settings=sampled), keep=("users",))
+    odd = {"metrics": ["Recall", "Odd"]}
+    monkeypatch.setitem(register.metrics_dict, "odd", Odd)
+    monkeypatch.setitem(register.metric_information, "odd", Odd.metric_need)
+    monkeypatch.setitem(register.metric_types, "odd", Odd.metric_type)
+    with pytest.raises(ValueError, match=r"users needs metrics .* got Odd without it"):
+        run(folder, make(folder, settings=odd), keep=("users",))
     search = {"space": {"learning_rate": [0.1]}}
     with pytest.raises(ValueError, match="eval_step must be an int >= 1, got 0"):
         run(folder, make(folder, settings={"eval_step": 0}, search=search))

@@ -232,6 +232,19 @@ def test_another_field_separator(place):
     assert_as_in_a_run(prepare("BPR", of_run, imputation="mean").dataset)
 
 
+def test_another_encoding(place):
+    folder, of_run = recbole_folder(place, encoding="latin-1")
+    for path in (*folder.glob("*.inter"), folder / "tiny.item"):
+        text = path.read_text(encoding="utf-8").replace("red", "r\xe9d").replace("i1\t", "\xef1\t")
+        path.write_bytes(text.encode("latin-1"))
+    ids = folder / "image_ids.txt"
+    words = ["\xef1" if word == "i1" else word for word in ids.read_text().split()]
+    ids.write_text("\n".join(words), encoding="utf-8")
+    run("impute", folder, "--method=mean", "--output=out")
+    assert "\xef1" in Path("out/items.ids").read_text(encoding="utf-8").split()
+    assert_as_in_a_run(prepare("BPR", of_run, imputation="mean").dataset)
+
+
 def test_a_data_set_is_found_by_name(place):
     folder, of_run = recbole_folder(place)
     expected = prepare("BPR", of_run, imputation="featprop", imputation_cache=False).dataset

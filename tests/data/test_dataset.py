@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import replace
 
@@ -24,10 +25,12 @@ from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
+from recbole_missing import IMPUTERS
 from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
 from recbole_missing.data.sampling import OldItemSampler
+from recbole_missing.imputation.base import Filled
 from recbole_missing.imputation.statistics import Zeros
 
 pytestmark = AT_WORK
@@ -732,3 +735,50 @@ def test_a_bug_in_an_imputer_is_seen_as_it_is(settings, monkeypatch):
     run = prepare("VBPR", settings, imputation="zeros")
     with pytest.raises(AttributeError, match="no_such_attribute"):
         run.trainer()
+
+
+def test_files_may_have_another_encoding(content, tmp_path):
+    """RecBole's setting ``encoding`` holds for all atomic files."""
+    content.titles["i0"] = "caf\xe9 \xfcber"
+    expected = prepare("VBPR", content.write(tmp_path / "plain")).dataset.modalities
+    settings = content.write(tmp_path / "coded")
+    folder = tmp_path / "coded" / "tiny"
+    for path in (*folder.glob("*.inter"), folder / "tiny.item"):
+        path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
+    run = prepare("VBPR", settings, encoding="latin-1")
+    for name, modality in run.dataset.modalities.items():
+        assert torch.equal(modality.features, expected[name].features)
+    with pytest.raises(ValueError, match="tiny.item: must be UTF-8 text, got byte 0xe9"):
+        prepare("VBPR", settings)
+    with pytest.raises(ValueError, match="encoding: must be an encoding of Python, got 'latin-0'"):
+        prepare("VBPR", settings, encoding="latin-0")
+
+
+class Drawing(Zeros):
+    """An imputer of others that draws from every global generator."""
+
+    def fill(self, table, others):
+        """Give one number of each generator."""
+        drawn = random.random() + np.random.rand() + torch.rand(1)
+        return Filled(torch.zeros_like(table.features) + drawn)
+
+
+def states():
+    kind, keys, *_ = np.random.get_state()
+    return random.getstate(), kind, keys.tolist(), torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("costly", [True, False])
+def test_imputing_neither_reads_nor_changes_the_generators_of_the_run(
+    settings, monkeypatch, costly
+):
+    monkeypatch.setattr(Drawing, "costly", costly)
+    found = []
+    for seed in (1, 2):
+        changes = {"imputation": IMPUTERS.register(Drawing).__name__, "imputation_cache": False}
+        run = prepare("VBPR", settings, seed=seed, **changes)
+        before = states()
+        found.append(run.dataset.modalities["image"].features)
+        assert states() == before
+    assert torch.equal(*found), "the seed of the run decides nothing"
+    assert found[0].any()

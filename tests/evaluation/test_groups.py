@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -199,3 +200,30 @@ def test_the_size_of_batches_does_not_change_results(settings):
         run_recbole("VBPR", config_dict={**settings, "eval_users": users}) for users in (2048, 3)
     ]
     assert results[0]["test_result"] == pytest.approx(results[1]["test_result"], abs=1e-9)
+
+
+@pytest.mark.parametrize("model", ["BPR", "VBPR"])
+def test_recboles_metrics_of_whole_lists_work(settings, model):
+    """RecBole 1.2.1 fails on them: it moves an int and a dict of counts to the CPU."""
+    names = ["ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"]
+    changes = {"metrics": [*names, "Recall"], "tail_ratio": 0.2, "epochs": 2}
+    run = prepare(model, {**settings, **changes})
+    trainer = run.trainer()
+    trainer.fit(run.train, run.valid)  # two validations: the constants outlive one
+    result = trainer.evaluate(run.test)
+    users = sorted(items_by_user(run, "test"))
+    scores = run.scores(trainer.model).numpy()
+    for row, user in enumerate(users):
+        scores[
+            row, [0, *(i for s in ("train", "valid") for i in items_by_user(run, s)[user])]
+        ] = -np.inf
+    lists = (-scores).argsort(axis=1)[:, :10]
+    counts = Counter(run.train._dataset.inter_feat["item_id"].tolist())
+    assert result["itemcoverage@10"] == pytest.approx(len(np.unique(lists)) / (N_ITEMS + 1))
+    popularity = np.vectorize(lambda item: counts[item])(lists).mean()
+    assert result["averagepopularity@10"] == pytest.approx(popularity)
+    shares = np.sort(np.bincount(lists.ravel(), minlength=N_ITEMS + 1))
+    ranks = 2 * np.arange(1, len(shares) + 1) - len(shares) - 1
+    gini = (ranks * shares).sum() / shares.sum() / len(shares)
+    assert result["giniindex@10"] == pytest.approx(gini)
+    assert 0 <= result["tailpercentage@10"] <= 1

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import PROPERTIES
 from sklearn.base import clone
 
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Float, Int
-from recbole_missing.imputation import IMPUTERS, FeatProp, Mean
+from recbole_missing.imputation import (
+    IMPUTERS,
+    AutoEncoder,
+    FeatProp,
+    Mean,
+    NearestNeighbour,
+    Random,
+)
 from recbole_missing.imputation.base import Filled, Imputer
 from recbole_missing.parallel import Serial
 
@@ -113,3 +122,36 @@ def test_imputers_from_outside_bring_their_defaults(tmp_path: Path) -> None:
     from_file = type("FromFile", (Constant,), {"properties": str(tmp_path / "own.yaml")})
     assert from_file().get_params() == {"value": 3.0, "copies": 1}
     assert clone(Own(3.0)).get_params() == {"strength": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("imputer", "message"),
+    [
+        (NearestNeighbour(fallback="bogus"), "NearestNeighbour: fallback must be one of mean"),
+        (Random(seed="x"), "Random: seed must be an int >= 0, got 'x'"),
+        (Random().set_params(seed=-1), "Random: seed must be an int >= 0, got -1"),
+        (FeatProp().set_params(layers=-1), "FeatProp: layers must be"),
+        (AutoEncoder(epochs=0), "AutoEncoder: epochs must be"),
+        (Constant(copies=0), "Constant: copies must be an int >= 1, got 0"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_imputer_checks_its_settings(imputer: Imputer, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        imputer.fit(np.ones((2, 3)))
+
+
+class Reporting(Imputer):
+    """An imputer that reports numbers of numpy and torch."""
+
+    def fill(self, table: Any, others: Any) -> Filled:
+        """Give zeros."""
+        numbers = {"n": np.int64(3), "mean": np.float32(0.5), "sum": torch.tensor(2.0)}
+        return Filled(table.features * 0, details=numbers)
+
+
+def test_a_report_holds_plain_numbers() -> None:
+    imputer = Reporting().fit(np.ones((1, 2)))
+    imputer.transform(np.array([[1.0], [np.nan]]))
+    report = json.loads(json.dumps(imputer.report_))["X"]
+    assert (report["n"], report["mean"], report["sum"]) == (3, 0.5, 2.0)

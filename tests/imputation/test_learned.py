@@ -149,7 +149,7 @@ def test_work_can_travel(name: str, interactions: sparse.csr_matrix) -> None:
 
 @pytest.mark.parametrize("imputer", [AutoEncoder, GraphAutoEncoder])
 def test_bad_settings(imputer: Any, interactions: sparse.csr_matrix) -> None:
-    with pytest.raises(ValueError, match="auto-encoder: epochs must be an int >= 1, got 0"):
+    with pytest.raises(ValueError, match="AutoEncoder: epochs must be an int >= 1, got 0"):
         imputer(epochs=0).fit(interactions)
     with pytest.raises(ValueError, match="hidden_sizes must be a list, each element an int >= 1"):
         imputer(hidden_sizes=[8, 0]).fit(interactions)
