@@ -70,6 +70,7 @@ _NO_VALUES = (
     "identity",
     "loaded",
     "plugin",
+    "quiet",
     "registry",
     "version",
 )

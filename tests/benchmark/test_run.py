@@ -21,9 +21,9 @@ from recbole.quick_start import run_recbole
 
 from recbole_missing import imputation, plugin
 from recbole_missing.benchmark import plan, runner
+from recbole_missing.benchmark.identified import DataSets, current_source
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
 from recbole_missing.benchmark.line import settled
-from recbole_missing.benchmark.measured import DataSets, current_source
 from recbole_missing.benchmark.store import Store
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -240,7 +240,7 @@ def test_data_that_change_while_a_run_waits_are_refused(folder: Path) -> None:
     np.save(image, np.load(image) + 1)
     line = job.execute()
     assert line["status"] == "failed"
-    assert "the data must not change while it runs, got another features" in line["error"]
+    assert "the data must not change while it runs, got a change of features" in line["error"]
     assert "Traceback" not in line["error"], "a refusal of our own"
 
 
@@ -260,8 +260,7 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     assert current_source(kept[1]) == kept[1]["source"]
     assert current_source({**kept[0], "point": {"model": "nowhere:Model"}}) is None
     assert said[1] == (
-        "mine: 2 runs in the store, of these made 1 by other code than this; --rerun-changed runs "
-        "them again"
+        "mine: 1 of 2 runs was made by other code than this; --rerun-changed makes it again"
     )
     options = runner.Options(data_path=folder / "dataset")
     states = runner.preview(mine, Store(folder / "mine.jsonl"), options)
@@ -280,7 +279,7 @@ def test_code_that_nobody_recorded_is_named_too(folder: Path) -> None:
     store = folder / "mine.jsonl"
     store.write_text(replace(line, source=None).as_json() + "\n")
     _, said = run(folder, mine)
-    assert "of these made 1 by code that was not recorded" in said[1]
+    assert "mine: 1 of 1 runs was made by code that was not recorded; " in said[1]
 
 
 def test_a_mask_is_told_by_tokens(folder: Path) -> None:
