@@ -139,6 +139,23 @@ def test_features_decide_nothing_of_a_model_that_reads_none() -> None:
     assert identity.parts_in_force(parts, modalities=False) == {"catalogue": "a", "masks": "c"}
 
 
+# --------------------------------------------------------------------------------- the settings
+
+
+def test_every_setting_of_recboles_training_and_evaluation_counts_or_decides_nothing() -> None:
+    from recbole.utils import argument_list
+
+    nothing = {
+        "loss_decimal_place": "it rounds what is printed",
+        "eval_batch_size": "the ranking of a user does not depend on who is ranked with them",
+        "eval_args": "the split is part of the data; the mode is in the *_neg_sample_args",
+    }
+    named = {*argument_list.training_arguments, *argument_list.evaluation_arguments}
+    counted = {*identity.TRAINING, *identity.EVALUATION}
+    assert named - counted == nothing.keys()
+    assert not counted & nothing.keys()
+
+
 # ----------------------------------------------------------------------------------- the source
 
 

@@ -24,6 +24,7 @@ from recbole_missing.data.dataset import (
     reads_edges,
     table_identity,
 )
+from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
@@ -51,7 +52,7 @@ class DataSets:
         self._split: str | None = None
         self._data: tuple[Any, list[Any]] = (None, [])
         self._read: dict[str, Any] = {}
-        self._known: dict[str, identity.Parts] = {}
+        self._known: dict[str, Parts] = {}
 
     @staticmethod
     def split_of(config: Any) -> str:
@@ -62,7 +63,7 @@ class DataSets:
         seed = None if config["benchmark_filename"] else [config["seed"], config["reproducibility"]]
         return repr([sorted(values.items()), sorted(arguments.items()), seed, _kind(config)])
 
-    def identity(self, config: Any) -> identity.Parts:
+    def identity(self, config: Any) -> Parts:
         """Identity of the data that a run with this config builds.
 
         Raises:
@@ -81,7 +82,7 @@ class DataSets:
                 self._known[settings] = self._described(config)
             return self._known[settings]
 
-    def _described(self, config: Any) -> identity.Parts:
+    def _described(self, config: Any) -> Parts:
         dataset, splits = self._data
         if isinstance(dataset, MultimodalDataset):
             return dataset.identity_under(config, splits, self._read)

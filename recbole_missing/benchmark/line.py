@@ -171,11 +171,21 @@ def latest(lines: Iterable[Line]) -> list[Line]:
     """Choose one line for each run at each place of a grid, by :func:`better`.
 
     One run may stand at several places, such as a model that reads no modalities at every imputer.
+    If a grid has got another axis, the places without that axis are left out.
 
     Returns:
         One line for each benchmark, point and run, in the order of first appearance.
     """
-    return _best(lines, lambda line: (*place(line), line.run))
+    found = _best(lines, lambda line: (*place(line), line.run))
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in found:
+        points.setdefault((line.benchmark, line.run), []).append(dict(line.point))
+
+    def has_grown(line: Line) -> bool:
+        here = dict(line.point).items()
+        return any(here < there.items() for there in points[line.benchmark, line.run])
+
+    return [line for line in found if not has_grown(line)]
 
 
 def current(lines: Iterable[Line]) -> tuple[list[Line], int]:

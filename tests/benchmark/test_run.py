@@ -215,6 +215,23 @@ def test_a_new_imputer_and_its_settings_change_no_run(
     assert [job.source for job in second] == [job.source for job in first]
 
 
+def test_one_value_in_other_words_is_one_run(folder: Path) -> None:
+    words = {"metrics": ["Recall", "NDCG"], "topk": [5, 10], "valid_metric": "Recall@10"}
+    first = identity(folder, **words, learner="adam")
+    same = {"metrics": ["ndcg", "RECALL"], "topk": [10, 5], "valid_metric": "recall@10"}
+    assert identity(folder, **same, learner="Adam") == first
+    assert identity(folder, "BPR", **same, learner="Adam") == identity(
+        folder, "BPR", **words, learner="adam"
+    )
+    for other in ({"topk": [10]}, {"metrics": ["Recall"]}, {"valid_metric": "NDCG@10"}):
+        assert identity(folder, **{**words, **other}, learner="adam") != first, other
+
+
+def test_a_line_claims_an_imputation_only_where_there_is_one(folder: Path) -> None:
+    assert identified(folder).config["imputation"]
+    assert not {"imputation", "imputation_edges_file"} & identified(folder, "BPR").config.keys()
+
+
 def test_what_a_user_sets_for_an_outside_model_counts(folder: Path) -> None:
     first = identity(folder, "folders:Named")
     assert identity(folder, "folders:Named", my_own_key=1) != first
@@ -271,6 +288,23 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     assert again[0]["run"] == first[0]["run"]
     last, said = run(folder, mine, rerun_changed=True)
     assert last == again and "2 done, 0 to do" in said[0]
+
+
+def test_the_source_is_that_of_the_process_that_runs(folder: Path) -> None:
+    """A model that is edited between planning and the run of a worker."""
+    code = "from folders import Toy\n\n\nclass Late(Toy):\n    changed = {}\n"
+    path = folder / "late.py"
+    path.write_text(code.format(1))
+    mine = make(folder, grid={**GRID, "model": ["late:Late"], "seed": [1]})
+    point, settings = mine.points()[0], {"data_path": str(folder / "dataset"), "epochs": 1}
+    yaml_file = folder / "dataset" / "tiny" / "tiny.yaml"
+    job = Job("mine", "Mine", point, settings, [str(yaml_file)]).identified(DataSets())
+    ((_, unedited),) = Processes(1).run(iter([job]))
+    assert unedited.done and unedited.source == job.source is not None
+    path.write_text(code.format(2))
+    ((_, edited),) = Processes(1).run(iter([job]))
+    assert edited.done and edited.source not in (None, job.source)
+    assert job.execute().source is None, "this process has loaded what the file no longer holds"
 
 
 def test_code_that_nobody_recorded_is_named_too(folder: Path) -> None:
