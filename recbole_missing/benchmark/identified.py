@@ -175,10 +175,10 @@ def current_source(line: Mapping[str, Any]) -> str | None:
     Returns:
         The hash. None if the model or the imputer is not known in this process.
     """
+    kinds: tuple[Any, ...] = (MODELS, IMPUTERS)
     words = line["point"]["model"], str(line["config"].get("imputation", ""))
     strangers = [
-        registry.is_address(word) and kind.find(word) is None
-        for word, kind in zip(words, (MODELS, IMPUTERS))
+        registry.is_address(word) and kind.find(word) is None for word, kind in zip(words, kinds)
     ]
     if any(strangers):
         return None
