@@ -1,7 +1,9 @@
 """What decides a result, as one value: the data as built, the settings in force, the source code.
 
 Runs of a benchmark, cached imputations and the data of checkpoints are all keyed here. A key holds
-what decides the result and nothing else. Every function is pure, and none needs RecBole.
+what decides the result and nothing else. :func:`of_source` reads the files of source code, and may
+import modules to find them. The other functions depend on their arguments alone. None needs
+RecBole.
 """
 
 from __future__ import annotations
@@ -21,16 +23,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recbole_missing import loaded
+
 Parts = dict[str, str]
 """Identity of a data set: name of a part -> its digest. The parts do not depend on each other:
 
 - ``catalogue``: user and item tokens in the order of their ids,
-- ``split``: the interactions of every split, in whatever order and numbering they are,
+- ``split``: the interactions of every split, in whatever numbering. Those of training count in
+  their order, because it decides the batches; those of validation and test in any order,
 - ``columns``: other columns of users and items, where some were loaded,
 - ``features``: what the rows of the observed items are made from, for every modality in order,
 - ``masks``: which items are observed, for every modality in order,
 - ``new_items``: the items of the new-item setting, where there are some,
-- ``edges``: the user's own item graph, where one was given.
+- ``edges``: the user's own item graph, where the imputer reads one.
 """
 
 PART_NAMES = {
@@ -63,7 +68,9 @@ _NO_VALUES = (
     "config",
     "environment",
     "identity",
+    "loaded",
     "plugin",
+    "quiet",
     "registry",
     "version",
 )
@@ -145,17 +152,21 @@ def of_rows(rows: Iterable[bytes]) -> NDArray[np.bytes_]:
 
 
 def of_interactions(
-    users: NDArray[np.uint64], items: NDArray[np.uint64], columns: Mapping[str, Any]
+    users: NDArray[np.uint64],
+    items: NDArray[np.uint64],
+    columns: Mapping[str, Any],
+    in_order: bool = False,
 ) -> str:
-    """Digest of the interactions of a split; their order does not count.
+    """Digest of the interactions of a split.
 
     Args:
         users, items: :func:`of_tokens` of the user and the item of each interaction.
         columns: other columns of the interactions that were loaded, by name.
+        in_order: whether the order of the interactions counts.
     """
     arrays = {name: np.asarray(columns[name]) for name in sorted(columns)}
     keys = [array for array in arrays.values() if array.ndim == 1]
-    order = np.lexsort([*keys, items, users])
+    order = np.arange(len(users)) if in_order else np.lexsort([*keys, items, users])
     return digest([users[order], items[order], {k: array[order] for k, array in arrays.items()}])
 
 
@@ -203,7 +214,7 @@ def reads_modalities(model: type) -> bool:
 
 def model_name(model: type) -> str:
     """Name that no other model has: ``DGMRec``, ``BPR``, or ``module:Class`` for an outside one."""
-    known = model.__module__.partition(".")[0] in (_PACKAGE, "recbole")
+    known = _top(model.__module__) in (_PACKAGE, "recbole")
     return model.__qualname__ if known else f"{model.__module__}:{model.__qualname__}"
 
 
@@ -228,16 +239,18 @@ def of_run(
 def of_source(*roots: type | str) -> str | None:
     """Digest of the code that the roots run, wherever it lies.
 
-    It covers the module of every root, of the classes that a root derives from, and, transitively,
-    every module of this package that one of them imports. Comments, docstrings and formatting do
-    not count, nor do tables of names in ``__init__`` files. Other packages are not covered, except
-    for the files of the roots themselves.
+    It covers the module of every root and of the classes that a root derives from. Transitively, it
+    covers every module that one of them imports from this package, from the package of an outside
+    root, or, for an outside root that is a single file, from the files beside it. Comments,
+    docstrings and formatting do not count, nor do tables of names in ``__init__`` files of this
+    package. Other libraries are not covered; of RecBole only the modules of the roots are.
 
     Args:
         roots: classes, or names of modules.
 
     Returns:
-        None if the code of a root lies in no file, as that of a class typed into a session.
+        None if it is not known what code runs: the code of a root lies in no file, as that of a
+        class typed into a session, or a file has changed since its module was loaded.
     """
     modules: list[str] = []
     for root in roots:
@@ -245,14 +258,20 @@ def of_source(*roots: type | str) -> str | None:
         if _file(found[0]) is None:
             return None
         modules += found
+    packages, folders = _covered(modules)
     seen: dict[str, str] = {}
     while modules:
         module = modules.pop()
         path = _file(module)
         if module in seen or path is None or _makes_no_values(module):
             continue
+        if not loaded.is_current(module, path):
+            return None
         code, imported = _parsed(path, path.stat().st_mtime_ns, path.stat().st_size)
-        modules += [name for pair in imported for name in _module_behind(*pair)]
+        for written, name, level in imported:
+            target = _absolute(module, path, written, level)
+            if _top(target) in packages or _lies_in(target, folders):
+                modules += _module_behind(target, name)
         seen[module] = "" if _is_table(module, path) else code
     names = {} if isinstance(roots[0], str) else {"root": model_name(roots[0])}
     return digest([names, seen])
@@ -261,24 +280,52 @@ def of_source(*roots: type | str) -> str | None:
 def _modules_of(root: type) -> list[str]:
     """The module of a class first, then those of its bases that are no library's."""
     bases = [base.__module__ for base in root.__mro__[1:]]
-    top = root.__module__.partition(".")[0]
-    return [root.__module__, *(b for b in bases if b.partition(".")[0] in (_PACKAGE, top))]
+    top = _top(root.__module__)
+    return [root.__module__, *(b for b in bases if _top(b) in (_PACKAGE, top))]
+
+
+def _covered(modules: Iterable[str]) -> tuple[set[str], set[Path]]:
+    """Packages whose modules are covered, and folders whose single files are."""
+    outside = {_top(module) for module in modules} - {_PACKAGE, "recbole"}
+    files = {top: _file(top) for top in outside}
+    single = {top for top, path in files.items() if path and path.name != "__init__.py"}
+    folders = {path.parent for top, path in files.items() if path and top in single}
+    return {_PACKAGE, *outside} - single, folders
+
+
+def _lies_in(module: str, folders: Iterable[Path]) -> bool:
+    """Tell whether a module is a single file in one of the folders. No library is imported."""
+    paths = [folder / f"{module}.py" for folder in folders]
+    return any(path.is_file() and path == _file(module) for path in paths)
+
+
+def _absolute(module: str, path: Path, written: str, level: int) -> str:
+    """Absolute name of what a module imports; ``level`` is the number of leading dots."""
+    if not level:
+        return written
+    parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    parents = parents[: len(parents) - level + 1]
+    return ".".join([*parents, written] if written else parents)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _makes_no_values(module: str) -> bool:
     package, _, room = module.partition(".")
-    return package == _PACKAGE and room.partition(".")[0] in ("", *_NO_VALUES)
+    return package == _PACKAGE and _top(room) in ("", *_NO_VALUES)
 
 
 def _is_table(module: str, path: Path) -> bool:
-    return path.name == "__init__.py" and module.partition(".")[0] == _PACKAGE
+    return path.name == "__init__.py" and _top(module) == _PACKAGE
 
 
 def _file(module: str) -> Path | None:
     """Source file of a module that was imported, or could be; None if there is none."""
-    loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None)
-    if loaded is None:
+    known = sys.modules.get(module)
+    file = getattr(known, "__file__", None)
+    if known is None:
         try:
             spec = importlib.util.find_spec(module)
         except (ImportError, ValueError):
@@ -288,26 +335,28 @@ def _file(module: str) -> Path | None:
 
 
 @cache
-def _parsed(path: Path, changed: int, size: int) -> tuple[str, list[tuple[str, str]]]:
-    """Digest of a file's code, and what it imports from this package: (module, name)."""
+def _parsed(path: Path, changed: int, size: int) -> tuple[str, list[tuple[str, str, int]]]:
+    """Digest of a file's code, and what it imports: (module, name, number of leading dots)."""
     tree = ast.parse(path.read_bytes())
     imported = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported += [(alias.name, "") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imported += [(node.module, alias.name) for alias in node.names]
-    own = [pair for pair in imported if pair[0].partition(".")[0] == _PACKAGE]
-    return digest(_plain(tree)), own
+            imported += [(alias.name, "", 0) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported += [(node.module or "", alias.name, node.level) for alias in node.names]
+    return digest(_plain(tree)), imported
 
 
 def _module_behind(module: str, name: str) -> Sequence[str]:
     """Modules that an import of ``name`` from ``module`` leads to."""
     path = _file(module)
-    if not name or path is None or path.name != "__init__.py":
+    submodule = f"{module}.{name}"
+    if not name or (path is not None and path.name != "__init__.py"):
         return [module]
-    if _file(f"{module}.{name}") is not None:
-        return [f"{module}.{name}"]
+    if _file(submodule) is not None:
+        return [submodule] if _top(module) == _PACKAGE else [module, submodule]
+    if _top(module) != _PACKAGE:  # its ``__init__`` counts, with what it imports
+        return [module]
     try:  # the package hands on what one of its modules defines
         value = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):

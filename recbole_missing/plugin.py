@@ -306,7 +306,7 @@ def package_settings() -> dict[str, Any]:
 
 
 @functools.cache
-def _recbole_settings() -> frozenset[str]:
+def recbole_settings() -> frozenset[str]:
     """Settings that RecBole names for every model."""
     from pathlib import Path
 
@@ -385,7 +385,7 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         "endings": [key[1:] for key in modality_settings("x")],
     }
     if not ours:
-        known = _recbole_settings()
+        known = recbole_settings()
         unknown = [key for key in given if key not in known]
         check.warn_of_likeness(config.model, unknown, of_package - known, **of_modality)
         return
@@ -396,7 +396,7 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
     check.refuse_unknown(
         config.model,
         given,
-        known=of_package | of_model | _recbole_settings(),
+        known=of_package | of_model | recbole_settings(),
         of_others=of_others,
         from_command_line=config.cmd_config_dict,
         **of_modality,
@@ -407,7 +407,7 @@ def _warn_of_idle_settings(config: Any) -> None:
     """Say it where settings of this package are given and nothing turns the package on."""
     from recbole_missing.config import defaults
 
-    of_recbole = _recbole_settings()
+    of_recbole = recbole_settings()
     ours = {key: value for key, value in defaults.overall().items() if key not in of_recbole}
     given = config.external_config_dict
     theirs = _own_settings(config.model_class)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from recbole_missing import identity
 from recbole_missing.imputation import FeatProp, Mean
 from recbole_missing.model import MODELS
 
+HOUSES = ("house", "mine", "beside", "mypkg")
 CODE = '''"""A docstring."""
 from house.helper import twice
 
@@ -113,6 +115,11 @@ def test_interactions_are_told_by_tokens_and_not_by_numbers_or_order() -> None:
     timed = digest(users, items, pairs, time=times)
     assert first != timed != digest(users, items, pairs, time=times[::-1])
     assert digest(users, items, pairs[::-1], time=times[::-1]) == timed
+    ordered = [
+        identity.of_interactions(identity.of_tokens(some), identity.of_tokens(some), {}, True)
+        for some in (["a", "b"], ["b", "a"])
+    ]
+    assert ordered[0] != ordered[1], "where the order decides the batches"
 
 
 def test_the_message_names_what_differs() -> None:
@@ -132,6 +139,23 @@ def test_features_decide_nothing_of_a_model_that_reads_none() -> None:
     assert identity.parts_in_force(parts, modalities=False) == {"catalogue": "a", "masks": "c"}
 
 
+# --------------------------------------------------------------------------------- the settings
+
+
+def test_every_setting_of_recboles_training_and_evaluation_counts_or_decides_nothing() -> None:
+    from recbole.utils import argument_list
+
+    nothing = {
+        "loss_decimal_place": "it rounds what is printed",
+        "eval_batch_size": "the ranking of a user does not depend on who is ranked with them",
+        "eval_args": "the split is part of the data; the mode is in the *_neg_sample_args",
+    }
+    named = {*argument_list.training_arguments, *argument_list.evaluation_arguments}
+    counted = {*identity.TRAINING, *identity.EVALUATION}
+    assert named - counted == nothing.keys()
+    assert not counted & nothing.keys()
+
+
 # ----------------------------------------------------------------------------------- the source
 
 
@@ -147,8 +171,20 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(identity, "_PACKAGE", "house")
     yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("house", "mine")]:
+    unload()
+
+
+def unload() -> None:
+    """Forget the modules of the tests, as a new process would."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in HOUSES]:
         del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def edit(path: Path, text: str) -> None:
+    """Write a file of source code for a new process."""
+    path.write_text(text)
+    unload()
 
 
 def source(*roots: Any) -> str:
@@ -164,48 +200,111 @@ def test_words_about_the_code_do_not_count(house: Path) -> None:
         "twice(x) - 1", "twice(\n    x\n) - 1"
     )
     assert quiet != CODE
-    (house / "method.py").write_text(quiet)
+    edit(house / "method.py", quiet)
     assert source() == first
-    (house / "method.py").write_text(CODE.replace("twice(x) - 1", "twice(x) + 1"))
+    edit(house / "method.py", CODE.replace("twice(x) - 1", "twice(x) + 1"))
     assert source() != first, "a flipped sign"
 
 
 def test_what_is_imported_counts_and_nothing_else(house: Path) -> None:
     first = source()
-    (house / "other.py").write_text("def thrice(x):\n    return 4 * x\n")
-    (house / "__init__.py").write_text("from house.other import thrice\n")
+    edit(house / "other.py", "def thrice(x):\n    return 4 * x\n")
+    edit(house / "__init__.py", "from house.other import thrice\n")
     assert source() == first
-    (house / "helper.py").write_text("from house.other import thrice as twice\n")
+    edit(house / "helper.py", "from house.other import thrice as twice\n")
     second = source()
     assert second != first
-    (house / "other.py").write_text("def thrice(x):\n    return 5 * x\n")
+    edit(house / "other.py", "def thrice(x):\n    return 5 * x\n")
     assert source() != second, "what an import imports"
 
 
 def test_an_outside_class_counts_with_what_it_uses_of_the_package(
     house: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.py").write_text(
-        "from house import Method\n\n\nclass Mine(Method):\n    x = 1\n"
-    )
+    edit(tmp_path / "mine.py", "from house import Method\n\n\nclass Mine(Method):\n    x = 1\n")
     from mine import Mine  # type: ignore[import-not-found]
 
     first = source(Mine)
-    (house / "helper.py").write_text("def twice(x):\n    return -2 * x\n")
+    edit(house / "helper.py", "def twice(x):\n    return -2 * x\n")
     second = source(Mine)
     assert second != first
-    (tmp_path / "mine.py").write_text(
-        "from house import Method\n\n\nclass Mine(Method):\n    x = 2\n"
-    )
+    edit(tmp_path / "mine.py", "from house import Method\n\n\nclass Mine(Method):\n    x = 2\n")
     assert source(Mine) != second
 
 
 def test_two_classes_of_one_name_and_code_are_two_methods(house: Path) -> None:
-    (house / "copy.py").write_text(CODE)
+    edit(house / "copy.py", CODE)
     from house.copy import Method as Copy  # type: ignore[import-not-found]
     from house.method import Method  # type: ignore[import-not-found]
 
     assert source(Copy) != source(Method)
+
+
+def test_an_outside_package_counts_with_what_it_imports_of_itself(tmp_path: Path) -> None:
+    package = tmp_path / "mypkg"
+    (package / "deep").mkdir(parents=True)
+    texts = {
+        "__init__.py": "SCALE = 1\n",
+        "imp.py": "from .helpers import VALUE\nfrom . import SCALE\nclass Mine:\n    x = VALUE\n",
+        "helpers.py": "import numpy\nimport mypkg.far\nfrom .deep.er import VALUE\n",
+        "far.py": "X = 1\n",
+        "deep/__init__.py": "",
+        "deep/er.py": "from .. import aside\nVALUE = 1\n",
+        "aside.py": "X = 1\n",
+        "unread.py": "X = 1\n",
+    }
+    for name, text in texts.items():
+        (package / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        first = source("mypkg.imp")
+        for name, text in texts.items():
+            edit(package / name, f"{text}OTHER = 2\n")
+            read = name not in ("unread.py", "deep/__init__.py")
+            assert (source("mypkg.imp") != first) is read, name
+            edit(package / name, text)
+        assert source("mypkg.imp") == first
+        unload()
+
+
+def test_an_outside_file_counts_with_the_files_beside_it(house: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import numpy.linalg\nfrom beside import VALUE\n")
+    (tmp_path / "beside.py").write_text("VALUE = 1\n")
+    first = source("mine")
+    edit(tmp_path / "beside.py", "VALUE = -5\n")
+    assert source("mine") != first
+
+
+def test_code_that_was_changed_since_it_was_loaded_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("VALUE = 1\n")
+    (tmp_path / "mine.py").write_text("import recbole_missing\nfrom beside import VALUE\n")
+    code = """if True:
+        import importlib, os, pathlib, time
+        import mine, beside
+        from recbole_missing import identity
+        def source():
+            return identity.of_source("mine")
+        first = source()
+        path = pathlib.Path(beside.__file__)
+        time.sleep(0.05)
+        path.write_text("VALUE = -5\\n")
+        os.utime(path, (1, 1))  # as a copy that keeps the time of the original
+        changed = source()
+        time.sleep(0.05)
+        importlib.reload(beside)
+        again = source()
+        print(first is not None, changed, again not in (None, first))
+    """
+    root = Path(identity.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}:{root}", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True None True\n"
 
 
 def test_a_class_that_lies_in_no_file_has_no_source() -> None:

@@ -18,14 +18,10 @@ import torch
 from recbole.config import Config
 
 from recbole_missing import checkpoint, identity, plugin, version
-from recbole_missing.benchmark import measured
+from recbole_missing.benchmark import identified
+from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
-from recbole_missing.benchmark.measured import (
-    DataSets,
-    mask_of,
-    peak_memory,
-    restart_peak_memory,
-)
+from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
 from recbole_missing.data.dataset import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
@@ -94,10 +90,10 @@ class Job:
         check_interaction_files(config)
         parts = data_sets.identity(config)
         values = json.loads(json.dumps(checkpoint.config_state(config), default=str))
-        settings = measured.settings_in_force(values, config.model_class)
+        settings = identified.settings_in_force(values, config.model_class)
         run = identity.of_run(config.model_class, parts, settings, self.stage)
-        shown = measured.described_settings(values, config.model_class)
-        source = measured.source_of(values, config.model_class)
+        shown = identified.described_settings(values, config.model_class)
+        source = identified.source_of(values, config.model_class)
         return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
@@ -123,7 +119,7 @@ class Identified:
         run: hash of everything that decides the result.
         config: settings in force, and the settings that the data are made with.
         data: identity of the data: part -> hash.
-        source: hash of the code that makes the result; None if the code is not in a file.
+        source: hash of the code that makes the result; None if it is not known.
     """
 
     job: Job
@@ -133,13 +129,22 @@ class Identified:
     source: str | None = None
 
     def execute(self) -> Line:
-        """Run the job, and return its line for the store. If it fails, the line holds the error."""
+        """Run the job, and return its line for the store. If it fails, the line holds the error.
+
+        The ``source`` of the line is that of the code which this process has loaded. It may have
+        been edited after the job was identified.
+        """
         started, start = _now(), perf_counter()
         restart_peak_memory()
+        ran = self
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
-                found = self._measured()
+                config = self.job.config()
+                values = config.final_config_dict
+                source = identified.source_of(values, config.model_class)
+                ran = replace(self, source=source)
+                found = ran._measured(config)
             status, error = "done", None
         except Exception as failure:
             found, status, error = {}, "failed", _explained(failure)
@@ -152,7 +157,7 @@ class Identified:
             "device": device,
             "threads": torch.get_num_threads(),
         }
-        return self.line(status, error, found, cost)
+        return ran.line(status, error, found, cost)
 
     def died(self, reason: str) -> Line:
         """Line of a run whose process ended before it returned a line."""
@@ -209,9 +214,8 @@ class Identified:
         measured = all(line.get(name) is not None for name in self.job.measures)
         return line["status"] == "done" and files and measured
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self, config: Any) -> dict[str, Any]:
         job = self.job
-        config = job.config()
         with plugin.without_tensorboard():
             run = prepare(config)
         self._check_data(config)
@@ -236,8 +240,8 @@ class Identified:
         changed = identity.differing(self.data, config["data_identity"] or self.data)
         if changed:
             raise ValueError(
-                f"{self.job.benchmark}: the data must not change while it runs, got another "
-                f"{' and another '.join(changed)}; start it again."
+                f"{self.job.benchmark}: the data must not change while it runs, got a change of "
+                f"{' and of '.join(changed)}; start it again."
             )
 
     def _tested(self, run: Run) -> dict[str, Any]:

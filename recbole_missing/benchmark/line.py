@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -168,13 +168,46 @@ def better(first: Line, second: Line) -> Line:
 
 
 def latest(lines: Iterable[Line]) -> list[Line]:
-    """Choose one line for each run of each benchmark, by :func:`better`.
+    """Choose one line for each run at each place of a grid, by :func:`better`.
+
+    One run may stand at several places, such as a model that reads no modalities at every imputer.
+    If a grid has got another axis, the places without that axis are left out.
 
     Returns:
-        One line for each pair of benchmark and run, in the order of first appearance.
+        One line for each benchmark, point and run, in the order of first appearance.
     """
-    found: dict[tuple[str, str], Line] = {}
+    found = _best(lines, lambda line: (*place(line), line.run))
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in found:
+        points.setdefault((line.benchmark, line.run), []).append(dict(line.point))
+
+    def has_grown(line: Line) -> bool:
+        here = dict(line.point).items()
+        return any(here < there.items() for there in points[line.benchmark, line.run])
+
+    return [line for line in found if not has_grown(line)]
+
+
+def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
+    """Choose one run at each place of a grid, by :func:`better`, and count the others.
+
+    A place has several runs if its benchmark was run again with other settings. Such runs are not
+    repetitions of each other.
+    """
+    # Of two that began in the same second, the choice must not depend on the order in the store.
+    ordered = sorted(lines, key=lambda line: (*place(line), line.run))
+    kept = _best(ordered, place)
+    return kept, len(ordered) - len(kept)
+
+
+def place(line: Line) -> tuple[str, str]:
+    """Place of a line in a grid, sortable: its benchmark and its point."""
+    return line.benchmark, json.dumps(line.point, sort_keys=True)
+
+
+def _best(lines: Iterable[Line], key: Callable[[Line], tuple[str, ...]]) -> list[Line]:
+    found: dict[tuple[str, ...], Line] = {}
     for line in lines:
-        key = (line.benchmark, line.run)
-        found[key] = better(found[key], line) if key in found else line
+        known = key(line)
+        found[known] = better(found[known], line) if known in found else line
     return list(found.values())

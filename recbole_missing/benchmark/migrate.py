@@ -25,10 +25,11 @@ from typing import Any
 
 from recbole_missing import checkpoint, identity, plugin
 from recbole_missing.atomic import whole_file
-from recbole_missing.benchmark import measured
+from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.runner import dataset_folder
 from recbole_missing.benchmark.store import Store
+from recbole_missing.config import defaults
 from recbole_missing.data import sources
 
 
@@ -42,7 +43,7 @@ def migrate(path: Path, data_path: Path) -> list[str]:
     Returns:
         A message for each line that could not be converted.
     """
-    data_sets = measured.DataSets()
+    data_sets = identified.DataSets()
     lines, problems, renamed = [], [], {}
     for number, line in enumerate(Store(path).lines(), 1):
         try:
@@ -62,7 +63,7 @@ def migrate(path: Path, data_path: Path) -> list[str]:
     return problems
 
 
-def migrated(line: Line, data_path: Path, data_sets: measured.DataSets) -> Line:
+def migrated(line: Line, data_path: Path, data_sets: identified.DataSets) -> Line:
     """Convert one line.
 
     Raises:
@@ -72,15 +73,18 @@ def migrated(line: Line, data_path: Path, data_sets: measured.DataSets) -> Line:
     old = dict(line["config"])
     model = plugin.get_model(line["point"]["model"])
     folder = dataset_folder(line["point"]["dataset"], data_path)
-    config = checkpoint.rebuild_config({**old, "data_path": str(folder)})
+    # Settings that are younger than the line have their defaults, which change no result.
+    settings = {**defaults.overall(), **old, "data_path": str(folder)}
+    config = checkpoint.rebuild_config(settings)
     if _fingerprint(old, folder) != old["data_fingerprint"]:
         raise ValueError(f"the files in {folder} must be those that the run read, got others.")
     parts = data_sets.identity(config)
-    run = identity.of_run(model, parts, measured.settings_in_force(old, model), line["stage"])
+    run = identity.of_run(model, parts, identified.settings_in_force(old, model), line["stage"])
     kept = {k: v.replace(line["run"], run) for k, v in (line["kept"] or {}).items()}
-    shown = measured.described_settings(old, model)
+    shown = identified.described_settings(old, model)
     data = {"id": identity.digest(parts), **parts}
-    return replace(line, run=run, config=shown, data=data, kept=kept)
+    mask = line["mask"] and {**line["mask"], "id": identified.mask_id(parts)}
+    return replace(line, run=run, config=shown, data=data, mask=mask, kept=kept)
 
 
 _DATA_SETTINGS = (

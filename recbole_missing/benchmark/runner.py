@@ -10,9 +10,9 @@ from typing import Any
 import recbole
 
 from recbole_missing.benchmark import search
+from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.job import Identified, Job
 from recbole_missing.benchmark.line import Line
-from recbole_missing.benchmark.measured import DataSets
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.benchmark.settle import Board, distinct, settle
 from recbole_missing.benchmark.store import Store

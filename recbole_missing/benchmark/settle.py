@@ -175,17 +175,20 @@ class Board:
         sources = [(line.get("source"), job.source) for line, job in lines]
         other = sum(made is not None and made != now for made, now in sources)
         unknown = sum(made is None for made, _ in sources)
-        if not other + unknown:
+        counts = [(other, "other code than this"), (unknown, "code that was not recorded")]
+        made = [f"{n} of {len(lines)} runs {_was(n)} made by {code}" for n, code in counts if n]
+        if not made:
             return []
-        words = [f"{other} by other code than this"] if other else []
-        words += [f"{unknown} by code that was not recorded"] if unknown else []
-        return [
-            f"{self.jobs[0].job.benchmark}: {len(lines)} runs in the store, of these made "
-            f"{' and '.join(words)}; --rerun-changed runs them again"
-        ]
+        them = "it" if other + unknown == 1 else "them"
+        name = self.jobs[0].job.benchmark
+        return [f"{name}: {'; '.join(made)}; --rerun-changed makes {them} again"]
 
     def _is_final(self, line: Line, job: Identified) -> bool:
         return line["status"] == "failed" and line["benchmark"] == job.job.benchmark
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 class _Claims(Iterator[Identified]):

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from recbole_missing.commands.options import imputation_settings, named
-from recbole_missing.commands.trained import quiet
+from recbole_missing.quiet import quiet
 
 _MODEL = "BPR"
 """RecBole's settings belong to a model; this one reads no setting of the data."""

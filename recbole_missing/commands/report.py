@@ -49,7 +49,7 @@ def execute(known: Namespace) -> None:
     """
     from recbole_missing import tables
     from recbole_missing.atomic import REPORT, check_target, new_folder
-    from recbole_missing.benchmark import measured
+    from recbole_missing.benchmark import identified
     from recbole_missing.benchmark.line import latest
     from recbole_missing.benchmark.store import Store
     from recbole_missing.report import document
@@ -70,7 +70,7 @@ def execute(known: Namespace) -> None:
         print("* best, + second best mean of a column")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
-    for sentence in document.sources_note(lines, measured.current_source):
+    for sentence in document.sources_note(lines, identified.current_source):
         print(sentence)
     print(f"Wrote {target}: report.md, {counted}, {REPORT}")
 

@@ -12,10 +12,10 @@ from recbole_missing.commands.trained import (
     add_classes,
     add_output,
     check_output,
-    quiet,
     trained,
     write_new,
 )
+from recbole_missing.quiet import quiet
 
 _LEGEND = (
     "lacking: how many modalities the items lack\n"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from recbole_missing.atomic import whole_file
+from recbole_missing.quiet import quiet
 
 
 def add_output(parser: ArgumentParser, metavar: str) -> None:
@@ -51,19 +49,6 @@ def trained(known: Namespace) -> tuple[Any, ...]:
             if word is not None:
                 find(word)
         return load_data_and_model(str(known.checkpoint))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress the log and the warnings of reading data and settings; training showed them."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def check_output(path: Path | None, force: bool) -> None:

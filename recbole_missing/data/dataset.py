@@ -18,11 +18,11 @@ from recbole.data.interaction import cat_interactions
 from scipy import sparse
 from torch import Tensor
 
-from recbole_missing import identity
+from recbole_missing import identity, registry
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
 from recbole_missing.data.files import read_first_line
-from recbole_missing.data.sources import Cells, Source, read_edges
+from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
 from recbole_missing.imputation.base import fixed_generators
@@ -159,8 +159,8 @@ class MultimodalDataset(Dataset):
         names = list(config["modalities"] or ())
         keys = {name: repr(modality_values(config, [name])) for name in names}
         for source in other._sources(name for name in names if keys[name] not in read):
-            read[keys[source.name]] = Content.of(source, config)
-        graph = f"edges {config['imputation_edges_file']}"
+            read[keys[source.name]] = Content.of(source)
+        graph = f"edges {config['imputation_edges_file']} {names and reads_edges(config)}"
         if graph not in read:
             read[graph] = other._edges() if names else None
         if "tables" not in read:
@@ -248,7 +248,7 @@ class MultimodalDataset(Dataset):
                 )
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
-            contents[source.name] = Content.of(source, self.config)
+            contents[source.name] = Content.of(source)
             self._report(source.present, observed, found[-1])
         return Modalities(found), contents
 
@@ -267,8 +267,15 @@ class MultimodalDataset(Dataset):
             yield sources.open_source(name, self.config, catalogue)
 
     def _edges(self) -> sparse.csr_matrix | None:
+        """The user's own item graph; None if there is none or the imputer does not read it."""
         file = self.config["imputation_edges_file"]
         if file is None:
+            return None
+        if not reads_edges(self.config):
+            self.logger.warning(
+                f"imputation_edges_file: {file} has no effect, because the imputation "
+                f"{self.config['imputation']} does not read it; set imputation_graph to edges."
+            )
             return None
         tokens = self.field2id_token[self.iid_field]
         path = Path(self.dataset_path) / file
@@ -288,8 +295,8 @@ class Content(NamedTuple):
     """What the features of one modality are made from. It does not depend on the mask.
 
     ``present`` is bool ``(n_items,)``. ``rows`` holds a hash for each present item, in order.
-    ``encoder`` holds the settings of the text encoder; it is None if the rows are numbers. The
-    output of an encoder is not hashed, because its last digits differ between machines.
+    ``encoder`` is that of the :class:`~recbole_missing.data.sources.Source`. The output of an
+    encoder is not hashed, because its last digits differ between machines.
     """
 
     present: np.ndarray
@@ -297,11 +304,9 @@ class Content(NamedTuple):
     encoder: Sequence[Any] | None
 
     @classmethod
-    def of(cls, source: Source, config: Any) -> Content:
+    def of(cls, source: Source) -> Content:
         """Hash the rows of an opened modality."""
-        keys = f"{source.name}_encoder", f"{source.name}_dim", "seq_separator"
-        encoder = [config[key] for key in keys] if isinstance(source, Cells) else None
-        return cls(source.present, identity.of_rows(source.pieces()), encoder)
+        return cls(source.present, identity.of_rows(source.pieces()), source.encoder)
 
 
 class Imputation:
@@ -371,10 +376,12 @@ def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:
     tokens = [dataset.field2id_token[field] for field in fields]
     users, items = (identity.of_tokens(words) for words in tokens)
     digests = []
-    for split in splits:
+    for number, split in enumerate(splits):
         columns = dict(split.inter_feat.interaction)
         ids = [columns.pop(field).numpy() for field in fields]
-        digests.append(identity.of_interactions(users[ids[0]], items[ids[1]], columns))
+        pairs = users[ids[0]], items[ids[1]]
+        # Batches are made from the training split in its order; an evaluation sees users as sets.
+        digests.append(identity.of_interactions(*pairs, columns, in_order=number == 0))
     catalogue = [[str(token) for token in words] for words in tokens]
     parts = {"catalogue": identity.digest(catalogue), "split": identity.digest(digests)}
     others = _other_columns(dataset, fields)
@@ -395,6 +402,21 @@ def _other_columns(dataset: Any, fields: tuple[str, str]) -> dict[str, Any]:
         if field not in fields:
             found[f"tokens {field}"] = [str(word) for word in words]
     return {**found, **getattr(dataset, "_preloaded_weight", {})}
+
+
+def reads_edges(config: Any) -> bool:
+    """Tell whether the imputer reads the user's own item graph. One from outside may always do so.
+
+    Args:
+        config: RecBole's, or a dict with the same keys.
+
+    Raises:
+        ValueError: if there is no such imputer.
+    """
+    imputer = IMPUTERS.resolve(config["imputation"])
+    if registry.is_outside(imputer):
+        return True
+    return "graph" in imputer.hyperparameters and config["imputation_graph"] == "edges"
 
 
 def imputation_in_force(config: Any, model: type) -> dict[str, Any]:

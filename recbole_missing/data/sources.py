@@ -135,9 +135,15 @@ class Source(ABC):
         present: bool ``(n_items,)``, True for items that truly have the modality; row 0 (padding)
             is False.
 
+    Attributes:
+        encoder: name and settings of what encodes the :meth:`pieces`, and nothing that it does not
+            read; None if the pieces are numbers, which are not encoded.
+
     Raises:
         ValueError: if no item has the modality.
     """
+
+    encoder: Sequence[Any] | None = None
 
     def __init__(self, name: str, present: np.ndarray) -> None:
         """Store the arguments; raise an error if no item has the modality."""
@@ -294,6 +300,7 @@ class Cells(Source):
         rows: int ``(n_items,)``, the row of each item or -1.
         encode: function of two arguments, the cells to learn from and the cells of further items.
             It returns float32 ``(n, dim)``, with the rows of the first argument first.
+        encoder: name of the encoder, and the settings that it reads.
     """
 
     def __init__(
@@ -302,8 +309,10 @@ class Cells(Source):
         cells: Sequence[Sequence[str]],
         rows: np.ndarray,
         encode: Callable[[list[Sequence[str]], list[Sequence[str]]], np.ndarray],
+        encoder: Sequence[Any],
     ) -> None:
         """Store the arguments and find the items that have a word."""
+        self.encoder = encoder
         self._cells, self._rows, self._fit = cells, rows, encode
         present = rows >= 0
         present[present] = [any(cell.strip() for cell in cells[row]) for row in rows[present]]
@@ -492,7 +501,9 @@ def _open_columns(request: _Request) -> Source:
         texts, shown = ([" ".join(row) for row in part] for part in (fitted, others))
         return encode_text(name, texts, dim, shown)
 
-    return Cells(name, cells, rows, tags if values["encoder"] == "tags" else text)
+    if values["encoder"] == "tags":
+        return Cells(name, cells, rows, tags, ("tags", columns, separator))
+    return Cells(name, cells, rows, text, ("text", dim))
 
 
 def _open_preload_weight(request: _Request) -> Source:

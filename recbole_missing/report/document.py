@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing import tables
-from recbole_missing.benchmark.line import Line
+from recbole_missing.benchmark.line import Line, current
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
 from recbole_missing.report import figures, results, sections
@@ -111,7 +111,7 @@ def write(
         ValueError: if there is no test run, a metric or row is unknown, or the benchmark file is
             wrong.
     """
-    tested, replaced = results.current(results.tested(lines))
+    tested, replaced = current(results.tested(lines))
     if not tested:
         raise ValueError("report: must get at least one test run, got none; run a benchmark first.")
     files = {name: _definition(name, options) for name in {run.benchmark for run in tested}}
@@ -153,11 +153,11 @@ def sources_note(
         The sentences; empty if all runs were made by the present code.
     """
     unrecorded, others = [], []
-    for line in results.current(results.tested(lines))[0]:
-        current = current_source_of(line)
+    for line in current(results.tested(lines))[0]:
+        now = current_source_of(line)
         if line.source is None:
             unrecorded.append(line)
-        elif current is not None and current != line.source:
+        elif now is not None and now != line.source:
             others.append(line)
     return [
         *_made_by(unrecorded, "code that was not recorded"),

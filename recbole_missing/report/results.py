@@ -6,14 +6,13 @@ deviation over the runs of a row. :func:`protocol` describes in words what runs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from recbole_missing.benchmark.line import Line
+from recbole_missing.benchmark.line import Line, place
 from recbole_missing.benchmark.plan import REPETITIONS
 from recbole_missing.evaluation.metrics import smaller_metrics
 
@@ -106,25 +105,8 @@ def by_size(value: str) -> tuple[bool, float, str, str]:
 
 def tested(lines: Iterable[Line]) -> list[Line]:
     """Runs of the stage ``test``, in an order that does not depend on the order in the store."""
-
-    def place(line: Line) -> tuple[str, str, str]:
-        return (line.benchmark, json.dumps(line.point, sort_keys=True), str(line.run))
-
-    return sorted((line for line in lines if line.stage == "test"), key=place)
-
-
-def current(lines: Iterable[Line]) -> tuple[list[Line], int]:
-    """Keep the run that began last at each point, and count the others.
-
-    A point has several runs if its benchmark was run again with other settings. Such runs are not
-    repetitions of each other.
-    """
-    found: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        point = (line.benchmark, json.dumps(line.point, sort_keys=True))
-        found.setdefault(point, []).append(line)
-    kept = [max(runs, key=lambda run: (run.cost["started"], run.run)) for runs in found.values()]
-    return kept, sum(map(len, found.values())) - len(kept)
+    found = (line for line in lines if line.stage == "test")
+    return sorted(found, key=lambda line: (*place(line), line.run))
 
 
 def metrics_of(lines: Iterable[Line]) -> list[str]:
@@ -405,8 +387,9 @@ def _search(lines: list[Line]) -> str:
 
 def _constant(part: Part, axis: str) -> str:
     """Value of an axis that all rows share and that no column shows."""
-    values = {text(line.point.get(axis, line.config.get(axis))) for line in part.lines}
-    hidden = axis in part.axes or axis in part.context or len(values) != 1 or values == {"~"}
+    found = [line.point.get(axis, line.config.get(axis)) for line in part.lines]
+    values = {text(value) for value in found if value is not None}  # of models that have it
+    hidden = axis in part.axes or axis in part.context or len(values) != 1
     return "" if hidden else f"{axis} {values.pop()}"
 
 

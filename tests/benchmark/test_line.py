@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lines import COST, content, line
 
-from recbole_missing.benchmark.line import Line, better, latest, settled
+from recbole_missing.benchmark.line import Line, better, current, latest, settled
 
 
 def begun(started: str) -> dict[str, Any]:
@@ -89,6 +89,26 @@ def test_one_line_a_run_and_benchmark_counts_in_the_order_of_the_first() -> None
         line("a", status="failed"),
     ]
     assert latest(lines) == [lines[3], lines[1], lines[2]]
+
+
+def test_a_run_counts_at_every_place_of_a_grid() -> None:
+    mean, zeros = (line(point={"model": "BPR", "imputation": i}) for i in ("mean", "zeros"))
+    assert latest([mean, zeros, mean]) == [mean, zeros]
+    before = line(point={"model": "BPR"})
+    assert latest([before, mean, zeros]) == [mean, zeros], "the grid has got another axis"
+    other = line("b", point={"model": "BPR"})
+    assert latest([other, mean]) == [other, mean], "another run"
+
+
+def test_a_failed_run_hides_no_run_of_its_place_that_is_done() -> None:
+    done = line("a", cost=begun("2026-01-01"))
+    failed = line("b", cost=begun("2026-02-01"), status="failed")
+    newer = line("c", cost=begun("2026-03-01"))
+    for lines in ([done, failed], [failed, done]):
+        assert current(lines) == ([done], 1)
+    assert current([failed, newer, done]) == ([newer], 2)
+    same = line("z", cost=done.cost)
+    assert current([same, done]) == current([done, same]) == ([same], 1)
 
 
 def test_settled_leaves_out_what_two_executions_differ_in() -> None:

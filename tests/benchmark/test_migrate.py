@@ -72,7 +72,7 @@ def test_lines_become_those_that_the_present_code_writes(folder: Path) -> None:
     assert all((folder / line["kept"]["users"]).is_file() for line in lines)
     states = runner.preview(mine, Store(path), options)
     assert [state.endswith("(done)") for state in states] == [True, True, False]
-    assert "2 by code that was not recorded" in states[2]
+    assert "2 of 2 runs were made by code that was not recorded" in states[2]
     before = path.read_bytes()
     assert migrate.migrate(path, folder / "dataset") == []
     assert path.read_bytes() == before, "a second time changes nothing"

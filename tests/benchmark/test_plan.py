@@ -150,8 +150,8 @@ def test_a_shipped_file_is_right(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_point_of_quick_makes_a_config(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    from recbole_missing.benchmark.identified import DataSets
     from recbole_missing.benchmark.job import Job
-    from recbole_missing.benchmark.measured import DataSets
 
     monkeypatch.chdir(tmp_path)
     quick = plan.read(name, quick=True)

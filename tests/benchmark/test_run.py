@@ -23,9 +23,9 @@ from recbole.quick_start import run_recbole
 
 from recbole_missing import imputation, plugin
 from recbole_missing.benchmark import plan, runner
+from recbole_missing.benchmark.identified import DataSets, current_source
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
 from recbole_missing.benchmark.line import settled
-from recbole_missing.benchmark.measured import DataSets, current_source
 from recbole_missing.benchmark.store import Store
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -217,6 +217,23 @@ def test_a_new_imputer_and_its_settings_change_no_run(
     assert [job.source for job in second] == [job.source for job in first]
 
 
+def test_one_value_in_other_words_is_one_run(folder: Path) -> None:
+    words = {"metrics": ["Recall", "NDCG"], "topk": [5, 10], "valid_metric": "Recall@10"}
+    first = identity(folder, **words, learner="adam")
+    same = {"metrics": ["ndcg", "RECALL"], "topk": [10, 5], "valid_metric": "recall@10"}
+    assert identity(folder, **same, learner="Adam") == first
+    assert identity(folder, "BPR", **same, learner="Adam") == identity(
+        folder, "BPR", **words, learner="adam"
+    )
+    for other in ({"topk": [10]}, {"metrics": ["Recall"]}, {"valid_metric": "NDCG@10"}):
+        assert identity(folder, **{**words, **other}, learner="adam") != first, other
+
+
+def test_a_line_claims_an_imputation_only_where_there_is_one(folder: Path) -> None:
+    assert identified(folder).config["imputation"]
+    assert not {"imputation", "imputation_edges_file"} & identified(folder, "BPR").config.keys()
+
+
 def test_what_a_user_sets_for_an_outside_model_counts(folder: Path) -> None:
     first = identity(folder, "folders:Named")
     assert identity(folder, "folders:Named", my_own_key=1) != first
@@ -242,7 +259,7 @@ def test_data_that_change_while_a_run_waits_are_refused(folder: Path) -> None:
     np.save(image, np.load(image) + 1)
     line = job.execute()
     assert line["status"] == "failed"
-    assert "the data must not change while it runs, got another features" in line["error"]
+    assert "the data must not change while it runs, got a change of features" in line["error"]
     assert "Traceback" not in line["error"], "a refusal of our own"
 
 
@@ -262,8 +279,7 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     assert current_source(kept[1]) == kept[1]["source"]
     assert current_source({**kept[0], "point": {"model": "nowhere:Model"}}) is None
     assert said[1] == (
-        "mine: 2 runs in the store, of these made 1 by other code than this; --rerun-changed runs "
-        "them again"
+        "mine: 1 of 2 runs was made by other code than this; --rerun-changed makes it again"
     )
     options = runner.Options(data_path=folder / "dataset")
     states = runner.preview(mine, Store(folder / "mine.jsonl"), options)
@@ -276,13 +292,30 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     assert last == again and "2 done, 0 to do" in said[0]
 
 
+def test_the_source_is_that_of_the_process_that_runs(folder: Path) -> None:
+    """A model that is edited between planning and the run of a worker."""
+    code = "from folders import Toy\n\n\nclass Late(Toy):\n    changed = {}\n"
+    path = folder / "late.py"
+    path.write_text(code.format(1))
+    mine = make(folder, grid={**GRID, "model": ["late:Late"], "seed": [1]})
+    point, settings = mine.points()[0], {"data_path": str(folder / "dataset"), "epochs": 1}
+    yaml_file = folder / "dataset" / "tiny" / "tiny.yaml"
+    job = Job("mine", "Mine", point, settings, [str(yaml_file)]).identified(DataSets())
+    ((_, unedited),) = Processes(1).run(iter([job]))
+    assert unedited.done and unedited.source == job.source is not None
+    path.write_text(code.format(2))
+    ((_, edited),) = Processes(1).run(iter([job]))
+    assert edited.done and edited.source not in (None, job.source)
+    assert job.execute().source is None, "this process has loaded what the file no longer holds"
+
+
 def test_code_that_nobody_recorded_is_named_too(folder: Path) -> None:
     mine = make(folder).only({"model": ["BPR"], "seed": ["1"]})
     (line,), _ = run(folder, mine)
     store = folder / "mine.jsonl"
     store.write_text(replace(line, source=None).as_json() + "\n")
     _, said = run(folder, mine)
-    assert "of these made 1 by code that was not recorded" in said[1]
+    assert "mine: 1 of 1 runs was made by code that was not recorded; " in said[1]
 
 
 def test_a_mask_is_told_by_tokens(folder: Path) -> None:

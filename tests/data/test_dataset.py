@@ -470,8 +470,10 @@ def test_identity_is_that_of_what_was_built(settings):
         (lambda c: replace(c, valid=c.valid[:-1]), {"split"}),
         (lambda c: replace(c, test=c.test[1:]), {"split"}),
         (lambda c: replace(c, train=[*c.train, c.train[-1]]), {"split"}),
-        (lambda c: replace(c, train=[*c.train[:-2], c.train[-1], c.train[-2]]), set()),
-        (lambda c: replace(c, train=c.train[::-1]), {"catalogue"}),
+        # The order of training decides the batches; no other order counts.
+        (lambda c: replace(c, train=[*c.train[:-2], c.train[-1], c.train[-2]]), {"split"}),
+        (lambda c: replace(c, valid=c.valid[::-1], test=c.test[::-1]), set()),
+        (lambda c: replace(c, train=c.train[::-1]), {"catalogue", "split"}),
         (other_image, {"features"}),
         (
             lambda c: replace(c, titles={i: t and f"war {t}" for i, t in c.titles.items()}),
@@ -529,10 +531,26 @@ def test_an_item_graph_counts_by_its_edges(settings, tmp_path):
     file = tmp_path / "tiny" / "edges.tsv"
     file.write_text("item_id:token\tneighbour_id:token\ni1\ti2\n")
     changes = {"imputation_edges_file": file.name, "imputation_graph": "edges"}
+    changes["imputation"] = "featprop"
     first = parts_of(settings, **changes)
     assert changed_parts(parts_of(settings), first) == {"edges"}
     file.write_text("item_id:token\tneighbour_id:token\ni1\ti3\n")
     assert changed_parts(first, parts_of(settings, **changes)) == {"edges"}
+    for unread in ({"imputation": "mean"}, {"imputation_graph": "co_interaction"}):
+        assert parts_of(settings, **{**changes, **unread}) == parts_of(settings), unread
+
+
+def test_an_encoder_counts_with_what_it_reads(settings, tmp_path):
+    first, default = parts_of(settings), parts_of(settings, title_dim=None)
+    assert parts_of(settings, tags_dim=7) == first, "tags have no dim"
+    assert parts_of(settings, title_dim=64) == default != first
+    assert changed_parts(first, parts_of(settings, title_dim=3)) == {"features"}
+    path = tmp_path / "tiny" / "tiny.item"
+    before = path.read_text()
+    assert before.count("tags:") == 1
+    path.write_text(before.replace("tags:", "labels:"))
+    renamed = parts_of(settings, tags_columns=["labels"])
+    assert changed_parts(first, renamed) == {"features"}, "tags are sorted by column and word"
 
 
 def test_a_model_that_reads_no_modalities_pays_for_no_imputation(settings, monkeypatch):

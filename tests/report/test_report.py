@@ -16,8 +16,8 @@ from lines import COST, line
 from scipy import stats
 
 from recbole_missing import tables
-from recbole_missing.benchmark import measured
-from recbole_missing.benchmark.line import Line
+from recbole_missing.benchmark import identified
+from recbole_missing.benchmark.line import Line, current
 from recbole_missing.commands import report as command
 from recbole_missing.evaluation.users import write_rows
 from recbole_missing.report import document, figures, results, sections, significance
@@ -118,7 +118,7 @@ def test_a_point_that_was_run_again_with_other_settings_counts_once(tmp_path: Pa
     old, new = made("A", 1, 0.1), made("A", 1, 0.3, run="other")
     new = replace(new, cost={**new.cost, "started": "2026-02-01"})
     for lines in ([old, new], [new, old]):
-        kept, replaced = results.current(lines)
+        kept, replaced = current(lines)
         assert ([line.run for line in kept], replaced) == (["other"], 1)
     text = written([old, new], tmp_path / "report")["report.md"].decode()
     assert "1 earlier runs of the same points with other settings are left out" in text
@@ -587,7 +587,7 @@ def test_runs_of_other_code_are_said_on_the_terminal_alone(lines, tmp_path, monk
     assert one.startswith("1 run was made by")
     assert written(marked, tmp_path / "a") == written(lines, tmp_path / "b")
     Path(tmp_path / "mine.jsonl").write_text("".join(f"{line.as_json()}\n" for line in marked))
-    monkeypatch.setattr(measured, "current_source", lambda line: "new")
+    monkeypatch.setattr(identified, "current_source", lambda line: "new")
     parser = ArgumentParser()
     command.arguments(parser)
     command.execute(parser.parse_args([str(tmp_path / "mine.jsonl"), "--no-figures"]))

@@ -13,7 +13,7 @@ from folders import workplace as workplace
 
 from recbole_missing import identity
 from recbole_missing.benchmark import plan, runner
-from recbole_missing.benchmark.measured import DataSets
+from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.store import Store
 from recbole_missing.data import sources
 
