@@ -42,7 +42,7 @@ PART_NAMES = {
     "catalogue": "catalogue of users and items",
     "split": "split of the interactions",
     "columns": "columns of users or items",
-    "features": "features",
+    "features": "set of features",
     "masks": "mask of missing modalities",
     "new_items": "set of new items",
     "edges": "item graph",
