@@ -11,7 +11,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from recbole_missing import loaded, plugin  # noqa: F401  `loaded` begins to watch imports
+from recbole_missing import plugin
 from recbole_missing.version import __version__
 
 if TYPE_CHECKING:

@@ -182,12 +182,27 @@ def rebuild_config(state: Mapping[str, Any], model: Any = None) -> Config:
     derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
     needed = {key: state[key] for key in derives if key in state}
     needed.update(train_neg_sample_args=None, modalities=None)
+    needed.update(_known_metrics(state))
     with no_command_line():
         config = Config(model or state["model"], state["dataset"], config_dict=needed)
     for values in (config.final_config_dict, config.external_config_dict):
         del values["modalities"]
         values.update(state, model=config.model)
     return config
+
+
+def _known_metrics(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics that RecBole's ``Config`` accepts in this process, for one that does not evaluate.
+
+    A metric from outside may be unknown here. It stays in the settings, so that an evaluation asks
+    for it, and is no obstacle to anything else.
+    """
+    from recbole.evaluator import metrics_dict
+
+    words = [str(word) for word in state.get("metrics", ())]
+    if all(word.lower() in metrics_dict for word in words):
+        return {}
+    return {"metrics": ["Recall"], "valid_metric": f"Recall@{max(state['topk'])}"}
 
 
 def outside_model(state: Mapping[str, Any], path: str) -> type | None:

@@ -1,8 +1,8 @@
 """Whether the code of a module in memory is still that of its file.
 
 Python does not tell when a module was loaded. So a finder that finds nothing is asked first for
-every module, and notes the time. It begins as soon as this package is imported. Modules that were
-loaded earlier count as loaded at that moment.
+every module, and notes the time, from :func:`watch` to :func:`stop`. Modules that were loaded at
+another time count as loaded when this package was imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,18 @@ class _Clock:
 
 
 _clock = _Clock()
-sys.meta_path.insert(0, _clock)
+
+
+def watch() -> None:
+    """Begin to note when modules are loaded; a second call does nothing."""
+    if _clock not in sys.meta_path:
+        sys.meta_path.insert(0, _clock)
+
+
+def stop() -> None:
+    """End what :func:`watch` began."""
+    if _clock in sys.meta_path:
+        sys.meta_path.remove(_clock)
 
 
 def is_current(module: str, path: Path) -> bool:

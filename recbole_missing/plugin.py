@@ -34,6 +34,8 @@ from logging import getLogger
 from types import FunctionType, ModuleType
 from typing import Any
 
+from recbole_missing import loaded
+
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
 _SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
 _OF_A_RUN = ("model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset")
@@ -45,6 +47,7 @@ def install() -> None:
     """Replace RecBole's look-ups, now or when RecBole is imported; a second call does nothing."""
     if _hook in sys.meta_path:
         return
+    loaded.watch()
     sys.meta_path.insert(0, _hook)
     for name in _REPLACEMENTS:
         if name in sys.modules:
@@ -56,6 +59,7 @@ def uninstall() -> None:
     """Put back everything that :func:`install` has changed; a second call does nothing."""
     if _hook not in sys.meta_path:
         return
+    loaded.stop()
     sys.meta_path.remove(_hook)
     _rebind({new: _originals[path] for path, new in _replaced()})
     for path, _ in _replaced():
@@ -212,6 +216,7 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     original = _original("recbole.config.configurator:Config._load_internal_config_dict")
     original(self, model, model_class, dataset)
     given = self.external_config_dict
+    _register_metrics(given)
     asked = given.pop("plugin_defaults", False)
     if not isinstance(asked, bool):
         raise ValueError(f"plugin_defaults: must be True or False, got {asked!r}.")
@@ -237,6 +242,23 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     arguments = (model, of_model, dataset, preset)
     of_imputer = _of_outside_imputer({**defaults.of_run(*arguments, {}), **given}, given)
     self.internal_config_dict.update(defaults.of_run(*arguments, of_imputer))
+
+
+def _register_metrics(given: dict[str, Any]) -> None:
+    """Import the metrics that are named ``module:Class``, and leave their names in ``metrics``."""
+    from recbole_missing.registry import import_class, is_address
+
+    words = given.get("metrics")
+    words = [words] if isinstance(words, str) else words
+    if not isinstance(words, (list, tuple)) or not any(is_address(str(w)) for w in words):
+        return
+    from recbole_missing.evaluation.metrics import register_metric
+
+    names = []
+    for word in map(str, words):
+        is_outside = is_address(word)
+        names.append(register_metric(import_class("metric", word)).__name__ if is_outside else word)
+    given["metrics"] = names
 
 
 def _turns_something_on(given: dict[str, Any], theirs: frozenset[str]) -> bool:
@@ -340,6 +362,7 @@ def _check_config(config: Any) -> None:
     if ours:
         config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
         declared = {**declared, **check.OF_TRAINING, **config.model_class.hyperparameters}
+        check.refuse_absent(config.model, config.model_class.hyperparameters, config)
     else:
         for key in ("preset", "learning_rate_scheduler"):
             del declared[key]

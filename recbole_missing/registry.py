@@ -107,20 +107,7 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
             return found
         if not is_address(word):
             raise ValueError(unknown(self.kind, word, {*self, *self.registered}))
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        try:
-            cls = _import(word)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(
-                f"{self.kind}: {word!r} must be module:Class of something that Python can import, "
-                f"got: {error}."
-            ) from error
-        if not inspect.isclass(cls):
-            raise ValueError(
-                f"{self.kind}: {word!r} must be module:Class, got a {type(cls).__name__}."
-            )
-        return self.remember(cast("type[T]", cls))
+        return self.remember(cast("type[T]", import_class(self.kind, word)))
 
     def recorded(self, word: str, path: Path | str, option: str) -> type[T] | None:
         """Return the class that a checkpoint names; a checkpoint never makes Python import code.
@@ -184,3 +171,27 @@ def _import(word: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+def import_class(kind: str, word: str) -> type:
+    """Import the class that ``module:Class`` names, from the current folder too.
+
+    Args:
+        kind: what the class is to be, for error messages.
+        word: the address.
+
+    Raises:
+        ValueError: if it does not lead to a class.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        cls = _import(word)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{kind}: {word!r} must be module:Class of something that Python can import, "
+            f"got: {error}."
+        ) from error
+    if not inspect.isclass(cls):
+        raise ValueError(f"{kind}: {word!r} must be module:Class, got a {type(cls).__name__}.")
+    return cls

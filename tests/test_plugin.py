@@ -655,6 +655,8 @@ def as_arguments(settings, **changes):
 
 
 def test_the_command_line_runs_a_model(settings, monkeypatch):
+    for name in ("a.yaml", "b.yaml"):
+        Path(name).write_text("epochs: 1\n")
     seen = []
     monkeypatch.setattr(
         "recbole_missing.quick_start.run_recbole_missing", lambda *args: seen.append(args)

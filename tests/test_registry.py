@@ -16,6 +16,7 @@ import torch
 from folders import AT_WORK, Named, Toy, prepare, refused, tiny_content
 from folders import workplace as workplace
 from recbole.config import Config
+from recbole.evaluator import register
 from recbole.utils import get_model
 
 from recbole_missing import (
@@ -310,3 +311,47 @@ def test_settings_of_a_saved_run_import_nothing(settings, tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="the model planted:Evil must be known"):
         checkpoint.rebuild_config({**saved, "model": "planted:Evil"})
     assert not Path("was_here").exists() and "planted" not in sys.modules
+
+
+METRIC = """
+from recbole.evaluator.base_metric import TopkMetric
+
+class Misses(TopkMetric):
+    smaller = True
+
+    def metric_info(self, pos_index, pos_len=None):
+        return (pos_index.cumsum(axis=1) == 0).astype(float)
+
+    def calculate_metric(self, dataobject):
+        hits, _ = self.used_info(dataobject)
+        return self.topk_result("misses", self.metric_info(hits))
+"""
+
+
+@pytest.fixture
+def metric(tmp_path, monkeypatch):
+    (tmp_path / "own_metrics.py").write_text(METRIC)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "own_metrics:Misses"
+    forget_metric()
+
+
+def forget_metric():
+    sys.modules.pop("own_metrics", None)
+    for known in (register.metrics_dict, register.metric_information, register.metric_types):
+        known.pop("misses", None)
+    register.smaller_metrics[:] = [name for name in register.smaller_metrics if name != "misses"]
+
+
+def test_a_metric_from_outside_by_its_address(settings, metric, capsys):
+    words = {"metrics": ["Recall", metric], "valid_metric": "Misses@5"}
+    run, trainer = trained("VBPR", settings, **words)
+    assert run.config["metrics"] == ["Recall", "Misses"]
+    assert run.config["valid_metric_bigger"] is False
+    assert {"misses@5", "recall@5"} <= set(trainer.best_valid_result)
+    forget_metric()
+    cli.main(["recommend", trainer.saved_model_file, "--top-k", "2"])
+    assert "own_metrics" not in sys.modules, "a checkpoint imports nothing"
+    assert "user_id:token" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="metric: 'own_metrics:No' must be module:Class"):
+        prepare("VBPR", settings, metrics=["own_metrics:No"])

@@ -478,7 +478,9 @@ def test_a_checkpoint_is_refused_on_other_data(settings):
     other_features(settings, hidden)
     assert load_data_and_model(saved), "what the mask hides decides nothing"
     other_features(settings, shown)
-    with pytest.raises(ValueError, match="data that it was trained on, got another set of features in"):
+    with pytest.raises(
+        ValueError, match="data that it was trained on, got another set of features in"
+    ):
         load_data_and_model(saved)
 
 

@@ -240,8 +240,8 @@ class Identified:
         changed = identity.differing(self.data, config["data_identity"] or self.data)
         if changed:
             raise ValueError(
-                f"{self.job.benchmark}: the data must not change while it runs, got a change of "
-                f"{' and of '.join(changed)}; start it again."
+                f"{self.job.benchmark}: the data must not change while it runs, got another "
+                f"{' and another '.join(changed)}; start it again."
             )
 
     def _tested(self, run: Run) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "--model", "-m", default="DGMRec", help="name of the model, or module:Class of yours"
+        "--model", "-m", help="name of a model, or module:Class of yours (default: DGMRec)"
     )
-    parser.add_argument("--dataset", "-d", default="ml-100k", help="name of the data set")
+    parser.add_argument("--dataset", "-d", help="name of a data set (default: ml-100k)")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     parser.add_argument(
         "--nproc", type=int, default=1, help="number of processes, one for each GPU"
@@ -34,6 +35,7 @@ def execute(known: Namespace) -> None:
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     files = known.config_files.split() or None
+    model, dataset = chosen(known, files or ())
     sys.argv = sys.argv[:1]  # RecBole would parse the rest again
     if known.nproc > max(1, torch.cuda.device_count()):
         raise ValueError(
@@ -42,9 +44,25 @@ def execute(known: Namespace) -> None:
         )
     if known.nproc > 1:
         settings = {"plugin_defaults": True, **settings}
-        run_processes(known.model, known.dataset, files, settings, nproc=known.nproc)
+        run_processes(model, dataset, files, settings, nproc=known.nproc)
     else:
-        quick_start.run_recbole_missing(known.model, known.dataset, files, settings)
+        quick_start.run_recbole_missing(model, dataset, files, settings)
+
+
+def chosen(known: Namespace, files: Sequence[str]) -> tuple[str, str]:
+    """Model and data set: those of the command line, or of the last file that names one.
+
+    Raises:
+        ValueError: for a file that is no YAML mapping.
+    """
+    from recbole_missing.config import check, defaults
+
+    check.check_files(files)
+    found = {"model": "DGMRec", "dataset": "ml-100k"}
+    for file in files:
+        content = defaults.load(Path(file))
+        found.update({key: str(content[key]) for key in found if content.get(key)})
+    return known.model or found["model"], known.dataset or found["dataset"]
 
 
 def named_settings(arguments: Sequence[str]) -> dict[str, object]:

@@ -131,6 +131,20 @@ def warn_of_likeness(
             getLogger().warning(f"{model}: {key!r} is not a setting of recbole_missing.{near}")
 
 
+def refuse_absent(model: str, names: Iterable[str], config: Any) -> None:
+    """Refuse a model whose settings have no default.
+
+    Raises:
+        ValueError: naming the settings, and where a default is written.
+    """
+    absent = [name for name in names if name not in config]
+    if absent:
+        raise ValueError(
+            f"{model}: {', '.join(absent)} must have a default, got none; write it into "
+            f"properties/model/{model}.yaml, or into `properties` of a class of yours."
+        )
+
+
 def check_together(values: Mapping[str, Any], given: Collection[str]) -> None:
     """Refuse settings that are right one by one and wrong together.
 

@@ -82,8 +82,10 @@ def __getattr__(name: str) -> Any:
         from recbole_missing.imputation.base import Imputer
 
         return Imputer
-    if name in __all__:
-        return next(cls for cls in IMPUTERS.values() if cls.__name__ == name)
+    if name[:1].isupper():
+        for imputer in IMPUTERS.values():
+            if imputer.__name__ == name:
+                return imputer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -235,6 +235,9 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
             self._check(table)
             others = {other: tables[other] for other in tables if other != name}
             filled = self.fill(table, others)
+            if not isinstance(filled, Filled):
+                kind = type(filled).__name__
+                raise TypeError(f"{type(self).__name__}: fill must return a Filled, got a {kind}.")
             missing = ~table.observed
             reached = missing if filled.reached is None else missing & filled.reached
             counts = {"items": len(missing), "missing": int(missing.sum())}

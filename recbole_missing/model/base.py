@@ -85,11 +85,11 @@ class MultimodalRecommender(GeneralRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Return users ``(n_users, d)`` and items ``(n_items, d)``; inner products are scores."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement encode().")
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """Return the named, already weighted scalars of one batch."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement loss_terms().")
 
     def on_epoch_start(self, minimise: Callable[[Tensor], None]) -> None:
         """Do what the model does once an epoch, before the first batch.

@@ -259,7 +259,7 @@ def test_data_that_change_while_a_run_waits_are_refused(folder: Path) -> None:
     np.save(image, np.load(image) + 1)
     line = job.execute()
     assert line["status"] == "failed"
-    assert "the data must not change while it runs, got a change of features" in line["error"]
+    assert "the data must not change while it runs, got another set of features" in line["error"]
     assert "Traceback" not in line["error"], "a refusal of our own"
 
 

@@ -7,9 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+
+from recbole_missing.commands.run import chosen
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
@@ -79,3 +82,14 @@ def test_ci_runs_the_readme_command() -> None:
     assert "README.md" in script
     block = README.split("<!-- test command -->")[1].split("```")[1]
     assert block.split("\n")[1] == 'python -m pip install ".[test]" && python -m pytest'
+
+
+def test_run_takes_model_and_data_set_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("model: VBPR\ndataset: other\n")
+    (tmp_path / "two.yaml").write_text("model: BM3\n")
+    files = [str(tmp_path / name) for name in ("one.yaml", "two.yaml")]
+    nothing, given = Namespace(model=None, dataset=None), Namespace(model="MGCN", dataset="mine")
+    assert chosen(nothing, []) == ("DGMRec", "ml-100k")
+    assert chosen(nothing, files[:1]) == ("VBPR", "other")
+    assert chosen(nothing, files) == ("BM3", "other")
+    assert chosen(given, files) == ("MGCN", "mine")

@@ -620,7 +620,7 @@ def test_modality_that_nobody_has(refusal, settings, protocol):
 
 def test_modality_without_a_source(refusal, settings):
     message = refusal(settings, modalities=["image", "sound"])
-    assert message.startswith("sound: exactly one of sound_features, sound_columns, sound_preload")
+    assert message.startswith("sound: exactly one of sound_features, sound_columns")
 
 
 def test_modality_with_two_sources(refusal, settings):
