@@ -83,7 +83,7 @@ class Diffusion(GraphImputer):
 
 
 class PersPageRank(Diffusion):
-    """What a random walk with restarts, cut to its ``imputation_top_k`` largest visits, brings.
+    """PageRank-weighted sums of known rows; each row of weights keeps ``imputation_top_k`` entries.
 
     Paper: Malitesta, Rossi, Pomo, Di Noia and Malliaros, "Training-free Graph-based Imputation of
         Missing Modalities in Multimodal Recommendation", arXiv 2026,
@@ -108,7 +108,7 @@ class PersPageRank(Diffusion):
 
 
 class Heat(Diffusion):
-    """What heat, cut to its ``imputation_top_k`` largest flows, brings after ``imputation_time``.
+    """Heat-kernel-weighted sums of known rows; each row of weights keeps ``imputation_top_k``.
 
     Paper: Malitesta, Rossi, Pomo, Di Noia and Malliaros, "Training-free Graph-based Imputation of
         Missing Modalities in Multimodal Recommendation", arXiv 2026,
@@ -161,7 +161,7 @@ class Untruncated(Diffusion):
 
 
 class PersPageRankUntruncated(Untruncated, PersPageRank):
-    """What a random walk with restarts brings, without truncation, each item with its own degree.
+    """PageRank-weighted sums of known rows, with all weights.
 
     One layer gives the fixed point of x <- (1 - alpha) H x + alpha x_0, with missing rows of x_0
     zero; see :class:`Untruncated`. This is another method than ``pers_page_rank``: on Amazon Baby
@@ -176,7 +176,7 @@ class PersPageRankUntruncated(Untruncated, PersPageRank):
 
 
 class HeatUntruncated(Untruncated, Heat):
-    """What heat brings after ``imputation_time``, without truncation, by each item's own degree.
+    """Heat-kernel-weighted sums of known rows, with all weights.
 
     One layer gives exp(-t (I - H)) x_0, with missing rows of x_0 zero; see :class:`Untruncated`.
 

@@ -54,7 +54,7 @@ BLOCK_ITEMS = 64
 
 
 class AutoEncoder(Imputer):
-    """What a network makes of another modality, trained on the items that have both.
+    """The output of an auto-encoder that predicts the row from another modality of the item.
 
     Paper: Malitesta et al., "Training-free Graph-based Imputation of Missing Modalities in
         Multimodal Recommendation", arXiv 2026, https://arxiv.org/abs/2602.17354
@@ -210,7 +210,7 @@ class AutoEncoder(Imputer):
 
 
 class GraphAutoEncoder(AutoEncoder):
-    """What a graph convolutional network makes of another modality of the item and its neighbours.
+    """The output of a graph convolutional network on another modality of the item and neighbours.
 
     Paper: Malitesta et al., "Training-free Graph-based Imputation of Missing Modalities in
         Multimodal Recommendation", arXiv 2026, https://arxiv.org/abs/2602.17354

@@ -25,12 +25,12 @@ class NearestNeighbour(Imputer):
     """A copy of the item that is nearest by the other modalities.
 
     Paper: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation
-        in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352, where it is a
-        baseline.
+        in Missing Modality Scenarios", SIGIR 2025, https://arxiv.org/abs/2504.16352
 
-    The search is exact: the item is compared with every donor that has the missing modality and
-    shares another one with it. Among equal sums of cosines (on a grid of 2^-20) the smaller item id
-    wins. The cost is the number of lacking items times the number of donors.
+    The paper uses it as a baseline. The search is exact: the item is compared with every donor that
+    has the missing modality and shares another one with it. Among equal sums of cosines (on a grid
+    of 2^-20) the smaller item id wins. The cost is the number of lacking items times the number of
+    donors.
 
     Args:
         fallback: what an item gets that lacks every modality or shares none with any donor:
