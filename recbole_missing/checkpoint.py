@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
@@ -253,8 +252,7 @@ def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
 
 
 def _imputation(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
-    given = defaultdict(lambda: None, values)
-    found: dict[str, Any] = plain(imputation_in_force(given, config.model_class))
+    found: dict[str, Any] = plain(imputation_in_force(values, config.model_class))
     return found
 
 

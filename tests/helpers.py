@@ -201,3 +201,20 @@ def some_items(widths: Mapping[str, int], missing: float = 0.4, n_items: int = 4
         features[3], observed[1:4] = 0, torch.tensor([True, True, False])
         changed.append(Modality(modality.name, features, observed))
     return Modalities(changed)
+
+
+def dense_content(model: Any, dataset: TinyDataset) -> Tensor:
+    """Projected features of all modalities side by side, rows of unit length."""
+    features = torch.cat([m.features for m in dataset.modalities.values()], dim=1)
+    content = features @ model.projection.weight.T + model.projection.bias
+    return content / content.norm(dim=1, keepdim=True)
+
+
+def dense_bpr_and_reg(
+    users: Tensor, items: Tensor, batch: Mapping[str, Tensor], weight: float
+) -> dict[str, Tensor]:
+    """BPR, and half the squares of the batch's vectors, divided by its size and weighted."""
+    blocks = users[batch["user_id"]], items[batch["item_id"]], items[batch["neg_item_id"]]
+    squares = sum((block**2).sum() for block in blocks)
+    reg = weight * squares / (2 * len(batch["user_id"]))
+    return {"bpr": plain_bpr(users, items, batch), "reg": reg}

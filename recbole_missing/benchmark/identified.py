@@ -5,7 +5,6 @@ A run is identified before it starts, so that what a store already holds is not 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -139,7 +138,7 @@ def _read_by(values: Mapping[str, Any], model: type) -> dict[str, Any]:
     if not model.__module__.startswith("recbole_missing."):
         keys |= _own_settings(model) | (values.keys() - _known_settings(values, model))
     found = {key: values[key] for key in sorted(keys) if key in values}
-    return {**found, **imputation_in_force(defaultdict(lambda: None, values), model)}
+    return {**found, **imputation_in_force(values, model)}
 
 
 def described_settings(values: Mapping[str, Any], model: type) -> dict[str, Any]:
@@ -161,7 +160,7 @@ def source_of(values: Mapping[str, Any], model: type) -> str | None:
     Returns:
         The hash. None if the code of the model or the imputer is not in a file.
     """
-    imputer = imputation_in_force(defaultdict(lambda: None, values), model).get("imputation")
+    imputer = imputation_in_force(values, model).get("imputation")
     imputers = [IMPUTERS.resolve(imputer)] if imputer else []
     rooms = ("recbole_missing.data.sampling", "recbole_missing.trainer")
     return identity.of_source(model, *imputers, MultimodalDataset, *rooms)

@@ -423,16 +423,20 @@ def imputation_in_force(config: Any, model: type) -> dict[str, Any]:
     """The imputer and its settings; empty if the model or the data have no modalities.
 
     Args:
-        config: RecBole's, or a dict with the same keys.
+        config: RecBole's, or a dict with the same keys. A setting that is absent counts as None.
         model: class of the model.
 
     Raises:
         ValueError: if there is no such imputer.
     """
-    if not (config["modalities"] and identity.reads_modalities(model)):
+
+    def value(key: str) -> Any:
+        return config[key] if key in config else None  # noqa: SIM401  Config has no `get`
+
+    if not (value("modalities") and identity.reads_modalities(model)):
         return {}
-    keys = ("imputation", *imputer_settings(config["imputation"]))
-    return {key: config[key] for key in keys}
+    keys = ("imputation", *imputer_settings(value("imputation")))
+    return {key: value(key) for key in keys}
 
 
 def data_settings(config: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from helpers import (
     dense_adjacency,
+    dense_bpr_and_reg,
+    dense_content,
     dense_symmetric,
     model_defaults,
-    plain_bpr,
     same_terms_and_gradients,
     tiny_batch,
     tiny_config,
@@ -31,17 +32,8 @@ def dense_nodes(model, dataset) -> tuple[torch.Tensor, torch.Tensor]:
         layer = graph @ layer
         total = total + layer
     users, items = (total / 4).split([model.n_users, model.n_items])
-    features = torch.cat([m.features for m in dataset.modalities.values()], dim=1)
-    content = features @ model.projection.weight.T + model.projection.bias
-    content = content / content.norm(dim=1, keepdim=True)
+    content = dense_content(model, dataset)
     return torch.cat([users, model.preference], dim=1), torch.cat([items, content], dim=1)
-
-
-def dense_loss(users, items, batch, weight: float) -> dict[str, torch.Tensor]:
-    blocks = users[batch["user_id"]], items[batch["item_id"]], items[batch["neg_item_id"]]
-    squares = sum((block**2).sum() for block in blocks)
-    reg = weight * squares / (2 * len(batch["user_id"]))
-    return {"bpr": plain_bpr(users, items, batch), "reg": reg}
 
 
 def test_vectors_and_losses_equal_the_dense_formulas() -> None:
@@ -51,7 +43,7 @@ def test_vectors_and_losses_equal_the_dense_formulas() -> None:
     ours = model.encode()
     torch.testing.assert_close(ours[0], users)
     torch.testing.assert_close(ours[1], items)
-    expected = dense_loss(users, items, batch, 0.3)
+    expected = dense_bpr_and_reg(users, items, batch, 0.3)
     same_terms_and_gradients(model, model.loss_terms(batch), expected)
 
 

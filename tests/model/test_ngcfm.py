@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from helpers import (
     dense_adjacency,
+    dense_bpr_and_reg,
+    dense_content,
     dense_symmetric,
     model_defaults,
-    plain_bpr,
     same_terms_and_gradients,
     tiny_batch,
     tiny_config,
@@ -43,17 +44,8 @@ def dense_nodes(model, dataset, dropout: float) -> tuple[torch.Tensor, torch.Ten
         nodes = output / output.norm(dim=1, keepdim=True).clamp(min=1e-12)
         total = total + nodes
     users, items = (total / 3).split([model.n_users, model.n_items])
-    features = torch.cat([m.features for m in dataset.modalities.values()], dim=1)
-    content = features @ model.projection.weight.T + model.projection.bias
-    content = content / content.norm(dim=1, keepdim=True)
+    content = dense_content(model, dataset)
     return torch.cat([users, model.preference], dim=1), torch.cat([items, content], dim=1)
-
-
-def dense_loss(users, items, batch, weight: float) -> dict[str, torch.Tensor]:
-    blocks = users[batch["user_id"]], items[batch["item_id"]], items[batch["neg_item_id"]]
-    squares = sum((block**2).sum() for block in blocks)
-    reg = weight * squares / (2 * len(batch["user_id"]))
-    return {"bpr": plain_bpr(users, items, batch), "reg": reg}
 
 
 def test_vectors_equal_the_dense_formulas() -> None:
@@ -72,7 +64,7 @@ def test_losses_equal_the_dense_formulas_under_the_same_dropout() -> None:
     ours = model.loss_terms(batch)
     torch.manual_seed(1)
     users, items = dense_nodes(model, dataset, dropout=0.5)
-    same_terms_and_gradients(model, ours, dense_loss(users, items, batch, 0.3))
+    same_terms_and_gradients(model, ours, dense_bpr_and_reg(users, items, batch, 0.3))
 
 
 def test_identities_start_as_in_ngcf() -> None:
