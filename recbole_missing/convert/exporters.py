@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from recbole_missing.atomic import check_target, new_folder
 from recbole_missing.convert.folder import ITEM, SPLITS, USER
 from recbole_missing.convert.importers import HOLES
 from recbole_missing.data.collection import Collection, in_order
+from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
 from recbole_missing.data.single_files import LABEL, NO_MASK
 from recbole_missing.imputation import make_imputer
@@ -150,8 +152,7 @@ def _features(
 def _write_mapping(path: Path, token: str, number: str, tokens: Sequence[str]) -> dict[str, str]:
     """Number the tokens from 0, write tokens and numbers, and return token -> number."""
     numbers = {name: str(place) for place, name in enumerate(tokens)}
-    lines = [f"{token}\t{number}", *("\t".join(pair) for pair in numbers.items())]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_rows(path, [(token, number), *numbers.items()])
     return numbers
 
 
@@ -161,10 +162,12 @@ def _write_interactions(
     users: Mapping[str, str],
     items: Mapping[str, str],
 ) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write("\t".join([USER, ITEM, LABEL]) + "\n")
-        for label, pairs in enumerate(splits):
-            file.writelines(f"{users[user]}\t{items[item]}\t{label}\n" for user, item in pairs)
+    labelled = (
+        (users[user], items[item], str(label))
+        for label, pairs in enumerate(splits)
+        for user, item in pairs
+    )
+    write_rows(path, chain([(USER, ITEM, LABEL)], labelled))
 
 
 def _write_features(

@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import replaced_folder
+from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
 
 USER, ITEM = "userID", "itemID"
@@ -136,7 +137,7 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
         if layout.every_row:
             write_token_file(folder / f"{target.name}.item", [KEPT_COLUMNS[ITEM], *layout.items])
         for ratio, lacking in layout.masks.items():
-            write_missing_file(folder / f"missing_{ratio}.tsv", lacking)
+            write_missing_file(folder / f"missing_{ratio}.tsv", lacking, target.name, layout.items)
         if layout.new_items:
             write_token_file(folder / "new_items.txt", layout.new_items)
         (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
@@ -171,11 +172,9 @@ def _write_features(layout: Layout, folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _write_interactions(interactions: Interactions, folder: Path, name: str) -> None:
-    header = "\t".join(KEPT_COLUMNS[column] for column in interactions.columns)
+    header = [KEPT_COLUMNS[column] for column in interactions.columns]
     for split, rows in interactions.splits.items():
-        with (folder / f"{name}.{split}.inter").open("w", encoding="utf-8") as file:
-            file.write(header + "\n")
-            file.writelines("\t".join(row) + "\n" for row in rows)
+        write_rows(folder / f"{name}.{split}.inter", [header, *rows])
 
 
 def _yaml(layout: Layout, target: Path, kind: str) -> str:

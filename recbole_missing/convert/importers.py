@@ -35,7 +35,7 @@ from recbole_missing.convert.folder import (
     target_folder,
 )
 from recbole_missing.convert.legacy_pickle import integers, kind_of, load_pickled_arrays
-from recbole_missing.data.files import read_lines
+from recbole_missing.data.files import read_lines, read_rows
 from recbole_missing.data.single_files import LABEL
 
 # The letters of DGMRec's masks; also the order in which modalities are listed.
@@ -163,8 +163,8 @@ def _inter_file(source: Path) -> Path:
 
 def _read_interactions(path: Path, notes: list[str]) -> Interactions:
     """Rows by split, as text. Ids are names, so they are not parsed as numbers."""
-    lines = read_lines(path)
-    header = lines[0].split("\t") if lines else []
+    lines = read_rows(path, "\t")
+    header = lines[0][1] if lines else []
     absent = [column for column in (USER, ITEM, LABEL) if column not in header]
     if absent:
         raise ValueError(f"{path}: the header must name {absent}, got {header}.")
@@ -172,8 +172,7 @@ def _read_interactions(path: Path, notes: list[str]) -> Interactions:
     places = [header.index(column) for column in columns]
     label = header.index(LABEL)
     splits: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.split("\t")
+    for number, cells in lines[1:]:
         _check_row(f"{path}: line {number}", header, cells)
         splits[SPLITS[int(cells[label])]].append([cells[place] for place in places])
     left_out = [column for column in header if column not in (*columns, LABEL)]

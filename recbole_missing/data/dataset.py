@@ -198,7 +198,7 @@ class MultimodalDataset(Dataset):
         counts = np.bincount(train, minlength=self.item_num)
         tokens = self.field2id_token[self.iid_field]
         folder = Path(self.dataset_path)
-        hidden, new = missing.draw(self.config, tokens, names, counts, folder)
+        hidden, new = missing.draw(self.config, tokens, names, counts, folder, self.dataset_name)
         if new.any():
             splits = self._move_new_items(splits, torch.from_numpy(new))
         return splits, hidden, new

@@ -6,10 +6,12 @@ raise a ValueError that names the file.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, BinaryIO
@@ -77,13 +79,21 @@ def read_folder(folder: Path, names: Sequence[str]) -> np.ndarray:
 def read_ids(path: Path) -> list[str]:
     """Read ids from a text file with one id on each line, or from a ``.npy`` file.
 
-    A ``.npy`` file holds integers or strings.
+    Quotes and blank lines are those of :func:`read_rows`. A ``.npy`` file holds integers or
+    strings.
 
     Raises:
         ValueError: if the file is damaged or holds something else.
     """
     if path.suffix != ".npy":
-        return read_lines(path)
+        rows = read_rows(path, "\t")
+        for number, cells in rows:
+            if len(cells) != 1:
+                raise ValueError(
+                    f"{path}: line {number} must be one id, got {len(cells)} cells {cells[:5]}; "
+                    "remove the others."
+                )
+        return [cells[0] for _, cells in rows]
     _size(path)
     ids = _read_npy(path)
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
@@ -144,16 +154,65 @@ def _with_mark(encoding: str) -> str:
     return "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
 
 
+def read_rows(path: Path, separator: str, encoding: str = "utf-8") -> list[tuple[int, list[str]]]:
+    """Read the cells of a text file. Quotes mean the same in every file of a data set.
+
+    They are read as RecBole reads an atomic file, which is as in CSV. A cell that begins with a
+    quote ends with one, may hold separators and line ends, and writes a quote of its own twice. A
+    quote inside any other cell is a character. A separator of several characters knows no quotes.
+    Lines without a word are left out.
+
+    Args:
+        path: the file.
+        separator: separator between two cells.
+        encoding: encoding of the file.
+
+    Returns:
+        For each row the number of its first line, and its cells.
+
+    Raises:
+        ValueError: if the file is not such text, or quotes do not match.
+    """
+    text = read_text(path, encoding)
+    if len(separator) > 1:
+        lines = enumerate(text.split("\n"), 1)
+        filled = ((number, line.rstrip("\r")) for number, line in lines if line.strip())
+        return [(number, line.split(separator)) for number, line in filled]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows, number = [], 1
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        for cells in reader:
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                rows.append((number, cells))
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {number} must be cells separated by {separator!r}, got: {error}; end a "
+            'cell with a quote if it begins with one, and write a quote inside it twice ("").'
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def write_rows(path: Path, rows: Iterable[Sequence[str]], separator: str = "\t") -> None:
+    """Write cells so that :func:`read_rows`, RecBole and pandas read the same ones."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator, lineterminator="\n").writerows(rows)
+
+
 def read_header(path: Path, separator: str, encoding: str = "utf-8") -> list[str]:
     """Return the field names of an atomic file, types (``:token``) removed."""
     line = read_first_line(path, encoding)
-    return [field.partition(":")[0] for field in line.split(separator)]
+    fields = next(csv.reader([line], delimiter=separator), []) if len(separator) == 1 else None
+    return [field.partition(":")[0] for field in fields or line.split(separator)]
 
 
 def read_columns(
     path: Path, fields: Sequence[str], separator: str, encoding: str = "utf-8"
 ) -> list[tuple[str, ...]]:
-    """Read columns of an atomic file. Cells are not changed, and quotes are kept.
+    """Read columns of an atomic file; quotes and blank lines are those of :func:`read_rows`.
 
     Args:
         path: the file; its first line is a header of ``field:type``.
@@ -162,7 +221,7 @@ def read_columns(
         encoding: encoding of the file.
 
     Returns:
-        One tuple for each line, with cells in the order of ``fields``. Empty lines are left out.
+        One tuple for each line, with cells in the order of ``fields``.
 
     Raises:
         ValueError: if a column does not exist or a line has another number of cells.
@@ -173,15 +232,13 @@ def read_columns(
             raise ValueError(f"{path}: {unknown('column', field, names)}")
     picked = [names.index(field) for field in fields]
     rows = []
-    for number, line in enumerate(read_lines(path, encoding)[1:], start=2):
-        cells = line.split(separator)
-        if len(cells) == len(names):
-            rows.append(tuple(cells[index] for index in picked))
-        elif line:
+    for number, cells in read_rows(path, separator, encoding)[1:]:
+        if len(cells) != len(names):
             raise ValueError(
                 f"{path}: line {number} must have {len(names)} cells, got {len(cells)}; remove "
-                "line ends and separators from the texts."
+                "line ends and separators from the texts, or quote them."
             )
+        rows.append(tuple(cells[index] for index in picked))
     return rows
 
 

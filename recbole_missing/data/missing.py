@@ -33,12 +33,14 @@ from recbole_missing.config.constraints import (
     check,
     unknown,
 )
-from recbole_missing.data.files import read_lines
+from recbole_missing.data.files import read_ids, read_rows, write_rows
+from recbole_missing.identity import digest
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
 HEADER = "item_id:token\tmissing:token_seq"
+_WRITTEN_FOR = "# written for"
 MAX_STRATIFIED_MODALITIES = 16
 
 MISSING_SETTINGS: dict[str, Any] = {
@@ -67,6 +69,7 @@ def draw(
     names: Sequence[str],
     train_counts: IntArray,
     folder: Path | str,
+    dataset: str | None = None,
 ) -> tuple[BoolArray, BoolArray]:
     """Decide which item lacks which modality and which items are new.
 
@@ -76,6 +79,7 @@ def draw(
         names: names of the modalities, in order.
         train_counts: number of training interactions of each item, shape ``(n_items,)``.
         folder: the folder that ``missing_file`` and ``new_items_file`` are relative to.
+        dataset: name of the data set; None if it has none.
 
     Returns:
         ``missing``, bool ``(n_items, n_modalities)``, and ``new``, bool ``(n_items,)``. Items are
@@ -102,7 +106,7 @@ def draw(
         missing[items] = drawn[1:]
         new[items] = drawn_new[1:] & (counts[1:] > 0)
     if settings["missing_protocol"] == "file" and names:
-        missing = read_missing_file(folder / settings["missing_file"], tokens, names)
+        missing = read_missing_file(folder / settings["missing_file"], tokens, names, dataset)
     if settings["new_items"] == "file":
         new = read_token_file(folder / settings["new_items_file"], tokens)
     return missing, new
@@ -198,34 +202,45 @@ def stratified(
     return missing, new
 
 
-def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[str]) -> BoolArray:
+def read_missing_file(
+    path: Path | str, tokens: Sequence[str], names: Sequence[str], dataset: str | None = None
+) -> BoolArray:
     """Read a mask from a file.
 
-    The file is tab separated. The header is ``item_id:token``, ``missing:token_seq``. Each further
-    line is an item that lacks something: its token, and the names of the modalities that it lacks,
-    separated by single spaces. Modalities that a run does not use are ignored with a warning, so
-    one file serves every choice of modalities.
+    The file is tab separated, and quotes are read as in an atomic file. The header is
+    ``item_id:token``, ``missing:token_seq``. Each further line is an item that lacks something: its
+    token, and the names of the modalities that it lacks, separated by single spaces. Modalities
+    that a run does not use are ignored with a warning, so one file serves every choice of
+    modalities.
+
+    A line before the header may say which data set the mask was written for
+    (:func:`write_missing_file`). A mask of another one is refused, as its tokens mean other items.
 
     Args:
         path: the file.
         tokens: item tokens by item id; ``tokens[0]`` is the padding.
         names: names of the modalities, in order.
+        dataset: name of the data set; None if it has none.
 
     Returns:
         Bool ``(n_items, n_modalities)``, True where missing.
 
     Raises:
         ValueError: if the file is absent or ill-formed, repeats an item, names an item that the
-            data set does not have, or names none of the modalities.
+            data set does not have, names none of the modalities, or was written for a data set of
+            another name and with other items.
     """
     path = Path(path)
-    lines = read_lines(path)
-    if lines[:1] != [HEADER]:
+    lines = read_rows(path, "\t")
+    if lines and lines[0][1][0] == _WRITTEN_FOR:
+        _check_written_for(path, lines.pop(0)[1], tokens, dataset)
+    first = "\t".join(lines[0][1]) if lines else ""
+    if first != HEADER:
         raise ValueError(
-            f"{path}: the first line must be {HEADER!r}, got {(lines or [''])[0]!r}; "
+            f"{path}: the first line must be {HEADER!r}, got {first!r}; "
             f"write the file with write_missing_file."
         )
-    rows = [_missing_line(path, number, line) for number, line in enumerate(lines[1:], 2)]
+    rows = [_missing_line(path, number, cells) for number, cells in lines[1:]]
     _check_names(path, {name for _, lacks in rows for name in lacks}, names)
     missing = np.zeros((len(tokens), len(names)), dtype=bool)
     for item, (_, lacks) in zip(_item_ids(path, [token for token, _ in rows], tokens), rows):
@@ -233,8 +248,20 @@ def read_missing_file(path: Path | str, tokens: Sequence[str], names: Sequence[s
     return missing
 
 
-def write_missing_file(path: Path | str, missing: Mapping[str, Sequence[str]]) -> None:
+def write_missing_file(
+    path: Path | str,
+    missing: Mapping[str, Sequence[str]],
+    dataset: str | None = None,
+    items: Sequence[str] | None = None,
+) -> None:
     """Write ``item token -> names of the modalities it lacks`` for :func:`read_missing_file`.
+
+    Args:
+        path: the file.
+        missing: item token -> names of the modalities that it lacks.
+        dataset: name of the data set that the mask belongs to. With ``items``, the file begins with
+            a line that says so, and a run on another data set refuses the mask.
+        items: tokens of all items of the data set.
 
     Raises:
         ValueError: if an item token or a modality name contains a separator of the file.
@@ -243,8 +270,11 @@ def write_missing_file(path: Path | str, missing: Mapping[str, Sequence[str]]) -
         if not name.isidentifier():
             raise ValueError(f"{path}: a modality name must be an identifier, got {name!r}.")
     _check_tokens(path, missing)
-    lines = [f"{token}\t{' '.join(lacks)}" for token, lacks in missing.items() if lacks]
-    _write_lines(path, [HEADER, *lines])
+    rows = [[token, " ".join(lacks)] for token, lacks in missing.items() if lacks]
+    head = []
+    if dataset is not None and items is not None:
+        head = [[_WRITTEN_FOR, dataset, str(len(items)), _catalogue(items)]]
+    write_rows(Path(path), [*head, HEADER.split("\t"), *rows])
 
 
 def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
@@ -262,12 +292,8 @@ def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
             the data set does not have.
     """
     path = Path(path)
-    lines = read_lines(path)
-    for number, line in enumerate(lines, 1):
-        if not line or "\t" in line:
-            raise ValueError(f"{path}: line {number} must be one item token, got {line!r}; fix it.")
     selected = np.zeros(len(tokens), dtype=bool)
-    selected[_item_ids(path, lines, tokens)] = True
+    selected[_item_ids(path, read_ids(path), tokens)] = True
     return selected
 
 
@@ -278,7 +304,7 @@ def write_token_file(path: Path | str, tokens: Sequence[str]) -> None:
         ValueError: if a token is empty or contains a tab or a line break.
     """
     _check_tokens(path, tokens)
-    _write_lines(path, tokens)
+    write_rows(Path(path), ([token] for token in tokens))
 
 
 def _check_one_source(settings: Mapping[str, Any]) -> None:
@@ -373,9 +399,35 @@ def _patterns(n: int, n_modalities: int) -> BoolArray:
     return (codes[:, None] >> np.arange(n_modalities)) % 2 == 1
 
 
-def _missing_line(path: Path, number: int, line: str) -> tuple[str, list[str]]:
+def _catalogue(items: Sequence[str]) -> str:
+    return digest(sorted(map(str, items)))
+
+
+def _check_written_for(
+    path: Path, cells: Sequence[str], tokens: Sequence[str], dataset: str | None
+) -> None:
+    if len(cells) != 4:
+        raise ValueError(
+            f"{path}: line 1 must name a data set, its number of items and their digest, got "
+            f"{cells}; remove the line."
+        )
+    _, name, count, items = cells
+    other = [] if dataset in (None, name) else [f"name {dataset!r}"]
+    other += [] if items == _catalogue(tokens[1:]) else [f"{len(tokens) - 1} items"]
+    if not other:
+        return
+    who = f"{path}: was written for data set {name!r} with {count} items, got "
+    if len(other) == 2:
+        raise ValueError(
+            f"{who}{' and '.join(other)}, some of them others; write a mask for this data set, or "
+            "remove line 1 if the tokens mean the same items."
+        )
+    getLogger().warning(f"{who}{other[0]}; check that its tokens mean the same items.")
+
+
+def _missing_line(path: Path, number: int, cells: list[str]) -> tuple[str, list[str]]:
     """Item token and modality names of one line of a missing file."""
-    cells = line.split("\t")
+    line = "\t".join(cells)
     if len(cells) != 2 or not all([cells[0], *cells[1].split(" ")]):
         raise ValueError(
             f"{path}: line {number} must be an item token, a tab and the modalities that the item "
@@ -401,8 +453,9 @@ def _item_ids(path: Path, found: Sequence[str], tokens: Sequence[str]) -> IntArr
     strangers = [token for token in found if token not in ids]
     if strangers:
         raise ValueError(
-            f"{path}: items must be in the data set, got {len(strangers)} unknown tokens such as "
-            f"{strangers[:5]}; write the file for this data set."
+            f"{path}: items must be in the data set, got {len(strangers)} of {len(found)} unknown "
+            f"tokens such as {strangers[:5]}, the data set has {str(tokens[1])!r}; write the file "
+            "for this data set."
         )
     repeated = [token for token, count in Counter(found).items() if count > 1]
     if repeated:
@@ -418,7 +471,3 @@ def _check_tokens(path: Path | str, tokens: Iterable[str]) -> None:
             raise ValueError(
                 f"{path}: an item token must be text without tab or line break, got {token!r}."
             )
-
-
-def _write_lines(path: Path | str, lines: Sequence[str]) -> None:
-    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from scipy import sparse
 
 from recbole_missing.data.collection import Collection, in_order
-from recbole_missing.data.files import read_ids, read_matrix, read_text
+from recbole_missing.data.files import read_ids, read_matrix, read_rows
 from recbole_missing.data.missing import read_missing_file
 from recbole_missing.data.sources import Catalogue, modality_settings, open_source, read_edges
 from recbole_missing.imputation.base import Table
@@ -23,6 +21,9 @@ NO_MASK = "none"
 
 LABEL = "x_label"
 """MMRec's column with the split of an interaction: 0 training, 1 validation, 2 test."""
+
+LABELS = ("0", "1", "2")
+"""Values of :data:`LABEL`."""
 
 USER_NAMES = ("user", "userid", "uid", "reviewerid")
 ITEM_NAMES = ("item", "itemid", "iid", "asin", "parentasin", "productid", "movieid", "trackid")
@@ -105,7 +106,10 @@ def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr
 
 def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
     """User and item of every training interaction of a text file."""
-    rows = _rows(path, "," if path.suffix == ".csv" else "\t")
+    separator = "," if path.suffix == ".csv" else "\t"
+    rows = read_rows(path, separator)
+    if not rows:
+        raise ValueError(f"{path}: must hold interactions, got empty lines; write it again.")
     number, first = rows[0]
     names = [cell.partition(":")[0].strip() for cell in first]
     places = _places(path, names)
@@ -113,8 +117,9 @@ def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
         if len(first) < 2 or first[1] not in known:
             raise ValueError(
                 f"{path}: line {number} must be a header that names a user and an item column, or "
-                f"a user and an item that has features, got {first}; begin the file with a header "
-                "such as user_id, item_id."
+                f"a user and an item that has features, got {first}, separated by {separator!r}; "
+                "begin the file with a header such as user_id, item_id (a .csv file has commas, "
+                "any other file tabs)."
             )
         places = (0, 1)
     else:
@@ -127,24 +132,14 @@ def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
                 f"{path}: line {number} must have {len(first)} cells, a user and an item among "
                 f"them, got {cells}; correct it."
             )
-        if label is None or cells[label] == "0":
+        if label is not None and cells[label] not in LABELS:
+            raise ValueError(
+                f"{path}: line {number}: {LABEL} must be one of {', '.join(LABELS)}, got "
+                f"{cells[label]!r}; correct it."
+            )
+        if label is None or cells[label] == LABELS[0]:
             pairs.append((cells[places[0]], cells[places[1]]))
     return pairs
-
-
-def _rows(path: Path, separator: str) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=separator, strict=True)
-    try:
-        rows = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}: line {reader.line_num} must be cells separated by {separator!r}, got: "
-            f"{error}; correct its quotes."
-        ) from error
-    if not rows:
-        raise ValueError(f"{path}: must hold interactions, got empty lines; write it again.")
-    return rows
 
 
 def _places(path: Path, names: Sequence[str]) -> tuple[int, int] | None:

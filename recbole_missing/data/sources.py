@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,11 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.imputation import arrays
 
 _CHUNK = 4096  # rows that are read at a time while a file on disk is checked
 _DEFAULT_DIM = 64
+_FEW_EQUAL = 2  # so many equal rows, and 1 in 100, are taken for variants of one item
 _ITEM, _NEIGHBOUR, _WEIGHT = "item_id", "neighbour_id", "weight"  # columns of an edge file
 
 
@@ -94,7 +97,7 @@ def rows_by_token(
         same: tells whether two rows with the same token hold the same data.
 
     Raises:
-        ValueError: if an item has several rows and they differ.
+        ValueError: if no token is an item, or an item has several rows and they differ.
     """
     items = {str(token): item for item, token in enumerate(catalogue.tokens) if item}
     rows = np.full(len(catalogue.tokens), -1)
@@ -109,6 +112,8 @@ def rows_by_token(
             rows[item] = row
         else:
             (repeated if same(rows[item], row) else torn).append(token)
+    if tokens and len(strangers) == len(tokens):
+        raise ValueError(f"{path.name}: ids must be {no_match(catalogue.tokens, tokens)}")
     if torn:
         raise ValueError(
             f"{path.name}: an item must have one row, got rows that differ for "
@@ -121,6 +126,19 @@ def rows_by_token(
                 f"{_first(found)}."
             )
     return rows
+
+
+def no_match(tokens: Sequence[str], found: Sequence[str]) -> str:
+    """End of a message: no id of a file is an item token.
+
+    Args:
+        tokens: item tokens by item id; ``tokens[0]`` is the padding.
+        found: ids of the file.
+    """
+    return (
+        f"item tokens, no id matches ({len(found):,} ids, {len(tokens) - 1:,} items): the data set "
+        f"has {str(tokens[1])!r}, the file has {found[0]!r}; write ids alike."
+    )
 
 
 def _first(tokens: Sequence[str]) -> str:
@@ -248,11 +266,12 @@ class Matrix(Source):
 
     def _holes(self, items: np.ndarray, tokens: Sequence[str]) -> np.ndarray:
         """Items in whose row every number is NaN. Any other non-finite number is an error."""
-        holes, broken = [], []
+        holes: list[int] = []
+        broken: list[int] = []
         for block, values in self._blocks(items):
-            hole = np.isnan(values).all(axis=1)
+            hole, wrong = arrays.holes(values)
             holes.extend(block[hole])
-            broken.extend(block[~hole & ~np.isfinite(values).all(axis=1)])
+            broken.extend(block[wrong])
         if broken:
             first = [f"{self._rows[i]} (item {str(tokens[i])!r})" for i in broken[:5]]
             raise ValueError(
@@ -267,7 +286,7 @@ class Matrix(Source):
         return np.array(holes, dtype=np.int64)
 
     def _warn_if_imputed(self, items: np.ndarray) -> None:
-        """Warn about rows that may have been imputed before: zeros, or the column mean."""
+        """Warn about rows that may have been imputed: zeros, the column mean, one row for many."""
         total, squares = np.zeros((2, self._matrix.shape[1]))
         for _, values in self._blocks(items):
             total += values.sum(axis=0, dtype=np.float64)
@@ -279,11 +298,21 @@ class Matrix(Source):
         rounding = max(1e-6, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
         near = 1e-3 * spread + rounding * np.abs(mean)
         zeros = means = 0
+        others = Counter[int]()  # the other rows, told apart by a hash of 64 bits
         for _, values in self._blocks(items):
             is_zero = ~values.any(axis=1)
+            is_mean = ~is_zero & (np.abs(values - mean) <= near).all(axis=1) & (len(items) > 1)
             zeros += is_zero.sum()
-            means += (~is_zero & (np.abs(values - mean) <= near).all(axis=1)).sum()
-        for count, what in ((zeros, "zero"), (means if len(items) > 1 else 0, "the column mean")):
+            means += is_mean.sum()
+            others.update(hash(row.tobytes()) for row in values[~is_zero & ~is_mean])
+        largest = max(others.values(), default=0)
+        repeated = sum(count for count in others.values() if count > 1)
+        same = largest if largest > max(_FEW_EQUAL, len(items) / 100) else 0
+        for count, what in (
+            (zeros, "zero"),
+            (means, "the column mean"),
+            (same, f"one and the same ({repeated:,} equal some other row)"),
+        ):
             if count:
                 logging.getLogger().warning(
                     f"{self._path.name}: looks imputed; {count:,} of {len(items):,} rows are "
@@ -454,7 +483,8 @@ def _open_features(request: _Request) -> Source:
     if len(ids) != len(matrix):
         raise ValueError(
             f"{name}: {ids_path.name} must have one id for each of the {len(matrix)} rows of "
-            f"{path.name}, got {len(ids)}; write both again."
+            f"{path.name}, got {len(ids)} from {ids[:1]} to {ids[-1:]}; write both again, without "
+            "a header."
         )
 
     def same(one: int, other: int) -> bool:
@@ -471,14 +501,15 @@ def _open_folder(request: _Request, folder: Path) -> Source:
             f"remove {request.name}_ids."
         )
     tokens = [path.name[: -len(".npy")] for path in _item_files(folder)]
-    rows = rows_by_token(folder, tokens, request.catalogue, same=lambda one, other: True)
-    used = np.unique(rows[rows >= 0])
-    if not len(used):
+    if not set(tokens) & set(map(str, request.catalogue.tokens[1:])):
         raise ValueError(
             f"{request.name}: {folder} must hold a file <item>.npy for one item or more of dataset "
-            f"{request.catalogue.dataset!r}, got {len(tokens)} .npy files of other names; "
-            "name the innermost folder."
+            f"{request.catalogue.dataset!r}, got {len(tokens)} .npy files of other names "
+            f"{tokens[:1]}, items are named {str(request.catalogue.tokens[1])!r}; name the "
+            "innermost folder."
         )
+    rows = rows_by_token(folder, tokens, request.catalogue, same=lambda one, other: True)
+    used = np.unique(rows[rows >= 0])
     rows[rows >= 0] = np.searchsorted(used, rows[rows >= 0])
     matrix = read_folder(folder, [tokens[row] for row in used])
     return Matrix(request.name, folder, matrix, rows, request.catalogue.tokens)
@@ -648,8 +679,8 @@ def read_edges(
         )
     if not found:
         raise ValueError(
-            f"{path}: edges must join items of the data set, got none of {len(lines)} that do; "
-            "write item tokens."
+            f"{path}: edges must join two items, got none of {len(lines)} that do; ids must be "
+            f"{no_match(tokens, [line[0] for line in lines])}"
         )
     rows, cols, weights = (np.array(column) for column in zip(*found))
     return sparse.csr_matrix((weights.astype(np.float32), (rows, cols)), (len(tokens),) * 2)

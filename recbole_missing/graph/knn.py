@@ -288,7 +288,14 @@ def _lowest_columns(key: Tensor, threshold: Tensor, k: int) -> Tensor:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return nn.functional.normalize(rows.float(), eps=1e-12)
+    rows = rows.float()
+    size = rows.norm(dim=1)
+    # The square of a number so large or small leaves float32; such rows are scaled first.
+    odd = ~((size > 1e-12) & (size < torch.inf)) & rows.any(dim=1)
+    if odd.any():
+        largest = rows[odd].abs().amax(dim=1, keepdim=True)
+        rows = rows.index_put((odd,), rows[odd] / largest)
+    return nn.functional.normalize(rows, eps=1e-12)
 
 
 def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:

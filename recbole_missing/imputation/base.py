@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recbole_missing.config import constraints as setting
 from recbole_missing.config import defaults
+from recbole_missing.imputation import arrays
 from recbole_missing.modality import Modalities, Modality
 from recbole_missing.parallel import SERIAL
 
@@ -95,6 +96,7 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     costly: ClassVar[bool] = True
     engine: Any = SERIAL
     donors_: Tensor
+    items_: list[Any] | None
     report_: dict[str, dict[str, float]]
 
     def __init__(self, **settings: Any) -> None:
@@ -137,57 +139,60 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
         twin.engine = self.engine
         return twin
 
-    def fit(
-        self,
-        interactions: sparse.spmatrix,
-        donors: Tensor | None = None,
-        edges: sparse.spmatrix | None = None,
-    ) -> Imputer:
+    def fit(self, interactions: Any, donors: Any = None, edges: Any = None) -> Imputer:
         """Learn from the training interactions.
 
         Args:
-            interactions: shape ``(n_users, n_items)``; any non-zero entry is one interaction.
+            interactions: matrix ``(n_users, n_items)`` of scipy (any sparse format), numpy, torch
+                (dense or sparse) or pandas; any non-zero entry is one interaction.
             donors: bool ``(n_items,)``, items whose rows may enter a mean or be copied; default
                 all. In the new-item setting new items are none.
             edges: shape ``(n_items, n_items)``, an item graph of the user's own, row = receiving
                 item, for methods that are told to use it.
 
         Raises:
-            ValueError: if a setting breaks its constraint, or the donors have another shape.
+            ValueError: if a setting breaks its constraint, an array is of another kind or shape, or
+                an interaction is NaN, infinite or negative.
         """
+        who = type(self).__name__
         stored = {key: getattr(self, key) for key in self.hyperparameters if hasattr(self, key)}
-        setting.check(
-            type(self).__name__, stored, {key: self.hyperparameters[key] for key in stored}
+        setting.check(who, stored, {key: self.hyperparameters[key] for key in stored})
+        matrix = arrays.as_interactions(who, interactions)
+        n_items = matrix.shape[1]
+        everyone = torch.ones(n_items, dtype=torch.bool)
+        self.donors_ = (
+            everyone if donors is None else arrays.as_mask(who, "donors", donors, n_items)
         )
-        everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
-        self.donors_ = everyone if donors is None else torch.as_tensor(donors)
-        if self.donors_.dtype != torch.bool or self.donors_.shape != everyone.shape:
-            raise ValueError(
-                f"{type(self).__name__}: donors must be bool of shape {tuple(everyone.shape)}, got "
-                f"{self.donors_.dtype} {tuple(self.donors_.shape)}."
-            )
-        if edges is not None and getattr(self, "graph", None) != "edges":
-            getLogger().warning(
-                f"{type(self).__name__}: the given edges have no effect; set graph to edges."
-            )
+        self.items_ = arrays.labels(interactions, "columns")
+        if edges is not None:
+            edges = arrays.as_sparse(who, "edges", "(n_items, n_items)", edges)
+            if getattr(self, "graph", None) != "edges":
+                getLogger().warning(f"{who}: the given edges have no effect; set graph to edges.")
+        self.learn(matrix, edges)
         return self
+
+    def learn(self, interactions: sparse.csr_matrix, edges: sparse.csr_matrix | None) -> None:
+        """Keep what the method needs; ``fit`` has checked both matrices. Default: nothing."""
 
     def transform(self, X: Any, observed: Any = None) -> Any:  # noqa: N803 (scikit-learn's name)
         """Complete the missing rows.
 
         Args:
             X: a :class:`Modalities`, a :class:`Modality`, an array ``(n_items, dim)`` (numpy or
-                torch) or a dict of arrays, one a modality. In arrays a row that holds NaN is
-                missing.
+                torch, pandas or scipy) or a dict of arrays, one a modality. In arrays a row in
+                which every number is NaN is missing.
             observed: for arrays, bool ``(n_items,)`` or a dict of them: who truly has the
-                modality. Default: rows without NaN.
+                modality; other rows may hold anything. Default: rows that are not NaN.
 
         Returns:
-            The same kind as ``X``; arrays come back as float32.
+            The same kind as ``X``; arrays come back in float32, as tensors where ``X`` is one and
+            as numpy arrays otherwise.
 
         Raises:
             NotFittedError: before :meth:`fit`.
-            ValueError: if no item has a modality, or a shape does not fit the interactions.
+            ValueError: if no item has a modality, a shape does not fit the interactions, an
+                observed row holds a number that is not finite in float32, or numbers are so large
+                that the method's own values are not.
         """
         check_is_fitted(self, "donors_")
         if isinstance(X, Modalities):
@@ -207,7 +212,12 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
                 f"observed: must be a dict with names among {list(X)}, as X is one, got "
                 f"{list(observed) if isinstance(observed, Mapping) else type(observed).__name__}."
             )
-        tables = {name: _table(name, x, (observed or {}).get(name)) for name, x in X.items()}
+        for name, x in X.items():
+            self._check_labels(name, arrays.labels(x, "index"))
+        tables = {
+            name: Table(name, *arrays.as_features(name, x, (observed or {}).get(name)))
+            for name, x in X.items()
+        }
         filled = self._complete(tables)
         return {name: _like(X[name], _merge(tables[name], filled[name])) for name in X}
 
@@ -239,6 +249,7 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
                 kind = type(filled).__name__
                 raise TypeError(f"{type(self).__name__}: fill must return a Filled, got a {kind}.")
             missing = ~table.observed
+            self._check_filled(table, filled.features, missing)
             reached = missing if filled.reached is None else missing & filled.reached
             counts = {"items": len(missing), "missing": int(missing.sum())}
             counts.update(reached=int(reached.sum()), unreached=int((missing & ~reached).sum()))
@@ -248,36 +259,47 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
         return values
 
     def _check(self, table: Any) -> None:
+        who = f"modality {table.name!r}"
         if len(table.features) != len(self.donors_):
             raise ValueError(
-                f"modality {table.name!r}: must have a row for each of the {len(self.donors_)} "
-                f"items of the interactions, got {len(table.features)}; align them."
+                f"{who}: must have a row for each of the {len(self.donors_)} items of the "
+                f"interactions, got {len(table.features)}; align them."
             )
         if not table.observed.any():
             raise ValueError(
-                f"modality {table.name!r}: must be observed for at least one item, got none; "
-                "drop it from `modalities` or lower missing_ratio."
+                f"{who}: must be observed for at least one item, got none; drop it from "
+                "`modalities` or lower missing_ratio."
+            )
+        broken = arrays.not_finite(table.features, table.observed)
+        if len(broken):
+            raise ValueError(
+                f"{who}: observed rows must be finite, got NaN or inf in {len(broken):,} such as "
+                f"{broken[:5].tolist()}; repair them, or make observed False there."
             )
 
+    def _check_labels(self, name: str, rows: list[Any] | None) -> None:
+        columns = getattr(self, "items_", None)
+        if rows is not None and columns is not None and rows != columns:
+            raise ValueError(
+                f"modality {name!r}: rows must be named as the columns of the interactions and in "
+                f"their order, got {rows[:3]} and {columns[:3]}; use X.loc[interactions.columns]."
+            )
 
-def _table(name: str, x: Any, observed: Any) -> Table:
-    given = x.detach().cpu() if isinstance(x, Tensor) else x
-    features = torch.as_tensor(np.asarray(given, dtype=np.float32))
-    if torch.isinf(features).any():
-        raise ValueError(f"modality {name!r}: features must fit float32, got an infinite number.")
-    if features.dim() != 2:
-        raise ValueError(
-            f"modality {name!r}: features must be a matrix (n_items, dim), "
-            f"got {tuple(features.shape)}."
-        )
-    finite = torch.isfinite(features).all(dim=1)
-    known = finite if observed is None else torch.as_tensor(np.asarray(observed), dtype=torch.bool)
-    if known.shape != finite.shape or (known & ~finite).any():
-        raise ValueError(
-            f"modality {name!r}: observed must be bool of shape ({len(finite)},), and True for "
-            f"finite rows only, got shape {tuple(known.shape)}."
-        )
-    return Table(name, torch.where(known[:, None], features, torch.zeros(())), known)
+    def _check_filled(self, table: Any, values: Tensor, missing: Tensor) -> None:
+        """Nothing that is not finite leaves an imputer."""
+        who, shape = type(self).__name__, tuple(table.features.shape)
+        if tuple(values.shape) != shape:
+            raise ValueError(
+                f"{who}: fill must return features {shape}, got {tuple(values.shape)}; mend it."
+            )
+        broken = arrays.not_finite(values, missing)
+        if len(broken):
+            largest = float(table.features[table.observed].abs().max())
+            raise ValueError(
+                f"{who}: values for modality {table.name!r} must be finite in float32, got NaN or "
+                f"inf in {len(broken):,} of {int(missing.sum()):,} rows, features reach "
+                f"{largest:.3g}; divide them by a number if that is why."
+            )
 
 
 def _merge(table: Table, values: Tensor) -> Tensor:

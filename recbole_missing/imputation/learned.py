@@ -147,7 +147,14 @@ class AutoEncoder(Imputer):
         """
         both = self._both(table, source).nonzero()[:, 0]
         lacking = (source.observed & ~table.observed).nonzero()[:, 0]
-        source_scale, target_scale = Scale.of(source.features[both]), Scale.of(table.features[both])
+        source_scale, target_scale = (Scale.of(known.features[both]) for known in (source, table))
+        for known, scale in ((source, source_scale), (table, target_scale)):
+            if not scale.span.isfinite().all():
+                raise ValueError(
+                    f"{self._name}: features of {known.name!r} must span less than "
+                    f"{torch.finfo(torch.float32).max:.3g}, got {known.features[both].min():.3g} "
+                    f"to {known.features[both].max():.3g}; divide them by a number."
+                )
         inputs = source_scale.shrink(source.features)
         targets = target_scale.shrink(table.features[both])
         sizes = self.sizes(inputs.shape[1], targets.shape[1])
@@ -246,24 +253,13 @@ class GraphAutoEncoder(AutoEncoder):
 
     interactions_: sparse.csr_matrix
 
-    def fit(
-        self,
-        interactions: sparse.spmatrix,
-        donors: Tensor | None = None,
-        edges: sparse.spmatrix | None = None,
-    ) -> GraphAutoEncoder:
-        """Keep the training interactions; each pair of modalities has a graph of its own.
-
-        Raises:
-            ValueError: for a setting outside its constraint.
-        """
-        super().fit(interactions, donors, edges)
+    def learn(self, interactions: sparse.csr_matrix, edges: sparse.csr_matrix | None) -> None:
+        """Keep the training interactions; each pair of modalities has a graph of its own."""
         binary = sparse.csr_matrix(interactions, dtype=np.float32, copy=True)
         binary.sum_duplicates()
         binary.eliminate_zeros()
         binary.data[:] = 1.0
         self.interactions_ = binary
-        return self
 
     def start(self, sizes: Sequence[int], generator: torch.Generator) -> Layers:
         """Initial weights: convolutions Glorot-uniform, their biases 0; the rest torch's."""

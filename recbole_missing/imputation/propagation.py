@@ -74,19 +74,12 @@ class GraphImputer(Imputer):
     graph_: sparse.csr_matrix
     operator_: sparse.csr_matrix
 
-    def fit(
-        self,
-        interactions: sparse.spmatrix,
-        donors: Tensor | None = None,
-        edges: sparse.spmatrix | None = None,
-    ) -> GraphImputer:
+    def learn(self, interactions: sparse.csr_matrix, edges: sparse.csr_matrix | None) -> None:
         """Build the item graph and the operator; for ``knn``, :meth:`transform` builds them.
 
         Raises:
-            ValueError: for a setting outside its constraint, or ``edges`` that are absent, negative
-                or of another shape.
+            ValueError: for ``edges`` that are absent, negative or of another shape.
         """
-        super().fit(interactions, donors, edges)
         if self.graph == "co_interaction":
             self.graph_ = interaction_graph(
                 interactions, self.donors_, self.top_k, self.max_user_items, self.engine
@@ -95,7 +88,6 @@ class GraphImputer(Imputer):
             self.graph_ = edge_graph(edges, self.donors_, self.top_k)
         if self.graph != "knn":
             self.operator_ = self.operator(self.graph_)
-        return self
 
     def operator(self, adjacency: sparse.spmatrix) -> sparse.csr_matrix:
         """Turn the binary item graph A into what a step multiplies with."""

@@ -76,7 +76,7 @@ def test_a_header_is_never_taken_for_data(tmp_path, header):
         ("user,item,asin\nu1,3,3\n", "one user and one item column"),
         ("user,item\nu1,3\nu1\n", "line 3 must have 2 cells"),
         ("user,item\nu1,\n", "line 2 must have 2 cells, a user and an item among them"),
-        ('user,item\nu1,"3\n', "line 2 must be cells separated by ','.*correct its quotes"),
+        ('user,item\nu1,"3\n', "line 2 must be cells separated by ','.*end a cell with a quote"),
         ("user,item,x_label\nu1,3,1\n", "must hold training interactions, got none"),
         ("user,item\n", "must hold training interactions, got none"),
         ("\n\n", "must hold interactions, got empty lines"),
