@@ -663,7 +663,7 @@ def too_few_ids(content, folder):
 
 def unknown_ids(content, folder):
     (folder / "image_ids.txt").write_text("\n".join(f"x{i}" for i in range(28)))
-    return r"image.*0 of 30 items have it"
+    return r"image_ids\.txt: ids must be item tokens, no id matches \(28 ids, 30 items\)"
 
 
 def object_array(content, folder):

@@ -159,7 +159,7 @@ def test_missing_file_round_trip(tmp_path):
         ("", "must hold data, got 0 bytes"),
         ("item_id\tmissing\nx\ttext\n", "first line must be"),
         (HEADER + "x\n", "line 2 must be"),
-        (HEADER + "x\ttext\n\n", "line 3 must be"),
+        (HEADER + "\nx\ttext\n\nx", "line 5 must be"),
         (HEADER + "x\t\n", "line 2 must be"),
         (HEADER + "x\ttext\timage\n", "line 2 must be"),
         (HEADER + "x\ttext  image\n", "line 2 must be"),
@@ -194,8 +194,8 @@ def test_token_file(tmp_path):
     write_token_file(path, ["007", "1e5"])
     np.testing.assert_array_equal(read_token_file(path, TOKENS), [False, False, True, True, False])
     for text, message in (
-        ("x\n\n", "line 2 must be one item token"),
-        ("x\ty\n", "line 1 must be one item token"),
+        ("x\n\nx\ty\n", "line 3 must be one id"),
+        ("x\ty\n", "line 1 must be one id"),
         ("x\nx\n", "several for"),
         ("7\n", "unknown tokens such as ..7"),
     ):

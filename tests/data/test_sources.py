@@ -310,7 +310,7 @@ def test_repeats_that_differ_are_refused(catalogue):
     assert "differ for '9', '2';" in message(image, catalogue, image_ids="ids.txt")
 
 
-@pytest.mark.parametrize("ids", ["2\n9\n10", "2\n9\n10\n33\n\n"])
+@pytest.mark.parametrize("ids", ["2\n9\n10", "2\n9\n10\n33\n7", "item_id:token\n2\n9\n10\n33"])
 def test_as_many_ids_as_rows(catalogue, ids):
     save(catalogue)
     write(catalogue, ids)
@@ -320,8 +320,10 @@ def test_as_many_ids_as_rows(catalogue, ids):
 def test_nobody_has_it(catalogue):
     save(catalogue)
     write(catalogue, "a\nb\nc\nd")
-    says = message(image, catalogue, image_ids="ids.txt")
-    assert says == "image: 0 of 4 items have it; drop it from `modalities`."
+    assert message(image, catalogue, image_ids="ids.txt") == (
+        "ids.txt: ids must be item tokens, no id matches (4 ids, 4 items): the data set has '10', "
+        "the file has 'a'; write ids alike."
+    )
 
 
 @pytest.mark.parametrize(
@@ -505,11 +507,16 @@ def test_tags_of_two_columns_are_two_features(catalogue):
     assert features.dtype == np.float32
 
 
-def test_cells_are_taken_verbatim(catalogue):
-    write_items(catalogue, '10\t"5 inch\tNA', '9\tnull" é\tx', "2\ta\rb\tx", "33\tc\tx")
+def test_cells_are_read_as_recbole_reads_them(catalogue):
+    write_items(
+        catalogue, '"10"\t"""5"" inch"\tNA', '9\tnull" é\tx', '"2"\t"a\nb"\tx', "33\tc\tx", ""
+    )
     source = text(catalogue, encoder="tags", columns=["title", "brand"])
     assert source.present[1:].all()
-    assert all_of(source).shape[1] == len({'"5', "inch", 'null"', "é", "a\rb", "c"}) + len("Nx")
+    assert all_of(source).shape[1] == len({'"5"', "inch", 'null"', "é", "a\nb", "c"}) + len("Nx")
+    path = write_items(catalogue, '10\t"5 inch\tNA', "9\tx\tx", "2\ty\tx")
+    says = message(text, catalogue)
+    assert says.startswith(f"{path}: line 2 must be cells separated by '\\t', got: unexpected end")
 
 
 def test_item_rows_repeated(catalogue, warnings_of):
