@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +76,11 @@ def opened(known: Namespace, mask: str | None, edges: str | None = None) -> Iter
 
     files = known.config_files.split()
     check_files(files)
+    _check_data_path(map(Path, files))
     folder = _folder(known.source, files, known.data_path)
     if folder is not None:
         check_files(map(str, _yaml(folder)))
+        _check_data_path(_yaml(folder))
     if folder is None or files or not _is_foreign(folder):
         yield _open(known.source, folder, files, mask, edges)
         return
@@ -110,6 +112,16 @@ def imputation_of(methods: Sequence[str], words: Sequence[str], config: Any) -> 
 def data_name(known: Namespace) -> str:
     """Last part of what names the data set, for the names of folders."""
     return Path(known.source).resolve().name
+
+
+def _check_data_path(files: Iterable[Path]) -> None:
+    from recbole_missing.config import constraints, defaults
+
+    for file in files:
+        value = defaults.load(file).get("data_path")
+        constraints.check(
+            str(file), {"data_path": value}, {"data_path": constraints.Optional(constraints.Text())}
+        )
 
 
 def _folder(source: str, files: list[str], data_path: str | None) -> Path | None:

@@ -59,7 +59,8 @@ def check_files(files: Iterable[str]) -> None:
         try:
             content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.FullLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: must be YAML, got: {error}") from error
+            got = " ".join(str(error).replace('"<unicode string>", ', "").split())
+            raise ValueError(f"{path}: must be YAML, got: {got}; correct it.") from error
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path}: must hold settings as `key: value`, got {type(content).__name__}."

@@ -244,7 +244,8 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
         for name, table in tables.items():
             self._check(table)
             others = {other: tables[other] for other in tables if other != name}
-            filled = self.fill(table, others)
+            with np.errstate(over="ignore", invalid="ignore"):  # _check_filled says it better
+                filled = self.fill(table, others)
             if not isinstance(filled, Filled):
                 kind = type(filled).__name__
                 raise TypeError(f"{type(self).__name__}: fill must return a Filled, got a {kind}.")
