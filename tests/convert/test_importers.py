@@ -138,6 +138,7 @@ def test_dgmrec(masked, tmp_path):
     folder = tmp_path / "tiny"
     tokens, names = ["[PAD]", "0", "1", "2", "3", "4"], ["image", "text"]
     missing = read_missing_file(folder / "missing_0.6.tsv", tokens, names)
+    assert (folder / "missing_0.6.tsv").read_text().startswith(f"# written for\t{folder.name}\t")
     expected = {"0": [0, 1], "1": [1, 0], "2": [0, 0], "3": [0, 1], "4": [1, 1]}
     np.testing.assert_array_equal(missing[1:], [expected[token] for token in tokens[1:]])
     everything = read_missing_file(folder / "missing_0.75.tsv", tokens, names)

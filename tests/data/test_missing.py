@@ -316,3 +316,53 @@ def test_draw_refuses(tmp_path, changes, message):
 def test_draw_refuses_counts_of_another_catalogue(tmp_path):
     with pytest.raises(ValueError, match=r"train_counts must have shape \(5,\)"):
         draw(settings(), TOKENS, NAMES, COUNTS[1:], tmp_path)
+
+
+# ------------------------------------------------------------------ masks of another data set
+
+
+def spoken(caplog):
+    return [record.getMessage() for record in caplog.records if "was written for" in record.message]
+
+
+def test_a_mask_knows_its_data_set(tmp_path, caplog):
+    """Tokens 0 to n exist in every data set that is numbered."""
+    path, small, large = tmp_path / "m.tsv", ["[PAD]", "0", "1"], ["[PAD]", "0", "1", "2"]
+    write_missing_file(path, {"1": ["text"]}, "toy", small[1:])
+    head = path.read_text().splitlines()[0].split("\t")
+    assert head[:3] == ["# written for", "toy", "2"]
+    expected = [[False, False], [False, False], [False, True]]
+    shuffled = ["[PAD]", "1", "0"]
+    for tokens, name in ((small, "toy"), (small, None), (shuffled, "toy")):
+        mask = read_missing_file(path, tokens, NAMES, name)
+        assert mask[tokens.index("1")].tolist() == [False, True] and mask.sum() == 1
+    assert not spoken(caplog)
+    with pytest.raises(
+        ValueError, match="written for data set 'toy' with 2 items, got name 'other' and 3 items"
+    ):
+        read_missing_file(path, large, NAMES, "other")
+    for tokens, name, got in (
+        (small, "other", "got name 'other'; check that its tokens mean the same items"),
+        (large, "toy", "got 3 items; check"),
+        (large, None, "got 3 items; check"),
+    ):
+        caplog.clear()
+        assert read_missing_file(path, tokens, NAMES, name)[:3].tolist() == expected
+        assert len(spoken(caplog)) == 1 and got in spoken(caplog)[0]
+
+
+def test_draw_tells_a_mask_which_data_set_it_is(tmp_path):
+    write_missing_file(tmp_path / "m.tsv", {"x": ["text"]}, "toy", ["x"])
+    chosen = settings(missing_protocol="file", missing_file="m.tsv")
+    assert draw(chosen, TOKENS, NAMES, COUNTS, tmp_path, "toy")[0].sum() == 1
+    with pytest.raises(ValueError, match="got name 'other' and 4 items"):
+        draw(chosen, TOKENS, NAMES, COUNTS, tmp_path, "other")
+
+
+def test_a_mask_without_that_line_is_read_as_ever(tmp_path, caplog):
+    (tmp_path / "m.tsv").write_text(HEADER + "x\ttext\n")
+    assert read_missing_file(tmp_path / "m.tsv", TOKENS, NAMES, "toy").sum() == 1
+    assert not spoken(caplog)
+    (tmp_path / "m.tsv").write_text("# written for\ttoy\n" + HEADER + "x\ttext\n")
+    with pytest.raises(ValueError, match="line 1 must name a data set"):
+        read_missing_file(tmp_path / "m.tsv", TOKENS, NAMES, "toy")

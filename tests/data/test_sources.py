@@ -382,6 +382,39 @@ def test_rows_that_look_imputed_are_counted_and_stay(
     assert [line for line in warnings_of() if "2 of 50 rows are zero" in line]
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i8"])
+def test_one_row_for_many_items_looks_imputed(tmp_path, warnings_of, dtype):
+    tokens = ["[PAD]", *map(str, range(200))]
+    catalogue = Catalogue("toy", tmp_path, tokens, "item_id")
+    matrix = np.random.default_rng(0).integers(1, 1000, (200, 16)).astype(dtype)
+    matrix[50:53], matrix[10:12] = matrix[0], matrix[13]
+    save(catalogue, matrix)
+    source = image(catalogue)
+    assert source.present.sum() == 200
+    assert warnings_of() == [
+        "f.npy: looks imputed; 4 of 200 rows are one and the same (7 equal some other row); if "
+        "they are holes, leave them out (a matrix then needs an id file)."
+    ]
+    assert np.array_equal(all_of(source)[1:], matrix.astype("f4"))
+
+
+def test_a_matrix_of_one_row_only_looks_imputed_once(tmp_path, warnings_of):
+    catalogue = Catalogue("toy", tmp_path, ["[PAD]", *map(str, range(9))], "item_id")
+    save(catalogue, np.full((9, 3), 7.0))
+    image(catalogue)
+    assert len(warnings_of()) == 1 and "9 of 9 rows are the column mean" in warnings_of()[0]
+
+
+def test_pairs_of_equal_rows_are_variants(tmp_path, warnings_of):
+    catalogue = Catalogue("toy", tmp_path, ["[PAD]", *map(str, range(500))], "item_id")
+    matrix = np.random.default_rng(0).normal(size=(500, 8))
+    matrix[:100] = matrix[100:200]
+    matrix[300:304] = matrix[305]
+    save(catalogue, matrix)
+    image(catalogue)
+    assert warnings_of() == []
+
+
 def test_ordinary_rows_do_not_look_imputed(catalogue, warnings_of):
     save(catalogue)
     image(catalogue)
