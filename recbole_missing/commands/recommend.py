@@ -88,13 +88,13 @@ def _print(lines: Iterable[str]) -> None:
 
 def _asked(known: Namespace) -> list[str] | None:
     """Distinct user tokens in the order given, or None for everyone."""
-    from recbole_missing.data.files import read_lines
+    from recbole_missing.data.files import read_ids
 
     tokens = known.users
     if known.users_file is not None:
         if not known.users_file.is_file():
             raise ValueError(f"{known.users_file}: must be a file, got none; correct the path.")
-        tokens = [line.strip() for line in read_lines(known.users_file) if line.strip()]
+        tokens = [token.strip() for token in read_ids(known.users_file)]
     return None if tokens is None else list(dict.fromkeys(tokens))
 
 

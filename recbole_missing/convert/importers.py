@@ -250,8 +250,8 @@ def _load(path: Path) -> NDArray[Any]:
 
 
 def _read_holes(path: Path, n_rows: int) -> NDArray[np.int64]:
-    """Read item ids that are separated by tabs, commas or line breaks."""
-    words = re.findall(r"[^\s,]+", "\n".join(read_lines(path)))
+    """Read item ids, perhaps in quotes, that are separated by tabs, commas or line breaks."""
+    words = re.findall(r'[^\s,"]+', "\n".join(read_lines(path)))
     strange = [word for word in words if not re.fullmatch(r"[0-9]+", word)]
     if strange:
         raise ValueError(f"{path}: must hold item ids, got {strange[:5]}; remove them.")

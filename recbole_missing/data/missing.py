@@ -241,6 +241,8 @@ def read_missing_file(
             f"write the file with write_missing_file."
         )
     rows = [_missing_line(path, number, cells) for number, cells in lines[1:]]
+    if not rows:
+        getLogger().warning(f"{path}: names no item, so it hides nothing.")
     _check_names(path, {name for _, lacks in rows for name in lacks}, names)
     missing = np.zeros((len(tokens), len(names)), dtype=bool)
     for item, (_, lacks) in zip(_item_ids(path, [token for token, _ in rows], tokens), rows):

@@ -14,6 +14,7 @@ from recbole_missing.data.collection import Collection, in_order
 from recbole_missing.data.files import read_ids, read_matrix, read_rows
 from recbole_missing.data.missing import read_missing_file
 from recbole_missing.data.sources import Catalogue, modality_settings, open_source, read_edges
+from recbole_missing.imputation.arrays import as_interactions
 from recbole_missing.imputation.base import Table
 
 NO_MASK = "none"
@@ -171,12 +172,13 @@ def _count(pairs: Iterable[tuple[str, str]]) -> tuple[sparse.csr_matrix, list[st
 
 def _read_sparse(path: Path) -> sparse.csr_matrix:
     try:
-        return sparse.csr_matrix(sparse.load_npz(path))
+        matrix = sparse.load_npz(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: must be a sparse matrix that scipy.sparse.save_npz wrote, got: {error}; "
             "write it again, or give text."
         ) from error
+    return as_interactions(str(path), matrix)
 
 
 def _on_items(

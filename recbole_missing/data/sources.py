@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,15 +297,15 @@ class Matrix(Source):
         rounding = max(1e-6, float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0)
         near = 1e-3 * spread + rounding * np.abs(mean)
         zeros = means = 0
-        others = Counter[int]()  # the other rows, told apart by a hash of 64 bits
+        others: list[int] = []  # a hash of 64 bits of every other row
         for _, values in self._blocks(items):
             is_zero = ~values.any(axis=1)
             is_mean = ~is_zero & (np.abs(values - mean) <= near).all(axis=1) & (len(items) > 1)
             zeros += is_zero.sum()
             means += is_mean.sum()
-            others.update(hash(row.tobytes()) for row in values[~is_zero & ~is_mean])
-        largest = max(others.values(), default=0)
-        repeated = sum(count for count in others.values() if count > 1)
+            others.extend(hash(row.tobytes()) for row in values[~is_zero & ~is_mean])
+        sizes = np.unique(np.array(others, dtype=np.int64), return_counts=True)[1]
+        largest, repeated = sizes.max(initial=0), sizes[sizes > 1].sum()
         same = largest if largest > max(_FEW_EQUAL, len(items) / 100) else 0
         for count, what in (
             (zeros, "zero"),

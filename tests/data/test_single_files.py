@@ -60,6 +60,14 @@ def test_a_quoted_cell_may_hold_a_separator(tmp_path):
     assert_pairs(path, [("Doe, J.", 'say "hi"')])
 
 
+@pytest.mark.parametrize("text", ["u1,3\nu1,4\nu2,3\n", "3\tu1\n4\tu1\n"])
+def test_other_separators_and_swapped_columns_are_refused(tmp_path, text):
+    path = tmp_path / "a.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="line 1 must be a header that names a user and an item"):
+        read_interactions(path, KNOWN)
+
+
 @pytest.mark.parametrize("header", ["customer,product", "who,what", "a:token,b:token"])
 def test_a_header_is_never_taken_for_data(tmp_path, header):
     path = tmp_path / "a.csv"
@@ -78,6 +86,8 @@ def test_a_header_is_never_taken_for_data(tmp_path, header):
         ("user,item\nu1,\n", "line 2 must have 2 cells, a user and an item among them"),
         ('user,item\nu1,"3\n', "line 2 must be cells separated by ','.*end a cell with a quote"),
         ("user,item,x_label\nu1,3,1\n", "must hold training interactions, got none"),
+        ("user,item,x_label\nu1,3,0\nu1,4,train\n", "line 3: x_label must be one of 0, 1, 2"),
+        ("u1\t3\nu1\t4\n", r"a user and an item that has features, got .* separated by ','"),
         ("user,item\n", "must hold training interactions, got none"),
         ("\n\n", "must hold interactions, got empty lines"),
         ("", "must hold data, got 0 bytes"),
@@ -94,6 +104,10 @@ def test_a_sparse_matrix_names_items_by_column(tmp_path):
     sparse.save_npz(tmp_path / "a.npz", sparse.csr_matrix(np.eye(3)))
     matrix, items = read_interactions(tmp_path / "a.npz")
     assert items == ["0", "1", "2"] and matrix.nnz == 3
+    for value, must in ((np.nan, "finite"), (-1.0, "0 or positive")):
+        sparse.save_npz(tmp_path / "a.npz", sparse.diags([value] * 3, format="csr"))
+        with pytest.raises(ValueError, match=f"a.npz: interactions must be {must}, got 3 entries"):
+            read_interactions(tmp_path / "a.npz")
     sparse.save_npz(tmp_path / "a.npz", sparse.csr_matrix((3, 3)))
     with pytest.raises(ValueError, match="must hold training interactions, got none"):
         read_interactions(tmp_path / "a.npz")
