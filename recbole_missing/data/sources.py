@@ -241,6 +241,8 @@ class Matrix(Source):
     ) -> None:
         """Store the arguments and check the numbers of the items."""
         self._matrix, self._rows, self._path = matrix, rows, path
+        if matrix.dtype.newbyteorder("=") != np.float32:
+            logging.getLogger().info(f"{path.name}: {matrix.dtype} is read as float32.")
         present = rows >= 0
         present[self._holes(np.flatnonzero(present), tokens)] = False
         super().__init__(name, present)
