@@ -57,7 +57,7 @@ def check_files(files: Iterable[str]) -> None:
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.FullLoader)
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             got = " ".join(str(error).replace('"<unicode string>", ', "").split())
             raise ValueError(f"{path}: must be YAML, got: {got}; correct it.") from error

@@ -482,3 +482,23 @@ def test_ray_gives_equal_files(files, place):
     code = f"from recbole_missing import cli; cli.main({[*words, '--output=there', '--ray']})"
     in_new_process(code, place)
     assert Path("here/image.npy").read_bytes() == Path("there/image.npy").read_bytes()
+
+
+@pytest.mark.parametrize("command", [["impute"], ["export", "mmrec"]])
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("modalities: [image\nseed: 1\n", "must be YAML, got: while parsing a flow sequence"),
+        ("a: !!python/name:os.system\n", "must be YAML, got: "),
+        ("- a\n", "must hold settings as `key: value`, got list"),
+        ("data_path: [1, 2]\n", "data_path must be a non-empty string, or empty, got [1, 2]"),
+    ],
+)
+def test_broken_yaml_is_one_line(tmp_path, capsys, command, text, got):
+    folder, _ = recbole_folder(tmp_path)
+    (tmp_path / "own.yaml").write_text(text)
+    message = refused(capsys, *command, folder, "--config_files", "own.yaml")
+    assert message.startswith("error: own.yaml") and got in message and message.count("\n") == 1
+    (folder / "tiny.yaml").write_text(text)
+    message = refused(capsys, *command, folder)
+    assert "tiny.yaml" in message and got in message and message.count("\n") == 1

@@ -398,3 +398,18 @@ def test_tiktok(tmp_path):
     config = yaml.safe_load((folder / "tiktok.yaml").read_text())
     assert config["modalities"] == ["image", "audio"]
     assert config["missing_file"] == "missing_0.6.tsv"
+
+
+def test_quotes_are_no_part_of_an_id(source, tmp_path):
+    """As MMRec reads them, with pandas; what needs quotes is written with quotes."""
+    import_mmrec(source, "plain", tmp_path)
+    rows = INTER.replace("007", '"007"').replace("\n0\t", '\n"0"\t').replace("\t4\t", '\t"4"\t')
+    (source / "tiny.inter").write_text(rows)
+    import_mmrec(source, "quoted", tmp_path)
+    for split in ("train", "valid", "test"):
+        read = [(tmp_path / name / f"{name}.{split}.inter").read_text() for name in
+                ("plain", "quoted")]  # fmt: skip
+        assert read[0] == read[1]
+    (source / "tiny.inter").write_text(INTER.replace("007", '"""007"""'))
+    import_mmrec(source, "named", tmp_path)
+    assert '"""007"""\t3\t' in (tmp_path / "named" / "named.train.inter").read_text()
