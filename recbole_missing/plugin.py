@@ -455,7 +455,7 @@ def get_model(model_name: str) -> Any:
 
     Where RecBole's is wrong, it is the right one of the same name.
     """
-    from recbole_missing.baseline import in_place_of
+    from recbole_missing.baseline import BASELINES, in_place_of
     from recbole_missing.config.constraints import unknown
     from recbole_missing.model import MODELS
     from recbole_missing.registry import ModelName, is_address
@@ -470,7 +470,8 @@ def get_model(model_name: str) -> Any:
     except (ValueError, AttributeError, ImportError) as error:
         if model_name in ("LightGBM", "XGBoost"):  # RecBole's models of optional libraries
             raise
-        choices = {*MODELS, *MODELS.registered, "BPR", "LightGCN", "NGCF", "SGL"}
+        of_recbole = {*BASELINES, "BPR", "EASE", "ItemKNN", "LightGCN"}
+        choices = {*MODELS, *MODELS.registered, *of_recbole}
         raise ValueError(
             unknown("model", model_name, choices) + " Other RecBole models go by their "
             "class names; make your own known with recbole_missing.register_model."

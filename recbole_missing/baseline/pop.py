@@ -1,7 +1,7 @@
-"""Pop: every user gets the items that most users have.
+"""Pop: every user gets the items that most users have, TopPop in the paper.
 
 Paper:   Cremonesi, Koren and Turrin, "Performance of Recommender Algorithms on Top-N Recommendation
-         Tasks", RecSys 2010, https://doi.org/10.1145/1864708.1864721 (TopPop)
+         Tasks", RecSys 2010, https://doi.org/10.1145/1864708.1864721
 """
 
 from __future__ import annotations
