@@ -4,8 +4,8 @@ A class here has the name of RecBole's, and :func:`recbole_missing.plugin.get_mo
 place of RecBole's. A model belongs here if no value of its settings gives the published model. What
 a setting can mend stays RecBole's; ``docs/models.md`` names that setting.
 
-Every class states the difference in ``difference`` and logs it once when it is built. Settings,
-names of parameters and the way a run is identified are those of RecBole's class.
+Every class states the difference in ``difference`` and logs it once when it is built. The settings
+and the identity of a run are those of RecBole's class.
 """
 
 from __future__ import annotations
