@@ -207,9 +207,14 @@ def parts_in_force(parts: Mapping[str, str], modalities: bool) -> Parts:
 # --------------------------------------------------------------------------------- the settings
 
 
+def is_recboles(model: type) -> bool:
+    """Tell whether a model is RecBole's own, or stands in its place (:mod:`.baseline`)."""
+    return model.__module__.startswith(("recbole.", f"{_PACKAGE}.baseline."))
+
+
 def reads_modalities(model: type) -> bool:
     """Tell whether a model may read modalities. Only RecBole's own models surely read none."""
-    return not f"{model.__module__}.".startswith("recbole.")
+    return not is_recboles(model)
 
 
 def model_name(model: type) -> str:

@@ -6,11 +6,13 @@ between RecBole's own ``run_recbole``, ``run``, ``load_data_and_model``, ``objec
 RecBole may be imported before or after: a module that is already there is changed at once, any
 other as soon as it has been executed. Nothing heavy is imported before RecBole calls us.
 
-**RecBole's own models are left alone.** Without a word about this package, a run of theirs has
-RecBole's defaults, data set and evaluation, and gives RecBole's result bit for bit; only its
-checkpoint is of the kind that this package can load. The defaults of this package
-(``properties/overall.yaml`` and ``properties/dataset/``) apply to them, and make them baselines on
-the same splits and metrics as our models, in two cases:
+**RecBole's own models are left alone, except for a few that are wrong.** Without a word about this
+package, a run of theirs has RecBole's defaults, data set and evaluation, and gives RecBole's result
+bit for bit; only its checkpoint is of the kind that this package can load. The models that compute
+something else than their publication are always replaced, also if RecBole's class is passed, and
+say so in the log (:mod:`recbole_missing.baseline`). The defaults of this package
+(``properties/overall.yaml`` and ``properties/dataset/``) apply to RecBole's models, and make them
+baselines on the same splits and metrics as our models, in two cases:
 
 - the user turns on something of ours: ``modalities``, ``missing_protocol``, ``new_items`` or
   ``test_mask`` has another value than in ``overall.yaml``;
@@ -198,11 +200,13 @@ def _init_config(
 def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """Name, class and data set; the name of a class that was handed over remembers the class."""
     from recbole_missing import registry
+    from recbole_missing.baseline import in_place_of
     from recbole_missing.model import MODELS
 
     original = _original("recbole.config.configurator:Config._get_model_and_dataset")
     name, cls, dataset = original(self, model, dataset)
     given = self.external_config_dict.get("model") if model is None else model
+    cls = in_place_of(cls)
     if not isinstance(given, str) or registry.is_address(given) or given in MODELS.registered:
         name = registry.ModelName(MODELS.remember(cls))
     return name, cls, dataset
@@ -447,7 +451,11 @@ def _warn_of_idle_settings(config: Any) -> None:
 
 
 def get_model(model_name: str) -> Any:
-    """Find a model class: one of ours, a registered one, ``module:Class``, or one of RecBole's."""
+    """Find a model class: one of ours, a registered one, ``module:Class``, or one of RecBole's.
+
+    Where RecBole's is wrong, it is the right one of the same name.
+    """
+    from recbole_missing.baseline import BASELINES, in_place_of
     from recbole_missing.config.constraints import unknown
     from recbole_missing.model import MODELS
     from recbole_missing.registry import ModelName, is_address
@@ -456,13 +464,14 @@ def get_model(model_name: str) -> Any:
         return model_name.model
     known = MODELS.resolve(model_name) if is_address(model_name) else MODELS.find(model_name)
     if known is not None:
-        return known
+        return in_place_of(known)
     try:
-        return _original("recbole.utils.utils:get_model")(model_name)
+        return in_place_of(_original("recbole.utils.utils:get_model")(model_name))
     except (ValueError, AttributeError, ImportError) as error:
         if model_name in ("LightGBM", "XGBoost"):  # RecBole's models of optional libraries
             raise
-        choices = {*MODELS, *MODELS.registered, "BPR", "LightGCN", "NGCF", "SGL"}
+        of_recbole = {*BASELINES, "BPR", "EASE", "ItemKNN", "LightGCN"}
+        choices = {*MODELS, *MODELS.registered, *of_recbole}
         raise ValueError(
             unknown("model", model_name, choices) + " Other RecBole models go by their "
             "class names; make your own known with recbole_missing.register_model."

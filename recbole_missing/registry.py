@@ -1,9 +1,10 @@
 """Classes by name: those of this package, registered ones, and ``module:Class`` from outside.
 
-There are two registries, :data:`recbole_missing.model.MODELS` and
-:data:`recbole_missing.imputation.IMPUTERS`. A name in a config file, on the command line, in a
-benchmark file or in a checkpoint becomes a class here and nowhere else. RecBole's own models are
-found by :func:`recbole_missing.plugin.get_model`, which asks the registry first.
+There are three registries: :data:`recbole_missing.model.MODELS`,
+:data:`recbole_missing.imputation.IMPUTERS`, and :data:`recbole_missing.baseline.BASELINES` with the
+models that stand in place of RecBole's of the same name. A name in a config file, on the command
+line, in a benchmark file or in a checkpoint becomes a class here and nowhere else. RecBole's own
+models are found by :func:`recbole_missing.plugin.get_model`, which asks the registries first.
 """
 
 from __future__ import annotations

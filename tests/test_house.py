@@ -25,7 +25,7 @@ FLOORS = [
     "version atomic loaded quiet modality parallel environment config tables",
     "identity registry graph",
     "nn imputation",
-    "data model",
+    "data model baseline",
     "convert evaluation",
     "checkpoint",
     "trainer",

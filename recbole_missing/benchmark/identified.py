@@ -135,7 +135,7 @@ def _read_by(values: Mapping[str, Any], model: type) -> dict[str, Any]:
     keys = {*identity.TRAINING, *identity.EVALUATION, *getattr(model, "hyperparameters", {})}
     if issubclass(model, MultimodalRecommender):
         keys.add("learning_rate_scheduler")  # of our trainer
-    if not model.__module__.startswith("recbole_missing."):
+    if identity.is_recboles(model) or registry.is_outside(model):
         keys |= _own_settings(model) | (values.keys() - _known_settings(values, model))
     found = {key: values[key] for key in sorted(keys) if key in values}
     return {**found, **imputation_in_force(values, model)}

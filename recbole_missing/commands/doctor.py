@@ -5,6 +5,7 @@ What it says of a model or imputer comes from the labels of their docstrings.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import platform
 import re
@@ -59,7 +60,7 @@ class Card:
 
 
 def report(width: int = 100) -> str:
-    """Text about the environment, every model and every imputer.
+    """Text about the environment, every model, every replaced model of RecBole, every imputer.
 
     Args:
         width: columns of a line.
@@ -71,14 +72,16 @@ def report(width: int = 100) -> str:
         f"recbole_missing {__version__} on Python {platform.python_version()}, {_device()}",
         "\n".join(line for _, line in environment.requirements()),
         _listing("Models (--model=NAME)", models(), width),
+        _listing("Models of RecBole that are replaced (--model=NAME)", baselines(), width),
         _listing("Imputation (--imputation=WORD)", imputers(), width),
     ]
     return "\n\n".join(sections)
 
 
 def markdown() -> str:
-    """Both tables of the README."""
-    return "\n\n".join([model_table(models()), imputer_table(imputers())])
+    """The three tables of the README."""
+    tables = model_table(models()), baseline_table(baselines()), imputer_table(imputers())
+    return "\n\n".join(tables)
 
 
 def models() -> list[Card]:
@@ -86,6 +89,18 @@ def models() -> list[Card]:
     from recbole_missing.model import MODELS
 
     return [_card(name, sys.modules[model.__module__].__doc__) for name, model in MODELS.items()]
+
+
+def baselines() -> list[Card]:
+    """One card a model that stands in place of RecBole's; its idea is the difference."""
+    from recbole_missing.baseline import BASELINES
+
+    cards = []
+    for name, model in BASELINES.items():
+        difference = f"{model.difference[:1].upper()}{model.difference[1:]}."
+        card = _card(name, sys.modules[model.__module__].__doc__)
+        cards.append(dataclasses.replace(card, idea=difference))
+    return cards
 
 
 def imputers() -> list[Card]:
@@ -113,6 +128,16 @@ def model_table(cards: Iterable[Card]) -> str:
     ]
     head = "| model | paper | venue | needs | missing modalities |"
     return "\n".join([head, "|---|---|---|---|---|", *rows])
+
+
+def baseline_table(cards: Iterable[Card]) -> str:
+    """Markdown table of the models that stand in place of RecBole's."""
+    rows = [
+        f"| [{card.name}](recbole_missing/baseline/{card.name.lower()}.py) | "
+        f"[{card.title}]({card.url}) | {card.venue} | {card.idea} |"
+        for card in cards
+    ]
+    return "\n".join(["| model | paper | venue | difference |", "|---|---|---|---|", *rows])
 
 
 def imputer_table(cards: Iterable[Card]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from recbole_missing import cli, environment
+from recbole_missing.baseline import BASELINES
 from recbole_missing.commands import doctor
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
@@ -23,6 +24,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_a_model_card_is_complete(card: doctor.Card) -> None:
     assert all([card.idea, card.title, card.venue, card.url, card.needs, card.missing]), card
     assert card.venue[-4:].isdigit(), card.venue
+    assert "|" not in "".join(vars(card).values())
+
+
+@pytest.mark.parametrize("card", doctor.baselines(), ids=lambda card: card.name)
+def test_a_card_of_a_replaced_model_is_complete(card: doctor.Card) -> None:
+    assert all([card.title, card.venue, card.url]) and "RecBole's" in card.idea
     assert "|" not in "".join(vars(card).values())
 
 
@@ -64,7 +71,7 @@ def test_doctor_lists_everything_and_checks_versions(
         cli.main(["doctor"])
     assert stopped.value.code == 1
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert set(MODELS) | set(IMPUTERS) <= set(lines)
+    assert {*MODELS, *BASELINES, *IMPUTERS} <= set(lines)
     assert any(line.startswith("WRONG") and "pip install 'numpy<1'" in line for line in lines)
     assert any(line.startswith("ok") and "torch" in line for line in lines)
     assert any(line.startswith("MISSING") and "not-there" in line for line in lines)
