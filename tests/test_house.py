@@ -27,6 +27,7 @@ FLOORS = [
     "nn imputation",
     "data model",
     "convert evaluation",
+    "recorded",
     "checkpoint",
     "trainer",
     "plugin",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.commands.trained import (
-    add_classes,
+    add_checkpoint,
     add_output,
     check_output,
     trained,
@@ -23,7 +23,7 @@ HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
+    add_checkpoint(parser)
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--users", nargs="+", metavar="TOKEN", help="user tokens (default: every user)"
@@ -46,7 +46,6 @@ def arguments(parser: ArgumentParser) -> None:
         default="error",
         help="what to do about users that the data set does not know",
     )
-    add_classes(parser)
     add_output(parser, "FILE.tsv")
 
 
@@ -54,14 +53,19 @@ def execute(known: Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: for unknown users, a model that cannot rank, a file that exists, and whatever
-            the checkpoint is refused for.
+        ValueError: for unknown users, lists longer than the catalogue, a model that cannot rank, a
+            file that exists, and whatever the checkpoint is refused for.
     """
     from recbole_missing.evaluation import ranking
 
     check_output(known.output, known.force)
     asked = _asked(known)
     config, model, dataset, *loaders = trained(known)
+    if known.top_k >= dataset.item_num:
+        raise ValueError(
+            f"recommend: --top-k must be at most the number of items ({dataset.item_num - 1}), got "
+            f"{known.top_k}; lower it."
+        )
     tokens = dataset.field2id_token
     users = _ids(asked, tokens[dataset.uid_field], known.on_unknown == "skip", config["dataset"])
     splits = [loader._dataset for loader in loaders[: HIDDEN[known.hide]]]
