@@ -547,6 +547,6 @@ def _check_folder(file: str, saved: Mapping[str, Any], config: Any) -> None:
         return
     raise ValueError(
         f"{file}: its data set {config['dataset']!r} must be in {folder.parent}, got no such "
-        f"folder (the run had its data in {str(saved.get('data_path'))!r}); say where with "
+        f"folder (the run read it in {str(saved.get('data_path'))!r}); say where with "
         "--data-path, or with data_path in Python."
     )
