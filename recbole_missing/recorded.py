@@ -102,16 +102,22 @@ def settings(
 
     Raises:
         ValueError: if one is of another kind than its default, or leads out of the folder of the
-            data set.
+            data set, or if the user gives one that nothing reads.
     """
     defined = config.final_config_dict
     left_out = [key for key in saved if _PATHS.fullmatch(key) and key not in _files(saved)]
     left_out = [key for key in left_out if saved[key] and key not in OF_THIS_PROCESS]
     skipped = {*OF_THIS_PROCESS, *_START, *left_out, *given}
-    known = {*defined, *defaults.overall(), *_declared(config.model_class, saved), *_UNLISTED}
+    declared = _declared(config.model_class, saved)
+    rules = declared if defaults.overall().keys() <= {*defined, *saved} else {}
+    known = {*defined, *defaults.overall(), *declared, *_UNLISTED}
     known |= {*argument_list.training_arguments, *argument_list.evaluation_arguments}
     known |= {*argument_list.dataset_arguments, *argument_list.general_arguments}
-    found: dict[str, Any] = dict(given)
+    strange = [key for key in given if key not in known] if _is_ours(config.model_class) else ()
+    for key in strange:
+        near = constraints.did_you_mean(key, known)
+        raise ValueError(f"{file}: unknown setting {key!r}.{near} Remove it, or correct its name.")
+    found = {key: given[key] for key in given if key not in OF_THIS_PROCESS}
     for key, value in saved.items():
         if key in skipped:
             continue
@@ -119,18 +125,16 @@ def settings(
             left_out += [] if _is_ours(config.model_class) else [key]
             continue
         default = defined.get(key)
-        if key not in DATA_SETTINGS and not _is_alike(value, default):
-            kind = type(default).__name__
-            raise ValueError(f"{file}: {key} must be a {kind} like {default!r}, got {value!r}.")
+        kind = _kind(default)
+        if key not in rules and kind and value is not None and _kind(value) != kind:
+            raise ValueError(f"{file}: {key} must be {kind} like {default!r}, got {value!r}.")
         found[key] = value
+    constraints.check(file, found, {key: rules[key] for key in rules if key in found})
     _check(file, found, config.model_class, given)
     return found, sorted({*left_out} - {*_START, *given})
 
 
 def _check(file: str, values: Mapping[str, Any], model: type, given: Mapping[str, Any]) -> None:
-    if defaults.overall().keys() <= values.keys():
-        declared = _declared(model, values)
-        constraints.check(file, values, {k: rule for k, rule in declared.items() if k in values})
     check.refuse_code(model, values)
     for key in _files(values):
         value = values.get(key)
@@ -182,11 +186,12 @@ def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
 
-def _is_alike(value: Any, default: Any) -> bool:
-    """Tell whether a value is of the kind of a default; None and no default fit everything."""
-    kinds = ((bool, int, float), str, (list, tuple), Mapping)
-    kind = next((kind for kind in kinds if isinstance(default, kind)), object)
-    return value is None or default is None or isinstance(value, kind)
+def _kind(value: Any) -> str | None:
+    """Kind of a value in words; None if it is of no kind."""
+    kinds = {
+        "a number": (bool, int, float), "text": str, "a list": (list, tuple), "a mapping": Mapping
+    }  # fmt: skip
+    return next((word for word, kind in kinds.items() if isinstance(value, kind)), None)
 
 
 def _is_name(text: Any) -> bool:

@@ -90,7 +90,9 @@ def test_a_loaded_model_scores_as_the_saved_one(settings, model, changes):
     run, trainer = fitted(model, settings, **changes)
     trainer.evaluate(run.test, load_best_model=True)
     expected = run.scores(trainer.model)
-    config, network, dataset, train, valid, test = load_data_and_model(trainer.saved_model_file, settings["data_path"])
+    config, network, dataset, train, valid, test = load_data_and_model(
+        trainer.saved_model_file, settings["data_path"]
+    )
     assert torch.equal(run.scores(network), expected)
     assert same(network.state_dict(), trainer.model.state_dict())
     assert config["model"] == run.config["model"] and config["data_path"] == run.config["data_path"]
@@ -211,7 +213,9 @@ def test_a_trainer_of_recboles_own_saves_and_loads(settings):
     assert issubclass(trainer, (PluginTrainer, recbole.trainer.RecVAETrainer))
     assert issubclass(trainer, recbole.trainer.RecVAETrainer)
     assert not strange(torch.load(result["checkpoint"], weights_only=True))
-    config, network, _, _, _, test = load_data_and_model(result["checkpoint"], settings["data_path"])
+    config, network, _, _, _, test = load_data_and_model(
+        result["checkpoint"], settings["data_path"]
+    )
     assert trainer(config, network).evaluate(test, False) == result["test_result"]
 
 
@@ -226,7 +230,9 @@ def test_recboles_other_models_save_and_load(settings, model):
     settings = {key: settings[key] for key in settings if not key.startswith("missing")}
     result = run_recbole_missing(model, config_dict=settings)
     assert not strange(torch.load(result["checkpoint"], weights_only=True))
-    config, network, _, _, _, test = load_data_and_model(result["checkpoint"], settings["data_path"])
+    config, network, _, _, _, test = load_data_and_model(
+        result["checkpoint"], settings["data_path"]
+    )
     trainer = get_trainer(config["MODEL_TYPE"], model)(config, network)
     assert trainer.evaluate(test, load_best_model=False) == result["test_result"]
 
