@@ -400,7 +400,7 @@ def check_writer(path: Any, state: Mapping[str, Any], config: Any, strict: bool 
 
 
 def _writer_remark(path: Any, writer: str) -> str:
-    return f"{path}: was written by another code, {writer}; scores may differ."
+    return f"{path}: was written by other code: {writer}; scores may differ."
 
 
 def _other_writer(state: Mapping[str, Any], config: Any) -> str | None:
@@ -408,15 +408,15 @@ def _other_writer(state: Mapping[str, Any], config: Any) -> str | None:
     saved, now = state.get("written_by"), written_by(config)
     sources = saved.get("source") if isinstance(saved, Mapping) else None
     if not isinstance(saved, Mapping) or not isinstance(sources, Mapping):
-        return "an older version that did not record itself"
+        return "an older version of this package, which did not record itself"
     words = []
     if saved.get("version") != __version__:
         words.append(f"version {str(saved.get('version'))!r} instead of {__version__}")
     for name, source in now["source"].items():
         if source is None or sources.get(name) is None:
-            words.append(f"code of the {name} that cannot be compared")
+            words.append(f"a source of the {name} that cannot be compared")
         elif source != sources[name]:
-            words.append(f"other code of the {name}")
+            words.append(f"another source of the {name}")
     return ", ".join(words) or None
 
 

@@ -307,17 +307,17 @@ def test_one_line_says_that_another_code_wrote_the_file(settings, capsys, caplog
 
     assert answer() == "", "the same code"
     rewritten(file, lambda state: state["written_by"].update(version="0.0.1"))
-    expected = f"{file}: was written by another code, version '0.0.1' instead of "
+    expected = f"{file}: was written by other code: version '0.0.1' instead of "
     assert answer().startswith(expected)
     rewritten(file, lambda state: state["written_by"]["source"].update({"model VBPR": "0"}))
-    assert answer().rstrip().endswith("other code of the model VBPR; scores may differ.")
+    assert answer().rstrip().endswith("another source of the model VBPR; scores may differ.")
     rewritten(file, lambda state: state["written_by"]["source"].update({"imputer featprop": "0"}))
-    assert "other code of the imputer featprop" in answer() and answer().count("\n") == 1
+    assert "another source of the imputer featprop" in answer() and answer().count("\n") == 1
     caplog.clear()
     load_data_and_model(str(file), ".")
-    assert sum("was written by another code" in line for line in caplog.messages) == 1
+    assert sum("was written by other code" in line for line in caplog.messages) == 1
     rewritten(file, lambda state: state.pop("written_by"))
-    assert "written by another code, an older version that did not record itself" in answer()
+    assert "written by other code: an older version of this package, which did not" in answer()
     config, state = prepare("VBPR", settings).config, checkpoint.load(file)
     with pytest.raises(ValueError, match="must be written by this code, got an older version"):
         checkpoint.check_writer(file, state, config, strict=True)

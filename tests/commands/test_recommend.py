@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -108,7 +110,7 @@ def test_users_by_token_and_by_file(settings, capsys, tmp_path):
 
 
 def test_unknown_users(settings, capsys, tmp_path):
-    _, trainer = train("VBPR", settings)
+    run, trainer = train("VBPR", settings)
     file = trainer.saved_model_file
     strangers = [f"x{number}" for number in range(7)]
     message = refused(capsys, "recommend", file, *HERE, "--users", "u1", *strangers, "[PAD]")
@@ -116,6 +118,13 @@ def test_unknown_users(settings, capsys, tmp_path):
     cli.main(["recommend", file, *HERE, "--users", "u1", *strangers, "--on-unknown", "skip"])
     out, message = capsys.readouterr()
     assert list(by_user(out.splitlines()[1:])) == ["u1"] and "7 of 8 unknown: 'x0'" in message
+    cli.main(["recommend", file, *HERE, "--users", "x0", "u1", "x1", "--on-unknown", "popular"])
+    popular, message = capsys.readouterr()
+    lists = by_user(popular.splitlines()[1:])
+    assert list(lists) == ["x0", "u1", "x1"] and "popular items for users, 2 of 3 unk" in message
+    assert lists["u1"] == by_user(out.splitlines()[1:])["u1"]
+    counts = Counter(item for _, item in pairs_of(run.train._dataset))
+    assert sorted(counts.values(), reverse=True)[:10] == [counts[item] for item in lists["x1"]]
     words = ["--users", *strangers, "--on-unknown", "skip"]
     assert "7 of 7 unknown" in refused(capsys, "recommend", file, *HERE, *words)
     assert "must be a file" in refused(capsys, "recommend", file, "--users-file", tmp_path / "no")
