@@ -147,7 +147,8 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
 
 def _kind_of(path: Path) -> str:
     """What a file is that torch cannot read as tensors and plain values, and what to do."""
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(1024)
     if not content:
         return "an empty file; copy it again, or train again"
     if zipfile.is_zipfile(path):
@@ -166,8 +167,9 @@ def _kind_of(path: Path) -> str:
             )
         return "a zip archive of another kind; correct the path"
     if content.startswith(b"PK"):
-        return f"a file whose end is lost ({len(content):,} bytes); copy it again, or train again"
-    if b"\0" not in content[:1024] and not content.startswith(b"\x80"):
+        size = path.stat().st_size
+        return f"a file whose end is lost ({size:,} bytes); copy it again, or train again"
+    if b"\0" not in content and not content.startswith(b"\x80"):
         return "a text file; correct the path"
     return "a file of another kind, or a damaged one; correct the path, or train again"
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import recbole
 import torch
 import yaml
 from folders import AT_WORK, N_ITEMS, Toy, prepare, recbole_folder, refused, tiny_content
@@ -17,7 +18,7 @@ from recbole.config import Config
 from recbole.model.context_aware_recommender.kd_dagfm import KD_DAGFM
 from recbole.quick_start import load_data_and_model, run_recbole
 
-from recbole_missing import IMPUTERS, MODELS, checkpoint, cli, plugin
+from recbole_missing import IMPUTERS, MODELS, checkpoint, cli, plugin, recorded
 from recbole_missing.config import values
 from recbole_missing.data import signed
 
@@ -25,6 +26,7 @@ pytestmark = AT_WORK
 HERE = ("--data-path", ".")
 CODE = "__import__('pathlib').Path('pwned').touch()"
 PWNED = Path("pwned")
+OF_RECBOLE = Path(recbole.__file__).parent / "properties" / "model"
 
 
 @pytest.fixture
@@ -286,6 +288,22 @@ def test_the_rest_of_a_checkpoint(settings, capsys, plant, answer):
     plant(state)
     torch.save(state, file)
     assert answer in refused(capsys, "recommend", file, *HERE)
+
+
+EVERY_MODEL = sorted(
+    {*MODELS, *(path.stem for path in OF_RECBOLE.glob("*.yaml"))} - {"lightgbm", "xgboost"}
+)
+
+
+def test_the_settings_of_every_model_come_back():
+    """Else a check here would refuse a checkpoint that is in order."""
+    for model in EVERY_MODEL:
+        given = {} if model in MODELS else {"train_neg_sample_args": None}
+        config = Config(model, "ml-100k", config_dict={"plugin_defaults": True, **given})
+        saved = checkpoint.config_state(config)
+        rebuilt = checkpoint.plain(checkpoint.rebuild_config(saved).final_config_dict)
+        kept = saved.keys() - recorded.OF_THIS_PROCESS
+        assert {key: rebuilt[key] for key in kept} == {key: saved[key] for key in kept}, model
 
 
 # ------------------------------------------------------------------------------- who wrote the file
