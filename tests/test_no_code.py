@@ -30,8 +30,7 @@ OF_RECBOLE = Path(recbole.__file__).parent / "properties" / "model"
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def settings(tmp_path):
     return tiny_content().write(tmp_path)
 
 
@@ -304,6 +303,16 @@ def test_the_settings_of_every_model_come_back():
         rebuilt = checkpoint.plain(checkpoint.rebuild_config(saved).final_config_dict)
         kept = saved.keys() - recorded.OF_THIS_PROCESS
         assert {key: rebuilt[key] for key in kept} == {key: saved[key] for key in kept}, model
+
+
+def test_a_rebuilt_config_imports_nothing(settings, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "planted.py").write_text(PLANTED)
+    saved = checkpoint.config_state(prepare("VBPR", settings).config)
+    with pytest.raises(ValueError, match="'planted:Filler': must be imported already"):
+        checkpoint.rebuild_config({**saved, "imputation": "planted:Filler"})
+    assert checkpoint.rebuild_config({**saved, "metrics": ["planted"]})["metrics"] == ["planted"]
+    assert "planted" not in sys.modules
 
 
 # ------------------------------------------------------------------------------- who wrote the file
