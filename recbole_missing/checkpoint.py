@@ -433,7 +433,7 @@ def fill(model: Any, state: Mapping[str, Any], config: Any) -> None:
     Raises:
         ValueError: if they are not those of the model; it says which, and what wrote the file.
     """
-    file, saved = state["file"], state["state_dict"]
+    file, saved = state.get("file", "checkpoint"), state["state_dict"]
     try:
         model.load_state_dict(saved)
     except RuntimeError as error:
