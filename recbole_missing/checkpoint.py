@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,16 @@ from recbole.config import Config
 from recbole.utils import init_logger, init_seed
 from scipy import sparse
 
-from recbole_missing import identity
+from recbole_missing import identity, recorded
 from recbole_missing.atomic import whole_file
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
-from recbole_missing.registry import is_address
+from recbole_missing.registry import is_address, without_imports
+from recbole_missing.version import __version__
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
+_SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
 
 def plain(value: Any) -> Any:
@@ -74,16 +78,29 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """Reverse :func:`pack`."""
+    """Reverse :func:`pack`.
+
+    Raises:
+        ValueError: if something is called an array or a sparse matrix and is none.
+    """
     if not isinstance(value, dict):
         return value
     if value.keys() == {"array"}:
+        if not isinstance(value["array"], torch.Tensor):
+            raise ValueError(f"array: must be a tensor, got a {type(value['array']).__name__}.")
         return value["array"].cpu().numpy()
     items = {key: unpack(item) for key, item in value.items()}
     if "sparse" not in items:
         return items
-    edges = (items["data"], (items["row"], items["col"]))
-    return sparse.coo_matrix(edges, shape=items["shape"]).asformat(items["sparse"])
+    parts = [items.get(key) for key in ("data", "row", "col")]
+    arrays = all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts)
+    shape = items.get("shape")
+    sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
+    if items["sparse"] not in _SPARSE or not arrays or not sizes:
+        raise ValueError(f"sparse: must be one of {_SPARSE} with arrays and a shape, got another.")
+    return sparse.coo_matrix((parts[0], (parts[1], parts[2])), shape=shape).asformat(
+        items["sparse"]
+    )
 
 
 def save(state: Mapping[str, Any], path: Path) -> None:
@@ -98,6 +115,9 @@ def save(state: Mapping[str, Any], path: Path) -> None:
 def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint. Code that it may contain is never run.
 
+    Returns:
+        What was saved, and ``file``, the path.
+
     Raises:
         ValueError: if the file is absent, damaged or not written by this package, or if it needs an
             imputer from outside that the user has not named or registered in this process.
@@ -111,15 +131,68 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path}: must be a checkpoint of recbole_missing (tensors and plain values), got "
-            f"{type(error).__name__}; train again with the plugin imported."
+            f"{path}: must be a checkpoint of recbole_missing, got {_kind_of(path)}."
         ) from error
-    if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
-        raise ValueError(f"{path}: must hold a config and a state_dict; train again.")
+    problem = _malformed(state)
+    if problem:
+        raise ValueError(
+            f"{path}: must be a checkpoint of recbole_missing, got a file of torch in which "
+            f"{problem}; correct the path, or train again."
+        )
     imputation = state["config"].get("imputation")
     if imputation and state["config"].get("modalities"):
-        IMPUTERS.recorded(imputation, path, "--imputation")
-    return state
+        IMPUTERS.recorded(str(imputation), path, "--imputation")
+    return {**state, "file": str(path)}
+
+
+def _kind_of(path: Path) -> str:
+    """What a file is that torch cannot read as tensors and plain values, and what to do."""
+    with path.open("rb") as file:
+        content = file.read(1024)
+    if not content:
+        return "an empty file; copy it again, or train again"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            content = b"".join(archive.read(name) for name in pickles)
+        if b"recbole.config" in content:
+            return (
+                "one that RecBole wrote without this package (it pickles objects, which are never "
+                "read here); train again with `import recbole_missing`"
+            )
+        if pickles:
+            return (
+                "one with objects that are no tensors and plain values, which are never read here; "
+                "train again if it is yours"
+            )
+        return "a zip archive of another kind; correct the path"
+    if content.startswith(b"PK"):
+        size = path.stat().st_size
+        return f"a file whose end is lost ({size:,} bytes); copy it again, or train again"
+    if b"\0" not in content and not content.startswith(b"\x80"):
+        return "a text file; correct the path"
+    return "a file of another kind, or a damaged one; correct the path, or train again"
+
+
+def _malformed(state: Any) -> str | None:
+    """What a state lacks to be one of ours; None if it lacks nothing."""
+    if not isinstance(state, dict):
+        return f"there is a {type(state).__name__}"
+    for key in ("config", "state_dict"):
+        if not isinstance(state.get(key), Mapping):
+            return f"there is no {key}"
+    config, parameters = state["config"], state["state_dict"]
+    if not all(isinstance(key, str) and is_plain(value) for key, value in config.items()):
+        return "config holds more than plain values"
+    if not all(isinstance(value, torch.Tensor) for value in parameters.values()):
+        return "state_dict holds more than tensors"
+    if not isinstance(state.get("other_parameter"), (Mapping, type(None))):
+        return "other_parameter is no mapping"
+    if not isinstance(state.get("model_class"), (str, type(None))):
+        return "model_class is no text"
+    if not isinstance(config.get("data_identity"), (Mapping, type(None))):
+        return "data_identity is no mapping"
+    return None
 
 
 def random_state() -> dict[str, Any]:
@@ -146,7 +219,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def config_state(config: Any) -> dict[str, Any]:
-    """Settings of a run, from which another process can rebuild the config."""
+    """Settings of a run, from which another process can rebuild the config.
+
+    ``data_path`` says where the data were, for messages; no other process reads anything there.
+    """
     values = plain(config.final_config_dict)
     values["data_path"] = str(Path(config["data_path"]).resolve())
     return {key: value for key, value in values.items() if key not in _OF_THIS_PROCESS}
@@ -162,32 +238,53 @@ def no_command_line() -> Iterator[None]:
         sys.argv = argv
 
 
-def rebuild_config(state: Mapping[str, Any], model: Any = None) -> Config:
+def rebuild_config(
+    state: Mapping[str, Any],
+    model: Any = None,
+    data_path: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    file: str = "config of a saved run",
+) -> Config:
     """Rebuild the config of a saved run. The command line of this process is not read.
 
-    No code that the settings name is imported: the modalities and the imputer are put in after
-    RecBole's ``Config`` is made, and a model by address must be passed.
+    The settings of the run are data (:mod:`recbole_missing.recorded`). No code that they name is
+    imported: a model by address must be passed.
 
     Args:
         state: settings of the run, as :func:`config_state` made them.
         model: class of a model from outside; None means the model with the saved name.
+        data_path: folder of the data set folders; None means RecBole's default, ``dataset``.
+        settings: settings of the user, which win over those of the run.
+        file: path of the checkpoint, for messages.
 
     Raises:
-        ValueError: if the saved name is an address that the user has not handed over.
+        ValueError: if a setting is not of its kind, leads out of the folder of the data set, or
+            names code that the user has not handed over.
     """
-    if model is None and is_address(str(state["model"])):
-        model = MODELS.recorded(str(state["model"]), "config of a saved run", "--model")
+    return _rebuilt(file, state, model, data_path, dict(settings or {}))[0]
+
+
+def _rebuilt(
+    file: str, state: Mapping[str, Any], model: Any, data_path: Any, given: dict[str, Any]
+) -> tuple[Config, list[str]]:
+    """The config of a saved run, and the settings that were left out."""
+    recorded.check_names(file, state)
+    if model is None and is_address(state["model"]):
+        model = MODELS.recorded(state["model"], file, "--model")
     # RecBole derives other settings from these, or refuses its own default (SASRec).
-    derives = ("metrics", "topk", "valid_metric", "eval_args", "loss_type")
-    needed = {key: state[key] for key in derives if key in state}
+    needed = recorded.derivations(file, state)
     needed.update(train_neg_sample_args=None, modalities=None)
-    needed.update(_known_metrics(state))
-    with no_command_line():
+    needed.update(_known_metrics(needed))
+    needed.update({key: given[key] for key in given if key in recorded.OF_THIS_PROCESS})
+    if data_path is not None:
+        needed["data_path"] = str(data_path)
+    with no_command_line(), without_imports():
         config = Config(model or state["model"], state["dataset"], config_dict=needed)
+        found, left_out = recorded.settings(file, state, config, given)
     for values in (config.final_config_dict, config.external_config_dict):
         del values["modalities"]
-        values.update(state, model=config.model)
-    return config
+        values.update(found)
+    return config, left_out
 
 
 def _known_metrics(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +298,8 @@ def _known_metrics(state: Mapping[str, Any]) -> dict[str, Any]:
     words = [str(word) for word in state.get("metrics", ())]
     if all(word.lower() in metrics_dict for word in words):
         return {}
-    return {"metrics": ["Recall"], "valid_metric": f"Recall@{max(state['topk'])}"}
+    largest = max(state.get("topk") or (10,))
+    return {"metrics": ["Recall"], "valid_metric": f"Recall@{largest}"}
 
 
 def outside_model(state: Mapping[str, Any], path: str) -> type | None:
@@ -261,25 +359,168 @@ def note_data(config: Any, loader: Any) -> None:
     config["data_identity"] = getattr(loader._dataset, "identity", None)
 
 
-def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
+def written_by(config: Any) -> dict[str, Any]:
+    """What wrote a checkpoint: ``version`` of this package, and ``source``, hashes of the code.
+
+    Args:
+        config: RecBole's config of the run.
+    """
+    model = config.model_class
+    imputer = imputation_in_force(config, model).get("imputation")
+    classes = {f"model {config['model']}": model}
+    if imputer:
+        classes[f"imputer {imputer}"] = IMPUTERS.resolve(imputer)
+    return {"version": __version__, "source": {k: _source(v) for k, v in classes.items()}}
+
+
+@cache
+def _source(cls: type) -> str | None:
+    """Hash of the code of a class, as it was when this process first asked."""
+    return identity.of_source(cls)
+
+
+def check_writer(path: Any, state: Mapping[str, Any], config: Any, strict: bool = False) -> None:
+    """Say it if a checkpoint was written by another version or by other code.
+
+    Args:
+        path: path of the checkpoint.
+        state: what :func:`load` returned.
+        config: config of this run, of the same model.
+        strict: raise an error instead of a warning.
+
+    Raises:
+        ValueError: with ``strict``, if the writer is another one.
+    """
+    writer = _other_writer(state, config)
+    if writer and strict:
+        raise ValueError(
+            f"{path}: must be written by this code, got {writer}; use the code that wrote it, or "
+            "train again."
+        )
+    if writer:
+        getLogger().warning(_writer_remark(path, writer))
+
+
+def _writer_remark(path: Any, writer: str) -> str:
+    return f"{path}: was written by other code: {writer}; scores may differ."
+
+
+def _other_writer(state: Mapping[str, Any], config: Any) -> str | None:
+    """How the writer of a checkpoint differs from this process, in words; None if it does not."""
+    saved, now = state.get("written_by"), written_by(config)
+    sources = saved.get("source") if isinstance(saved, Mapping) else None
+    if not isinstance(saved, Mapping) or not isinstance(sources, Mapping):
+        return "an older version of this package, which did not record itself"
+    words = []
+    if saved.get("version") != __version__:
+        words.append(f"version {str(saved.get('version'))!r} instead of {__version__}")
+    for name, source in now["source"].items():
+        if source is None or sources.get(name) is None:
+            words.append(f"a source of the {name} that cannot be compared")
+        elif source != sources[name]:
+            words.append(f"another source of the {name}")
+    return ", ".join(words) or None
+
+
+def fill(model: Any, state: Mapping[str, Any], config: Any) -> None:
+    """Put the parameters of a checkpoint into a model.
+
+    Args:
+        model: the model.
+        state: what :func:`load` returned.
+        config: config of this run.
+
+    Raises:
+        ValueError: if they are not those of the model; it says which, and what wrote the file.
+    """
+    file, saved = state.get("file", "checkpoint"), state["state_dict"]
+    try:
+        model.load_state_dict(saved)
+    except RuntimeError as error:
+        writer = _other_writer(state, config)
+        after = f" (written by {writer})" if writer else ""
+        raise ValueError(
+            f"{file}: must hold the parameters of {config['model']}, got "
+            f"{_unlike(saved, model.state_dict()) or 'others'}{after}; use the code and the "
+            "settings that wrote it, or train again."
+        ) from error
+    try:
+        others = unpack(state.get("other_parameter")) or {}
+    except ValueError as error:
+        raise ValueError(f"{file}: must be whole, got a bad {error} Train again.") from error
+    own = getattr(model, "other_parameter_name", None) or model.other_parameter()
+    strange = others.keys() - {*own}
+    if strange:
+        raise ValueError(
+            f"{file}: must hold what {config['model']} keeps beside its parameters, got "
+            f"{sorted(map(str, strange))[:5]}; train again."
+        )
+    model.load_other_parameter(others)
+
+
+def _unlike(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Differences of two state_dicts in words, with counts and the first of each kind."""
+    shapes = {key: (saved[key].shape, own[key].shape) for key in own if key in saved}
+    torn = [f"{key} {tuple(a)} instead of {tuple(b)}" for key, (a, b) in shapes.items() if a != b]
+    absent = [key for key in own if key not in saved]
+    unknown = [str(key) for key in saved if key not in own]
+    kinds = {"absent": absent, "unknown": unknown, "of another shape": torn}
+    return "; ".join(f"{len(found)} {kind}: {found[0]}" for kind, found in kinds.items() if found)
+
+
+def load_data_and_model(
+    model_file: str, data_path: Any = None, settings: Mapping[str, Any] | None = None
+) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Load a checkpoint of this package. It replaces RecBole's function of this name.
+
+    Nothing in the file is evaluated or imported, and it decides no path. The data are looked for
+    where this process has them. One warning says so if another version of this package, or other
+    code of the model or the imputer, wrote the file.
 
     Args:
         model_file: path of the checkpoint.
+        data_path: folder of the data set folders; None means RecBole's default, ``dataset``.
+            ``ml-100k`` comes with RecBole.
+        settings: settings that win over those of the run, such as paths of files that do not lie
+            in the folder of the data set.
 
     Returns:
         config, model, dataset, train_data, valid_data, test_data, as RecBole returns them. The
         model gives the same scores as when it was saved.
 
     Raises:
-        ValueError: if the file is not such a checkpoint, the data have changed since, or it needs a
-            class from outside that the user has not named or registered in this process.
+        ValueError: if the file is not such a checkpoint, the data are absent or have changed since,
+            the parameters do not fit, or it needs a class from outside that the user has not named
+            or registered in this process.
+    """
+    remarks, found = restored(load(Path(model_file)), data_path, settings)
+    for remark in remarks:
+        getLogger().warning(remark)
+    return found
+
+
+def restored(
+    state: Mapping[str, Any], data_path: Any = None, settings: Mapping[str, Any] | None = None
+) -> tuple[list[str], tuple[Any, Any, Any, Any, Any, Any]]:
+    """Remarks on a checkpoint, and its model and data.
+
+    Args:
+        state: what :func:`load` returned.
+        data_path, settings: see :func:`load_data_and_model`.
+
+    Returns:
+        One sentence for each remark, and what :func:`load_data_and_model` returns.
+
+    Raises:
+        ValueError: as :func:`load_data_and_model`.
     """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model
 
-    state = load(Path(model_file))
-    config = rebuild_config(state["config"], outside_model(state, model_file))
+    file, saved = state["file"], state["config"]
+    model_class = outside_model(state, file)
+    config, left_out = _rebuilt(file, saved, model_class, data_path, dict(settings or {}))
+    _check_folder(file, saved, config)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     getLogger().info(config)
@@ -287,9 +528,27 @@ def load_data_and_model(model_file: str) -> tuple[Any, Any, Any, Any, Any, Any]:
     getLogger().info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     note_data(config, train_data)
-    check_data(model_file, state["config"], config)
+    check_data(file, saved, config)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    model.load_state_dict(state["state_dict"])
-    model.load_other_parameter(unpack(state.get("other_parameter")))
-    return config, model, dataset, train_data, valid_data, test_data
+    fill(model, state, config)
+    writer = _other_writer(state, config)
+    remarks = [_writer_remark(file, writer)] if writer else []
+    if left_out:
+        remarks.append(
+            f"{file}: {', '.join(left_out)} of the run not taken from the checkpoint, as nothing "
+            "declares them or they are paths; pass them with --set, or `settings` in Python."
+        )
+    return remarks, (config, model, dataset, train_data, valid_data, test_data)
+
+
+def _check_folder(file: str, saved: Mapping[str, Any], config: Any) -> None:
+    """Refuse data that are absent. RecBole would ask whether to download some."""
+    folder = Path(config["data_path"])
+    if folder.is_dir():
+        return
+    raise ValueError(
+        f"{file}: its data set {config['dataset']!r} must be in {folder.parent}, got no such "
+        f"folder (the run read it in {str(saved.get('data_path'))!r}); say where with "
+        "--data-path, or with data_path in Python."
+    )

@@ -33,6 +33,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -193,8 +194,26 @@ def _init_config(
             f"metrics: must be names that RecBole knows, got: {error}; correct them, or make your "
             "own known with recbole_missing.register_metric."
         ) from error
+    check.refuse_code(self.model_class, self)
     if self.model_class.type in _types_with_our_data():
         _check_config(self)
+
+
+def _convert_config_dict(self: Any, config_dict: dict[str, Any]) -> dict[str, Any]:
+    """Read settings that come as text. RecBole evaluates them; here they are data."""
+    from recbole_missing.config import values
+
+    for key, value in config_dict.items():
+        if isinstance(value, str):
+            config_dict[key] = values.read(value)
+    return config_dict
+
+
+def _build_yaml_loader(self: Any) -> type:
+    """RecBole's reader of YAML without the tags that make objects of Python."""
+    from recbole_missing.config import defaults
+
+    return defaults.Loader
 
 
 def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, Any, Any]:
@@ -334,8 +353,6 @@ def package_settings() -> dict[str, Any]:
 @functools.cache
 def recbole_settings() -> frozenset[str]:
     """Settings that RecBole names for every model."""
-    from pathlib import Path
-
     import recbole
     from recbole.utils import argument_list as lists
 
@@ -499,34 +516,37 @@ def get_trainer(model_type: Any, model_name: str) -> Any:
 
 def create_dataset(config: Any) -> Any:
     """Create the data set: a :class:`MultimodalDataset` where our settings are in force."""
-    if config["MODEL_TYPE"] not in _types_with_our_data() or not has_our_settings(config):
-        return _original("recbole.data.utils:create_dataset")(config)
-    from recbole_missing.data.dataset import check_interaction_files, fingerprint
+    ours = config["MODEL_TYPE"] in _types_with_our_data() and has_our_settings(config)
+    if ours:
+        from recbole_missing.data.dataset import check_interaction_files, fingerprint
 
-    check_interaction_files(config)
-    config["data_fingerprint"] = fingerprint(config)
-    with _own_dataset_class(f"{config['model']}Dataset"):
-        dataset = _original("recbole.data.utils:create_dataset")(config)
-    dataset.config = config  # one from RecBole's cache still holds the config that made it
-    _set_eval_batch_size(config, dataset)
+        check_interaction_files(config)
+        config["data_fingerprint"] = fingerprint(config)
+    make = _dataset_class(config, ours)
+    dataset = _cached_dataset(config, make)
+    if dataset is None:
+        dataset = make(config)
+        if config["save_dataset"]:
+            dataset.save()
+    if ours:
+        dataset.config = config  # one from a cache still holds the config that made it
+        _set_eval_batch_size(config, dataset)
     return dataset
 
 
-@contextmanager
-def _own_dataset_class(name: str) -> Iterator[None]:
-    """Offer our data set under the name where RecBole looks for a model's own one."""
-    import recbole.data.dataset
+def _dataset_class(config: Any, ours: bool) -> Any:
+    """Class of the data set, chosen as RecBole's ``create_dataset`` does; ours in some cases."""
+    import recbole.data.dataset as classes
+    from recbole.utils import ModelType
 
     from recbole_missing.data.dataset import MultimodalDataset
 
-    if hasattr(recbole.data.dataset, name):
-        yield
-        return
-    setattr(recbole.data.dataset, name, MultimodalDataset)
-    try:
-        yield
-    finally:
-        delattr(recbole.data.dataset, name)
+    names = {
+        ModelType.SEQUENTIAL: "SequentialDataset",
+        ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+    }
+    general = getattr(classes, names.get(config["MODEL_TYPE"], "Dataset"))
+    return getattr(classes, f"{config['model']}Dataset", MultimodalDataset if ours else general)
 
 
 def _set_eval_batch_size(config: Any, dataset: Any) -> None:
@@ -559,11 +579,94 @@ def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any
     return samplers
 
 
-def load_data_and_model(model_file: str) -> Any:
+# ------------------------------------------------------------------------------ RecBole's caches
+#
+# RecBole unpickles any file that has the name of a cache, and a pickle can run code. Here a cache
+# is read only if the run asks for it and this user's key has signed it.
+
+
+def save_dataset(self: Any) -> None:
+    """Save a data set for later runs that ask for it."""
+    from recbole_missing.data import signed
+
+    path = _cache(self.config, type(self).__name__)
+    self.logger.info(f"Saving filtered dataset into [{path}]")
+    signed.write(path, "dataset", self)
+
+
+def _cached_dataset(config: Any, make: type) -> Any:
+    """Data set of an earlier run; None if none is asked for, or its settings were others."""
+    from recbole_missing.data import signed
+
+    if not (config["save_dataset"] or config["dataset_save_path"]):
+        return None
+    path = Path(config["dataset_save_path"] or _cache(config, make.__name__))
+    dataset = signed.read(path, "dataset")
+    if dataset is None or not _same_data(config, dataset.config, "repeatable", "seed"):
+        return None
+    getLogger().info(f"Load filtered dataset from: [{path}]")
+    return dataset
+
+
+def save_split_dataloaders(config: Any, dataloaders: Any) -> None:
+    """Save the dataloaders for later runs that ask for them; those of this run stay as they are."""
+    from recbole_missing.data import signed
+
+    path = _cache(config, f"for-{config['model']}-dataloader")
+    getLogger().info(f"Saving split dataloaders into: [{path}]")
+    samplers = [loader.sampler for loader in dataloaders]
+    generators = [getattr(sampler, "generator", None) for sampler in samplers]
+    own = [loader.generator for loader in dataloaders]
+    saved = [(loader, loader.generator.get_state()) for loader in dataloaders]
+    try:
+        for loader in dataloaders:  # a generator cannot be pickled
+            loader.generator = loader.sampler.generator = None
+        signed.write(path, "dataloaders", saved)
+    finally:
+        for loader, generator, of_sampler in zip(dataloaders, own, generators):
+            loader.generator, loader.sampler.generator = generator, of_sampler
+
+
+def load_split_dataloaders(config: Any) -> Any:
+    """Dataloaders of an earlier run; None if none are asked for, or their settings were others."""
+    import torch
+
+    from recbole_missing.data import signed
+
+    if not (config["save_dataloaders"] or config["dataloaders_save_path"]):
+        return None
+    default = _cache(config, f"for-{config['model']}-dataloader")
+    path = Path(config["dataloaders_save_path"] or default)
+    saved = signed.read(path, "dataloaders")
+    keys = ("eval_args", "repeatable", "seed")
+    if saved is None or not _same_data(config, saved[0][0].config, *keys):
+        return None
+    for loader, state in saved:
+        loader.generator = loader.sampler.generator = torch.Generator().set_state(state)
+        loader.update_config(config)
+    getLogger().info(f"Load split dataloaders from: [{path}]")
+    return tuple(loader for loader, _ in saved)
+
+
+def _cache(config: Any, what: str) -> Path:
+    """File of a cache, as RecBole names it."""
+    return Path(config["checkpoint_dir"], f"{config['dataset']}-{what}.pth")
+
+
+def _same_data(config: Any, saved: Any, *keys: str) -> bool:
+    """Tell whether a saved config makes the same data, by the settings that RecBole compares."""
+    from recbole.utils.argument_list import dataset_arguments
+
+    return all(config[key] == saved[key] for key in (*dataset_arguments, *keys))
+
+
+def load_data_and_model(
+    model_file: str, data_path: Any = None, settings: dict[str, Any] | None = None
+) -> Any:
     """Load a checkpoint of this package: :func:`recbole_missing.checkpoint.load_data_and_model`."""
     from recbole_missing import checkpoint
 
-    return checkpoint.load_data_and_model(model_file)
+    return checkpoint.load_data_and_model(model_file, data_path, settings)
 
 
 @contextmanager
@@ -610,10 +713,18 @@ _REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
     "recbole.utils.utils": {"get_model": get_model, "get_trainer": get_trainer},
     "recbole.config.configurator": {
         "Config.__init__": _init_config,
+        "Config._build_yaml_loader": _build_yaml_loader,
+        "Config._convert_config_dict": _convert_config_dict,
         "Config._get_model_and_dataset": _get_model_and_dataset,
         "Config._load_internal_config_dict": _load_internal_config_dict,
     },
-    "recbole.data.utils": {"create_dataset": create_dataset, "create_samplers": create_samplers},
+    "recbole.data.dataset.dataset": {"Dataset.save": save_dataset},
+    "recbole.data.utils": {
+        "create_dataset": create_dataset,
+        "create_samplers": create_samplers,
+        "load_split_dataloaders": load_split_dataloaders,
+        "save_split_dataloaders": save_split_dataloaders,
+    },
     "recbole.quick_start.quick_start": {
         "load_data_and_model": load_data_and_model,
         "run": run,

@@ -13,6 +13,8 @@ import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -174,6 +176,23 @@ def _import(word: str) -> Any:
     return found
 
 
+_imports_allowed: ContextVar[bool] = ContextVar("_imports_allowed", default=True)
+
+
+class NotImportedError(ValueError):
+    """A class from outside is named where only what is already imported may be used."""
+
+
+@contextmanager
+def without_imports() -> Iterator[None]:
+    """Import no module that an address names. One that is already imported can be used."""
+    token = _imports_allowed.set(False)
+    try:
+        yield
+    finally:
+        _imports_allowed.reset(token)
+
+
 def import_class(kind: str, word: str) -> type:
     """Import the class that ``module:Class`` names, from the current folder too.
 
@@ -183,7 +202,12 @@ def import_class(kind: str, word: str) -> type:
 
     Raises:
         ValueError: if it does not lead to a class.
+        NotImportedError: inside :func:`without_imports`, if its module is not imported yet.
     """
+    if not _imports_allowed.get() and word.partition(":")[0] not in sys.modules:
+        raise NotImportedError(
+            f"{kind} {word!r}: must be imported already, got a module that is not."
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

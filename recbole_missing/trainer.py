@@ -149,6 +149,7 @@ class PluginTrainer(Trainer):
         state = {
             "config": checkpoint.config_state(self.config),
             "model_class": registry.address(model) if registry.is_outside(model) else None,
+            "written_by": checkpoint.written_by(self.config),
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
@@ -166,8 +167,7 @@ class PluginTrainer(Trainer):
             self.logger.info(f"Saving current: {file}")
 
     def _load_model(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["state_dict"])
-        self.model.load_other_parameter(checkpoint.unpack(state.get("other_parameter")))
+        checkpoint.fill(self.model, state, self.config)
 
     def _training_state(self) -> dict[str, Any]:
         return {}

@@ -284,6 +284,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty working folder (RecBole writes into it) and nothing that outlives the test."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of the key that signs
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # Config overwrites it
     for registry in (MODELS, IMPUTERS):
         monkeypatch.setattr(registry, "registered", {})

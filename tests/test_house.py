@@ -27,6 +27,7 @@ FLOORS = [
     "nn imputation",
     "data model baseline",
     "convert evaluation",
+    "recorded",
     "checkpoint",
     "trainer",
     "plugin",

@@ -96,7 +96,7 @@ model = get_model("VBPR")(config, train._dataset)
 trainer = get_trainer(config["MODEL_TYPE"], "VBPR")(config, model)
 trainer.fit(train, valid)
 print(type(dataset).__name__, type(trainer).__name__, create_samplers.__wrapped__ is not None)
-loaded = load_data_and_model(trainer.saved_model_file)[1]
+loaded = load_data_and_model(trainer.saved_model_file, Path.cwd())[1]
 same = torch.equal(loaded.user_embedding, model.user_embedding)
 print(same, run.__wrapped__ is not run, run_recboles.__module__)
 """

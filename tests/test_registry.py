@@ -32,6 +32,7 @@ from recbole_missing.imputation import Zeros, imputer_settings, make_imputer
 from recbole_missing.model.vbpr import VBPR
 from recbole_missing.registry import ModelName, Registry, address, is_outside
 
+HERE = ("--data-path", ".")
 pytestmark = AT_WORK
 
 MODULE = """
@@ -231,11 +232,11 @@ def test_recommend_needs_the_users_word_for_a_model_from_outside(settings, modul
     assert f"{file}: the model own_methods:Mine must be known" in message
     assert "pass --model own_methods:Mine" in message and "register_model" in message
     assert module not in sys.modules, "a checkpoint imports no code"
-    cli.main(["recommend", file, "--model", "own_methods:Mine"])
+    cli.main(["recommend", file, *HERE, "--model", "own_methods:Mine"])
     assert len(capsys.readouterr().out.splitlines()) > 100
     forget(module)
     register_model(get_model("own_methods:Mine"))
-    config, model, *_ = recbole.quick_start.load_data_and_model(file)
+    config, model, *_ = recbole.quick_start.load_data_and_model(file, settings["data_path"])
     assert type(model).__name__ == config["model"] == "Mine"
     assert torch.equal(run.scores(model), expected)
 
@@ -247,7 +248,7 @@ def test_recommend_and_retrieve_need_it_for_an_imputer_too(settings, module, cap
     assert "pass --imputation own_methods:Constant" in refused(capsys, "recommend", file)
     assert "pass --imputation own_methods:Constant" in refused(capsys, "retrieve", file)
     assert module not in sys.modules
-    cli.main(["recommend", file, "--imputation", "own_methods:Constant"])
+    cli.main(["recommend", file, *HERE, "--imputation", "own_methods:Constant"])
     assert len(capsys.readouterr().out.splitlines()) > 100
 
 
@@ -255,10 +256,10 @@ def test_a_checkpoint_of_a_class_with_a_taken_name_is_never_loaded_into_ours(set
     mine = type("VBPR", (Toy,), {"__module__": "mine"})
     _, trainer = trained(mine, settings)
     file = trainer.saved_model_file
-    assert type(recbole.quick_start.load_data_and_model(file)[1]) is mine
+    assert type(recbole.quick_start.load_data_and_model(file, settings["data_path"])[1]) is mine
     MODELS._given.clear()
     with pytest.raises(ValueError, match="the model mine:VBPR must be known before"):
-        recbole.quick_start.load_data_and_model(file)
+        recbole.quick_start.load_data_and_model(file, settings["data_path"])
 
 
 PLANTED = """
@@ -289,7 +290,7 @@ def test_a_checkpoint_runs_no_planted_code(
     state["config"].update(changes)
     checkpoint.save(state, Path(file))
     with pytest.raises(ValueError, match=f"pass {option}"):
-        recbole.quick_start.load_data_and_model(file)
+        recbole.quick_start.load_data_and_model(file, settings["data_path"])
     for command in ("recommend", "retrieve"):
         message = refused(capsys, command, file)
         assert f"pass {option}" in message and f"{file}: the" in message
@@ -306,6 +307,9 @@ def test_settings_of_a_saved_run_import_nothing(settings, tmp_path, monkeypatch)
     folder = defaults.root() / "dataset"
     saved["dataset"] = os.path.relpath(tmp_path / "evil", folder)
     assert defaults.read("dataset", saved["dataset"])["imputation"] == "planted:Filler"
+    with pytest.raises(ValueError, match="dataset must be the name of a data set without a path"):
+        checkpoint.rebuild_config(saved)
+    saved["dataset"] = "tiny"
     config = checkpoint.rebuild_config(saved)
     assert all(config[key] == run.config[key] for key in ("modalities", "imputation"))
     with pytest.raises(ValueError, match="the model planted:Evil must be known"):
@@ -350,7 +354,7 @@ def test_a_metric_from_outside_by_its_address(settings, metric, capsys):
     assert run.config["valid_metric_bigger"] is False
     assert {"misses@5", "recall@5"} <= set(trainer.best_valid_result)
     forget_metric()
-    cli.main(["recommend", trainer.saved_model_file, "--top-k", "2"])
+    cli.main(["recommend", trainer.saved_model_file, *HERE, "--top-k", "2"])
     assert "own_metrics" not in sys.modules, "a checkpoint imports nothing"
     assert "user_id:token" in capsys.readouterr().out
     with pytest.raises(ValueError, match="metric: 'own_metrics:No' must be module:Class"):

@@ -90,7 +90,9 @@ def test_a_loaded_model_scores_as_the_saved_one(settings, model, changes):
     run, trainer = fitted(model, settings, **changes)
     trainer.evaluate(run.test, load_best_model=True)
     expected = run.scores(trainer.model)
-    config, network, dataset, train, valid, test = load_data_and_model(trainer.saved_model_file)
+    config, network, dataset, train, valid, test = load_data_and_model(
+        trainer.saved_model_file, settings["data_path"]
+    )
     assert torch.equal(run.scores(network), expected)
     assert same(network.state_dict(), trainer.model.state_dict())
     assert config["model"] == run.config["model"] and config["data_path"] == run.config["data_path"]
@@ -114,7 +116,7 @@ def test_graphs_that_training_refreshed_come_from_the_file(settings):
 def test_loading_ignores_the_command_line_of_the_process(settings, monkeypatch):
     _, trainer = fitted("VBPR", settings)
     monkeypatch.setattr("sys.argv", ["other.py", "--imputation=zeros", "--missing_ratio=7"])
-    config = load_data_and_model(trainer.saved_model_file)[0]
+    config = load_data_and_model(trainer.saved_model_file, settings["data_path"])[0]
     assert config["imputation"] == "featprop" and config["missing_ratio"] == 0.4
 
 
@@ -129,36 +131,57 @@ class Payload:
 def test_torch_load_keeps_refusing_objects(settings, tmp_path):
     load = torch.load
     _, trainer = fitted("VBPR", settings)
-    load_data_and_model(trainer.saved_model_file)
+    load_data_and_model(trainer.saved_model_file, settings["data_path"])
     assert torch.load is load is torch.serialization.load
     torch.save({"config": {}, "extra": Payload()}, tmp_path / "object.pth")
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6):  # where it is the default
         with pytest.raises(pickle.UnpicklingError):
             torch.load(tmp_path / "object.pth")
     with pytest.raises(ValueError, match=r"object\.pth: must be a checkpoint of recbole_missing"):
-        load_data_and_model(str(tmp_path / "object.pth"))
+        load_data_and_model(str(tmp_path / "object.pth"), settings["data_path"])
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("damage", ["absent", "cut", "text", "other"])
+WHAT_IT_IS = {
+    "absent": "no such file (a run whose validation never gave a number writes none)",
+    "cut": "a file whose end is lost (",
+    "one byte short": "a file whose end is lost (",
+    "empty": "an empty file; copy it again, or train again",
+    "text": "a text file; correct the path",
+    "other": "a file of torch in which there is a list",
+    "pickle": "a file of another kind, or a damaged one",
+    "objects": "one with objects that are no tensors and plain values, which are never read here",
+    "of RecBole": "one that RecBole wrote without this package",
+}
+
+
+@pytest.mark.parametrize("damage", WHAT_IT_IS)
 def test_a_bad_file_is_refused_by_its_path(settings, tmp_path, damage):
     path = tmp_path / "bad.pth"
-    if damage == "cut":
-        _, trainer = fitted("VBPR", settings)
-        whole = Path(trainer.saved_model_file).read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif damage == "text":
-        path.write_text("no checkpoint")
-    elif damage == "other":
-        torch.save([torch.zeros(2)], path)
     run = prepare("VBPR", settings)
+    torch.save([torch.zeros(2)], path)
+    whole = path.read_bytes()
+    if damage == "absent":
+        path.unlink()
+    elif damage in ("cut", "one byte short"):
+        path.write_bytes(whole[: len(whole) // 2 if damage == "cut" else -1])
+    elif damage in ("empty", "text"):
+        path.write_text("no checkpoint" if damage == "text" else "")
+    elif damage == "pickle":
+        path.write_bytes(pickle.dumps(Payload()))
+    elif damage == "objects":
+        torch.save({"config": {}, "extra": Payload()}, path)
+    elif damage == "of RecBole":
+        torch.save({"config": run.config, "state_dict": {}}, path, pickle_protocol=4)
     for use in (
-        lambda: load_data_and_model(str(path)),
+        lambda: load_data_and_model(str(path), settings["data_path"]),
         lambda: run.trainer().resume_checkpoint(str(path)),
         lambda: run.trainer().evaluate(run.test, model_file=str(path)),
     ):
-        with pytest.raises(ValueError, match=r"bad\.pth: must .*; train again"):
+        with pytest.raises(ValueError, match="bad.pth: must be a checkpoint") as refusal:
             use()
+        assert WHAT_IT_IS[damage] in str(refusal.value)
+    assert not Path("ran").exists()
 
 
 def test_a_crash_while_saving_leaves_the_old_file(settings, monkeypatch):
@@ -190,7 +213,9 @@ def test_a_trainer_of_recboles_own_saves_and_loads(settings):
     assert issubclass(trainer, (PluginTrainer, recbole.trainer.RecVAETrainer))
     assert issubclass(trainer, recbole.trainer.RecVAETrainer)
     assert not strange(torch.load(result["checkpoint"], weights_only=True))
-    config, network, _, _, _, test = load_data_and_model(result["checkpoint"])
+    config, network, _, _, _, test = load_data_and_model(
+        result["checkpoint"], settings["data_path"]
+    )
     assert trainer(config, network).evaluate(test, False) == result["test_result"]
 
 
@@ -205,7 +230,9 @@ def test_recboles_other_models_save_and_load(settings, model):
     settings = {key: settings[key] for key in settings if not key.startswith("missing")}
     result = run_recbole_missing(model, config_dict=settings)
     assert not strange(torch.load(result["checkpoint"], weights_only=True))
-    config, network, _, _, _, test = load_data_and_model(result["checkpoint"])
+    config, network, _, _, _, test = load_data_and_model(
+        result["checkpoint"], settings["data_path"]
+    )
     trainer = get_trainer(config["MODEL_TYPE"], model)(config, network)
     assert trainer.evaluate(test, load_best_model=False) == result["test_result"]
 
@@ -476,18 +503,18 @@ def test_a_checkpoint_is_refused_on_other_data(settings):
     saved = run_recbole_missing("VBPR", config_dict=settings)["checkpoint"]
     shown, hidden = rows_of_images(settings)
     other_features(settings, hidden)
-    assert load_data_and_model(saved), "what the mask hides decides nothing"
+    assert load_data_and_model(saved, settings["data_path"]), "what the mask hides decides nothing"
     other_features(settings, shown)
     with pytest.raises(
         ValueError, match="data that it was trained on, got another set of features in"
     ):
-        load_data_and_model(saved)
+        load_data_and_model(saved, settings["data_path"])
 
 
 def test_features_do_not_matter_to_a_model_that_reads_none(settings):
     saved = run_recbole_missing("BPR", config_dict=settings)["checkpoint"]
     other_features(settings, rows_of_images(settings)[0])
-    assert load_data_and_model(saved)
+    assert load_data_and_model(saved, settings["data_path"])
 
 
 @pytest.mark.parametrize("change", ["reversed", "longer"])
@@ -504,7 +531,7 @@ def test_a_checkpoint_is_refused_on_another_catalogue(settings, tmp_path, change
     file.write_text("\n".join([header, *lines]) + "\n")
     other = prepare("VBPR", settings)
     for use in (
-        lambda: load_data_and_model(saved),
+        lambda: load_data_and_model(saved, settings["data_path"]),
         lambda: other.trainer().resume_checkpoint(saved),
         lambda: other.trainer().evaluate(other.test, model_file=saved),
     ):
@@ -534,7 +561,7 @@ def test_a_checkpoint_that_does_not_name_its_data_is_refused(settings):
     del state["config"]["data_identity"]
     checkpoint.save(state, Path(trainer.saved_model_file))
     with pytest.raises(ValueError, match="must say which data it was trained on, got .* older"):
-        load_data_and_model(trainer.saved_model_file)
+        load_data_and_model(trainer.saved_model_file, settings["data_path"])
 
 
 def test_data_from_a_cache_of_dataloaders_have_their_identity(settings):
@@ -552,7 +579,7 @@ def test_a_checkpoint_loads_from_another_working_directory(settings, tmp_path, m
     saved = Path(run_recbole_missing("VBPR", config_dict=relative)["checkpoint"]).resolve()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert load_data_and_model(str(saved))
+    assert load_data_and_model(str(saved), settings["data_path"])
 
 
 @pytest.mark.parametrize("model", ["BPR", "SASRec"])
@@ -567,7 +594,7 @@ def test_recboles_own_models_are_refused_on_other_interactions_too(settings, tmp
     saved = trainer.saved_model_file
     assert type(run.dataset).__name__ in ("Dataset", "SequentialDataset")
     trainer.evaluate(run.test)
-    assert load_data_and_model(saved)
+    assert load_data_and_model(saved, settings["data_path"])
     file = tmp_path / "tiny" / "tiny.inter"
     header, *lines = file.read_text().splitlines()
     user, _, time = lines[0].split("\t")
@@ -575,6 +602,6 @@ def test_recboles_own_models_are_refused_on_other_interactions_too(settings, tmp
     lines[0] = f"{user}\t{item}\t{time}"
     file.write_text("\n".join([header, *lines]) + "\n")
     with pytest.raises(ValueError, match="data that it was trained on, got another"):
-        load_data_and_model(saved)
+        load_data_and_model(saved, settings["data_path"])
     with pytest.raises(ValueError, match="data that it was trained on, got another"):
         prepare(model, plain).trainer().resume_checkpoint(saved)

@@ -28,7 +28,14 @@ def read(path: Path) -> dict[str, Any]:
         try:
             name, kind, text = words
             space[name] = _values(kind, text)
-        except (ValueError, SyntaxError, TypeError, OverflowError) as error:
+        except (
+            ValueError,
+            SyntaxError,
+            TypeError,
+            OverflowError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             raise ValueError(
                 f"{path}, line {number}: must read `name kind values` with a kind of "
                 f"{', '.join(_KINDS)}, got {line!r}."

@@ -74,8 +74,8 @@ def migrated(line: Line, data_path: Path, data_sets: identified.DataSets) -> Lin
     model = plugin.get_model(line["point"]["model"])
     folder = dataset_folder(line["point"]["dataset"], data_path)
     # Settings that are younger than the line have their defaults, which change no result.
-    settings = {**defaults.overall(), **old, "data_path": str(folder)}
-    config = checkpoint.rebuild_config(settings)
+    config = checkpoint.rebuild_config({**defaults.overall(), **old})
+    config["data_path"] = str(folder)
     if _fingerprint(old, folder) != old["data_fingerprint"]:
         raise ValueError(f"the files in {folder} must be those that the run read, got others.")
     parts = data_sets.identity(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 import recbole
 
+from recbole_missing import registry
 from recbole_missing.benchmark import search
 from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.job import Identified, Job
@@ -56,7 +57,7 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
     again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
     chosen: Mapping[str, Any] = {}
     if plan.search:
-        jobs = _trials(plan, store, points, options)
+        jobs = _once(_identified(_trials(plan, store, points, options)))
         chosen = search.choose(settle(jobs, store, workers, options.say, **again))
     jobs = _identified([_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points])
     jobs = distinct(jobs, options.say)
@@ -65,6 +66,9 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
 
 def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     """List the runs of a plan and their states, without running anything.
+
+    No code that the plan names as ``module:Class`` is imported. A run that needs some which is not
+    imported yet is listed, but not looked up in the store.
 
     If the plan has a search, the trials are listed first, and then the runs that will use the
     chosen settings.
@@ -77,18 +81,25 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     """
     points = _present(plan, options)
     jobs = [_job(plan, store, options, point) for point in points]
+    after: list[str] = []
     if plan.search:
-        planned = _trials(plan, store, points, options)
         after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
-    else:
-        planned, after = distinct(_identified(jobs), options.say), []
-    board = Board(planned, store)
+        jobs = _trials(plan, store, points, options)
+    with registry.without_imports():
+        identified = _identified(jobs, lenient=True)
+    known = [job for job in identified if job is not None]
+    kept = _once(known) if plan.search else distinct(known, options.say)
+    board = Board(kept, store)
     board.look()
     lines = []
-    for job in planned:
-        state = board.lines.get(job.run, {"status": "to do"})["status"]
-        tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
-        lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
+    for job, found in zip(jobs, identified):
+        state = "not looked up: it names code that is not imported yet"
+        if found is not None:
+            if not any(found is one for one in kept):
+                continue
+            state = board.lines.get(found.run, {"status": "to do"})["status"]
+        tried = [f"{key}={value}" for key, value in (job.trial or {}).items()]
+        lines.append(" ".join([*_words(job.point), *tried, f"({state})"]))
     return [*lines, *after, *board.remarks()]
 
 
@@ -96,14 +107,19 @@ def _words(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Identified]:
-    jobs = _identified(
-        [
-            _job(plan, store, options, point, settings, stage="search")
-            for point, settings in search.trials(plan, points)
-        ]
-    )
-    return list({job.run: job for job in jobs}.values())  # settings may be drawn twice
+def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Job]:
+    return [
+        _job(plan, store, options, point, settings, stage="search")
+        for point, settings in search.trials(plan, points)
+    ]
+
+
+def _once(jobs: list[Identified]) -> list[Identified]:
+    """Leave out trials that were drawn before."""
+    first: dict[str, Identified] = {}
+    for job in jobs:
+        first.setdefault(job.run, job)
+    return list(first.values())
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
@@ -172,21 +188,31 @@ def _job(
     )
 
 
-def _identified(jobs: list[Job]) -> list[Identified]:
-    """Find out what decides the result of each job. Jobs of one split are handled together."""
+def _identified(jobs: list[Job], lenient: bool = False) -> list[Any]:
+    """Find out what decides the result of each job. Jobs of one split are handled together.
+
+    Args:
+        jobs: the jobs.
+        lenient: return None for a job that names code which may not be imported now.
+    """
     data_sets = DataSets()
-    splits = [_refusable(job, lambda job=job: DataSets.split_of(job.config())) for job in jobs]
-    found: dict[int, Identified] = {}
+    splits = [_refusable(job, lambda job: DataSets.split_of(job.config()), lenient) for job in jobs]
+    found: dict[int, Identified | None] = {}
     for place in sorted(range(len(jobs)), key=lambda place: splits.index(splits[place])):
+        known = splits[place] is not None
         job = jobs[place]
-        found[place] = _refusable(job, lambda job=job: job.identified(data_sets))
+        found[place] = (
+            _refusable(job, lambda job: job.identified(data_sets), lenient) if known else None
+        )
     return [found[place] for place in range(len(jobs))]
 
 
-def _refusable(job: Job, work: Callable[[], Any]) -> Any:
+def _refusable(job: Job, work: Callable[[Job], Any], lenient: bool) -> Any:
     """Do some work on a job. An error message gets the place of the job in the grid."""
     try:
-        return work()
+        return work(job)
     except ValueError as error:
+        if lenient and isinstance(error, registry.NotImportedError):
+            return None
         where = ", ".join(f"{key} {value}" for key, value in job.point.items())
         raise ValueError(f"{job.benchmark} ({where}): {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
@@ -78,8 +77,7 @@ def imputation_settings(methods: Sequence[str], words: Sequence[str]) -> dict[st
 
 
 def value(text: str) -> Any:
-    """Read a Python literal; text that is not one stays text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    """Read the value of a setting, as the settings of a run are read."""
+    from recbole_missing.config import values
+
+    return values.read(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing.commands.trained import (
-    add_classes,
+    add_checkpoint,
     add_output,
     check_output,
     trained,
@@ -23,7 +23,7 @@ HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
+    add_checkpoint(parser)
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--users", nargs="+", metavar="TOKEN", help="user tokens (default: every user)"
@@ -42,11 +42,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--on-unknown",
-        choices=["error", "skip"],
+        choices=["error", "skip", "popular"],
         default="error",
-        help="what to do about users that the data set does not know",
+        help="what users get that the data set does not know: an error (default), nothing, or the "
+        "items with the most training interactions, whose number is the score",
     )
-    add_classes(parser)
     add_output(parser, "FILE.tsv")
 
 
@@ -54,21 +54,26 @@ def execute(known: Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: for unknown users, a model that cannot rank, a file that exists, and whatever
-            the checkpoint is refused for.
+        ValueError: for unknown users, lists longer than the catalogue, a model that cannot rank, a
+            file that exists, and whatever the checkpoint is refused for.
     """
     from recbole_missing.evaluation import ranking
 
     check_output(known.output, known.force)
     asked = _asked(known)
     config, model, dataset, *loaders = trained(known)
+    if known.top_k >= dataset.item_num:
+        raise ValueError(
+            f"recommend: --top-k must be at most the number of items ({dataset.item_num - 1}), got "
+            f"{known.top_k}; lower it."
+        )
     tokens = dataset.field2id_token
-    users = _ids(asked, tokens[dataset.uid_field], known.on_unknown == "skip", config["dataset"])
+    names, users = _users(asked, tokens[dataset.uid_field], known.on_unknown, config["dataset"])
     splits = [loader._dataset for loader in loaders[: HIDDEN[known.hide]]]
     hidden = ranking.interactions(splits, dataset.user_num, dataset.item_num)
     train = loaders[0]._dataset
-    best = ranking.top_items(model, config, train, users, hidden, known.top_k)
-    lines = _lines(dataset, users, *best)
+    best = ranking.top_items(model, config, train, users[users > 0], hidden, known.top_k)
+    lines = _lines(dataset, names, *_beside_popular(train, users, best, known.top_k))
     if known.output is None:
         _print(lines)
         return
@@ -98,32 +103,52 @@ def _asked(known: Namespace) -> list[str] | None:
     return None if tokens is None else list(dict.fromkeys(tokens))
 
 
-def _ids(asked: list[str] | None, tokens: Sequence[str], skip: bool, dataset: str) -> Any:
-    """User ids, int64 ``(n_users,)``; ``tokens[0]`` is the padding."""
+def _users(
+    asked: list[str] | None, tokens: Sequence[str], on_unknown: str, dataset: str
+) -> tuple[Sequence[str], Any]:
+    """Tokens of the users that get a list, and their ids, int64 ``(n_users,)``; 0 if unknown."""
     import torch
 
     if asked is None:
-        return torch.arange(1, len(tokens))
+        return tokens[1:], torch.arange(1, len(tokens))
     ids = {str(token): number for number, token in enumerate(tokens) if number}
     unknown = [token for token in asked if token not in ids]
     first = ", ".join(repr(token) for token in unknown[:5])
     who = f"{len(unknown):,} of {len(asked):,} unknown: {first}"
-    if unknown and (not skip or len(unknown) == len(asked)):
+    none_left = on_unknown == "skip" and len(unknown) == len(asked)
+    if unknown and (on_unknown == "error" or none_left):
         raise ValueError(
-            f"recommend: users must be in data set {dataset!r}, got {who}; correct them, or leave "
-            "unknown ones out with --on-unknown skip (one must be left)."
+            f"recommend: users must be in data set {dataset!r}, got {who}; correct them, leave "
+            "unknown ones out with --on-unknown skip (one must be left), or give them the most "
+            "popular items with --on-unknown popular."
         )
     if unknown:
-        print(f"recommend: skipped users, {who}", file=sys.stderr)
-    return torch.tensor([ids[token] for token in asked if token in ids], dtype=torch.long)
+        what = "skipped users" if on_unknown == "skip" else "the most popular items for users"
+        print(f"recommend: {what}, {who}", file=sys.stderr)
+    if on_unknown == "skip":
+        asked = [token for token in asked if token in ids]
+    return asked, torch.tensor([ids.get(token, 0) for token in asked], dtype=torch.long)
 
 
-def _lines(dataset: Any, users: Any, items: Any, scores: Any) -> Iterator[str]:
+def _beside_popular(train: Any, users: Any, best: tuple[Any, Any], k: int) -> tuple[Any, Any]:
+    """Lists of known users, and the items with most training interactions for unknown ones."""
+    import torch
+
+    counts = torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
+    counts[0] = -1  # padding
+    popular = counts.argsort(descending=True, stable=True)[:k]
+    items = popular.repeat(len(users), 1)
+    scores = counts[popular].float().repeat(len(users), 1)
+    items[users > 0], scores[users > 0] = best
+    return items, scores
+
+
+def _lines(dataset: Any, users: Sequence[str], items: Any, scores: Any) -> Iterator[str]:
     """Header of an atomic file and one line a recommended item."""
     user_field, item_field = dataset.uid_field, dataset.iid_field
-    user_tokens, item_tokens = (dataset.field2id_token[key] for key in (user_field, item_field))
+    tokens = dataset.field2id_token[item_field]
     yield f"{user_field}:token\t{item_field}:token\trank:float\tscore:float"
-    for user, row, values in zip(users.tolist(), items.tolist(), scores.tolist()):
+    for user, row, values in zip(users, items.tolist(), scores.tolist()):
         for rank, (item, score) in enumerate(zip(row, values), 1):
             if item:
-                yield f"{user_tokens[user]}\t{item_tokens[item]}\t{rank}\t{score:.6g}"
+                yield f"{user}\t{tokens[item]}\t{rank}\t{score:.6g}"

@@ -47,7 +47,7 @@ def execute(known: Namespace) -> None:
         ValueError: for a file that is absent, options that do not go together, and whatever the
             results are refused for.
     """
-    from recbole_missing import tables
+    from recbole_missing import registry, tables
     from recbole_missing.atomic import REPORT, check_target, new_folder
     from recbole_missing.benchmark import identified
     from recbole_missing.benchmark.line import latest
@@ -70,7 +70,9 @@ def execute(known: Namespace) -> None:
         print("* best, + second best mean of a column")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
-    for sentence in document.sources_note(lines, identified.current_source):
+    with registry.without_imports():
+        notes = document.sources_note(lines, identified.current_source)
+    for sentence in notes:
         print(sentence)
     print(f"Wrote {target}: report.md, {counted}, {REPORT}")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from recbole_missing.commands.trained import (
-    add_classes,
+    add_checkpoint,
     add_output,
     check_output,
     trained,
@@ -26,7 +25,7 @@ _LEGEND = (
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("checkpoint", type=Path, help="file of a trained model (.pth)")
+    add_checkpoint(parser)
     parser.add_argument(
         "--top",
         nargs="+",
@@ -35,7 +34,6 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="K",
         help="cut-offs of hit@K (default: 10 20)",
     )
-    add_classes(parser)
     add_output(parser, "FILE.json")
 
 

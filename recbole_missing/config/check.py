@@ -6,6 +6,7 @@ model) and calls these functions.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
@@ -64,6 +65,33 @@ def check_files(files: Iterable[str]) -> None:
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path}: must hold settings as `key: value`, got {type(content).__name__}."
+            )
+
+
+def refuse_code(model: type, values: Any) -> None:
+    """Refuse the settings that RecBole's own models evaluate, unless they are plain names.
+
+    KD_DAGFM evaluates ``teacher``, the name of a class in its module.
+
+    Args:
+        model: class of the model.
+        values: every setting of the run, as a dict or a config.
+
+    Raises:
+        ValueError: for another value.
+    """
+    for base in model.__mro__:
+        if base.__module__ != "recbole.model.context_aware_recommender.kd_dagfm":
+            continue
+        found = vars(sys.modules[base.__module__]).items()
+        here = [
+            name for name, value in found if getattr(value, "__module__", "") == base.__module__
+        ]
+        networks = sorted({*here} - {base.__name__})
+        if values["teacher"] not in networks:
+            raise ValueError(
+                f"{model.__name__}: teacher must be one of {', '.join(networks)}, got "
+                f"{values['teacher']!r}; correct it."
             )
 
 

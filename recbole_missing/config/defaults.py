@@ -111,14 +111,14 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 def load(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files."""
     with path.open(encoding="utf-8") as file:
-        return yaml.load(file, Loader=_Loader) or {}
+        return yaml.load(file, Loader=Loader) or {}
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Safe YAML that reads ``1e-3`` as a number, as RecBole's configurator does."""
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),

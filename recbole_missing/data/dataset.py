@@ -473,9 +473,10 @@ def fingerprint(config: Any) -> str | None:
     reads them. A cache may be made again without need, but it is never used for other data.
 
     Returns:
-        The key. None if there is no such cache and none is wanted; then no file is read.
+        The key. None if the run asks for no cache; then no file is read.
     """
-    if not _may_be_cached(config):
+    keys = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
+    if not any(config[key] for key in keys):
         return None
     values = config.final_config_dict
     settings = data_settings(values)
@@ -485,15 +486,6 @@ def fingerprint(config: Any) -> str | None:
     names = list(config["modalities"] or ())
     files = [[path.name, _file_digest(path)] for path in _data_files(config, names)]
     return identity.digest([settings, files, identity.of_source(MultimodalDataset)])
-
-
-def _may_be_cached(config: Any) -> bool:
-    keys = ("save_dataset", "save_dataloaders", "dataset_save_path", "dataloaders_save_path")
-    if any(config[key] for key in keys):
-        return True
-    start = f"{config['dataset']}-"  # of the names that RecBole gives its caches
-    folder = Path(config["checkpoint_dir"])
-    return folder.is_dir() and any(path.name.startswith(start) for path in folder.iterdir())
 
 
 def _file_digest(path: Path) -> str:

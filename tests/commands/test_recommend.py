@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from recbole_missing.evaluation import ranking
 from recbole_missing.evaluation.ranking import top_items
 
 pytestmark = AT_WORK
+HERE = ("--data-path", ".")
 HEADER = "user_id:token\titem_id:token\trank:float\tscore:float"
 
 
@@ -48,7 +51,7 @@ def slow_lists(run, network, splits, k):
 def recommend(capsys, *words):
     """Lists by user token, as the command prints them, and its rows."""
     capsys.readouterr()
-    cli.main(["recommend", *(str(word) for word in words)])
+    cli.main(["recommend", *HERE, *(str(word) for word in words)])
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == HEADER
     return by_user(lines), lines
@@ -77,8 +80,8 @@ def test_lists_equal_a_slow_ranking(settings, capsys, model):
 )
 def test_what_is_hidden(settings, capsys, word, splits):
     run, trainer = train("VBPR", settings)
-    lists, _ = recommend(capsys, trainer.saved_model_file, "--hide", word, "--top-k", 1000)
-    expected = slow_lists(run, trainer.model, splits, 1000)
+    lists, _ = recommend(capsys, trainer.saved_model_file, "--hide", word, "--top-k", N_ITEMS)
+    expected = slow_lists(run, trainer.model, splits, N_ITEMS)
     assert lists == expected
     lengths = {len(items) for items in lists.values()}
     assert max(lengths) == N_ITEMS - {"none": 0, "train": 8, "train_valid": 10}[word]
@@ -107,16 +110,23 @@ def test_users_by_token_and_by_file(settings, capsys, tmp_path):
 
 
 def test_unknown_users(settings, capsys, tmp_path):
-    _, trainer = train("VBPR", settings)
+    run, trainer = train("VBPR", settings)
     file = trainer.saved_model_file
     strangers = [f"x{number}" for number in range(7)]
-    message = refused(capsys, "recommend", file, "--users", "u1", *strangers, "[PAD]")
+    message = refused(capsys, "recommend", file, *HERE, "--users", "u1", *strangers, "[PAD]")
     assert "8 of 9 unknown: 'x0', 'x1', 'x2', 'x3', 'x4';" in message
-    cli.main(["recommend", file, "--users", "u1", *strangers, "--on-unknown", "skip"])
+    cli.main(["recommend", file, *HERE, "--users", "u1", *strangers, "--on-unknown", "skip"])
     out, message = capsys.readouterr()
     assert list(by_user(out.splitlines()[1:])) == ["u1"] and "7 of 8 unknown: 'x0'" in message
+    cli.main(["recommend", file, *HERE, "--users", "x0", "u1", "x1", "--on-unknown", "popular"])
+    popular, message = capsys.readouterr()
+    lists = by_user(popular.splitlines()[1:])
+    assert list(lists) == ["x0", "u1", "x1"] and "popular items for users, 2 of 3 unk" in message
+    assert lists["u1"] == by_user(out.splitlines()[1:])["u1"]
+    counts = Counter(item for _, item in pairs_of(run.train._dataset))
+    assert sorted(counts.values(), reverse=True)[:10] == [counts[item] for item in lists["x1"]]
     words = ["--users", *strangers, "--on-unknown", "skip"]
-    assert "7 of 7 unknown" in refused(capsys, "recommend", file, *words)
+    assert "7 of 7 unknown" in refused(capsys, "recommend", file, *HERE, *words)
     assert "must be a file" in refused(capsys, "recommend", file, "--users-file", tmp_path / "no")
 
 
@@ -126,7 +136,7 @@ def test_a_file_is_written_whole_and_never_replaced_unasked(
     _, trainer = train("VBPR", settings)
     file, target = trainer.saved_model_file, tmp_path / "made" / "lists.tsv"
     printed, lines = recommend(capsys, file)
-    words = ["recommend", str(file), "--output", str(target)]
+    words = ["recommend", str(file), *HERE, "--output", str(target)]
     cli.main(words)
     assert target.read_text().splitlines() == [HEADER, *lines]
     assert f"Wrote {target}: up to 10 items for {N_USERS} users" in capsys.readouterr().out
@@ -152,7 +162,7 @@ def test_fields_go_by_the_names_of_the_data_set(settings, capsys, tmp_path):
     load = {"load_col": {"inter": ["who", "what"]}}
     _, trainer = train("VBPR", settings, **names, **load)
     capsys.readouterr()
-    cli.main(["recommend", trainer.saved_model_file, "--users", "u1"])
+    cli.main(["recommend", trainer.saved_model_file, *HERE, "--users", "u1"])
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "who:token\twhat:token\trank:float\tscore:float" and len(lines) == 10
 

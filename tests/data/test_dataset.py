@@ -437,7 +437,7 @@ def test_no_file_is_hashed_where_recbole_keeps_no_cache(settings):
     assert base.config["data_fingerprint"] is None
     kept = [prepare("VBPR", settings, save_dataset=True, seed=seed).config for seed in (1, 2)]
     assert fingerprint(kept[0]) == kept[0]["data_fingerprint"] == kept[1]["data_fingerprint"]
-    assert prepare("VBPR", settings).config["data_fingerprint"] is not None, "there is one now"
+    assert prepare("VBPR", settings).config["data_fingerprint"] is None, "it asks for none"
 
 
 # ------------------------------------------------------------------------------------ identity

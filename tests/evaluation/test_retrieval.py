@@ -19,6 +19,7 @@ from recbole_missing.evaluation.retrieval import evaluate, retrieval
 from recbole_missing.imputation import Mean, NearestNeighbour
 from recbole_missing.modality import Modalities, Modality
 
+HERE = ("--data-path", ".")
 pytestmark = AT_WORK
 
 NAMES = ("image", "title", "tags")
@@ -284,7 +285,7 @@ def test_command_prints_and_writes(settings, capsys, tmp_path):
     run, file = checkpoint_of("VBPR", settings, imputation="featprop")
     target = tmp_path / "made" / "retrieval.json"
     capsys.readouterr()
-    cli.main(["retrieve", file, "--top", "5", "2", "--output", str(target)])
+    cli.main(["retrieve", file, *HERE, "--top", "5", "2", "--output", str(target)])
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("VBPR on tiny; missing: 50% stratified; imputation: featprop")
     assert out[2].split() == [f"hit@{k}" for k in (2, 5)] * 3
@@ -311,6 +312,6 @@ def test_command_refuses(settings, capsys, tmp_path):
     assert taken.read_text() == "mine"
     assert "no such file" in refused(capsys, "retrieve", tmp_path / "none.pth")
     _, file = checkpoint_of("BPR", settings)
-    assert "got BPR" in refused(capsys, "retrieve", file)
+    assert "got BPR" in refused(capsys, "retrieve", file, *HERE)
     _, file = checkpoint_of("VBPR", settings, missing_ratio=0.0)
-    assert "must hide features" in refused(capsys, "retrieve", file)
+    assert "must hide features" in refused(capsys, "retrieve", file, *HERE)
