@@ -11,8 +11,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from recbole_missing.config import defaults
 from recbole_missing.config.constraints import (
     Choice,
     Float,
@@ -56,14 +55,10 @@ def check_files(files: Iterable[str]) -> None:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
-        try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.FullLoader)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: must be YAML, got: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"{path}: must hold settings as `key: value`, got {type(content).__name__}."
-            )
+        content = defaults.load(path)
+        if not isinstance(content, dict) or not content:
+            got = type(content).__name__ if content else "nothing"
+            raise ValueError(f"{path}: must hold settings as `key: value`, got {got}.")
 
 
 def refuse_unknown(

@@ -109,9 +109,16 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files."""
-    with path.open(encoding="utf-8") as file:
-        return yaml.load(file, Loader=_Loader) or {}
+    """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files. No tag makes an object.
+
+    Raises:
+        ValueError: if the file is not YAML, has a tag such as ``!!python/name``, or is not UTF-8.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).replace("<unicode string>", path.name).split())
+        raise ValueError(f"{path}: must be YAML, got: {reason}; correct the file.") from error
 
 
 class _Loader(yaml.SafeLoader):
