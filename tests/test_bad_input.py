@@ -747,6 +747,13 @@ def test_archive_members_with_dots(data, tmp_path):
 YAML_CODE = "!!python/object/apply:os.system ['touch pwned']"
 
 
+def a_result(model: str = "BPR") -> None:
+    """Write a store that can be reported."""
+    values, point = {"recall@5": 0.1}, {"dataset": "tiny", "model": model, "seed": 1}
+    config = {**point, "metrics": ["Recall"], "topk": [5]}
+    Store("mine.jsonl").append(line("a", config=config, point=point, test=values, valid=values))
+
+
 @row("YAML tags (!!python/object) in our files", "E: no code of a file runs")
 @pytest.mark.parametrize("tag", [YAML_CODE, "!!python/name:os.system ''", "!!python/module:os ''"])
 @pytest.mark.parametrize("command", ["run", "impute", "benchmark", "report", "export"])
@@ -761,7 +768,7 @@ def test_yaml_tags(data, command, tag):
         "benchmark": [path, "--dry-run"],
         "report": ["mine.jsonl", "--benchmark", path],
     }[command]
-    Store("mine.jsonl").append(line("a"))
+    a_result()
     with data.error(path, "tag"):
         data.command(command, *words)
 
@@ -840,7 +847,7 @@ def test_single_files(data, header, quote):
 
 @row("3. impute: ids that never meet", "E with the number of those that do")
 def test_ids_that_never_meet(data):
-    words = single_files()
+    words = single_files(header="user_id,item_id")
     Path("ids.txt").write_text("".join(f"{number:05}\n" for number in range(40)))
     with data.error("q.csv", "'0'", "'00000'"):
         data.command(*words, "--output=out")
@@ -904,6 +911,12 @@ def some_array() -> tuple[Any, np.ndarray]:
     return sparse.csr_matrix(generator.random((12, 9)) < 0.4, dtype=np.float32), features
 
 
+def imputer(method: str) -> Any:
+    """An imputer with its defaults, but quick."""
+    epochs = {"epochs": 2} if "epochs" in IMPUTERS[method].hyperparameters else {}
+    return IMPUTERS[method](**epochs)
+
+
 @row("6. fit on a dense array, DataFrame or tensor", "as on a sparse matrix")
 @pytest.mark.parametrize("method", IMPUTERS)
 @pytest.mark.parametrize("kind", ["array", "table", "tensor"])
@@ -912,10 +925,11 @@ def test_dense_interactions(data, method, kind):
 
     interactions, features = some_array()
     convert = {"array": np.asarray, "table": pd.DataFrame, "tensor": torch.as_tensor}[kind]
-    given, imputer = convert(interactions.toarray()), IMPUTERS[method]
+    given = convert(interactions.toarray())
     features = {"a": features, "b": np.flip(features, 0).copy()}
-    expected = imputer().fit(interactions).transform(features)
-    np.testing.assert_array_equal(imputer().fit(given).transform(features)["a"], expected["a"])
+    expected = imputer(method).fit(interactions).transform(features)
+    completed = imputer(method).fit(given).transform(features)
+    np.testing.assert_array_equal(completed["a"], expected["a"])
 
 
 @row("6. a row [7, nan, nan], observed in integers, NaN as an interaction, text", "E by name")
@@ -944,7 +958,7 @@ def test_large_features(data, method):
     interactions, features = some_array()
     features = features / np.nanmax(np.abs(features)) * np.float32(3.3e38)
     features = {"a": features, "b": np.flip(features, 0).copy()}
-    completed = IMPUTERS[method]().fit(interactions).transform(features)
+    completed = imputer(method).fit(interactions).transform(features)
     assert all(np.isfinite(rows).all() for rows in completed.values())
 
 
@@ -1026,10 +1040,7 @@ def test_classes_are_not_imported_to_look(data, tmp_path, monkeypatch, command):
     if command == "benchmark":
         words = ["mine.yaml", "--data-path", data.root, "--dry-run"]
     else:
-        done = {"model": "planted:Evil", "dataset": "tiny", "metrics": ["Recall"], "topk": [5]}
-        values = {"recall@5": 0.1}
-        point = {"dataset": "tiny", "model": "planted:Evil", "seed": 1}
-        Store("mine.jsonl").append(line("a", config=done, point=point, test=values, valid=values))
+        a_result("planted:Evil")
         words = ["mine.jsonl", "--benchmark", "mine.yaml"]
     try:
         data.command(command, *words)
@@ -1137,7 +1148,7 @@ def test_a_metric_without_k(data):
                                     "AveragePopularity"])  # fmt: skip
 @pytest.mark.parametrize("model", ["VBPR", "BPR"])
 def test_metrics_of_lists(data, model, metric):
-    run, trainer = data.train(model, metrics=["Recall", metric])
+    run, trainer = data.train(model, metrics=[metric], valid_metric=f"{metric}@5")
     result = trainer.evaluate(run.test)
     assert 0 <= result[f"{metric.lower()}@5"] < np.inf
 
@@ -1215,7 +1226,7 @@ def test_broken_yaml(data, command, text):
     data.settings()
     path = data.root / "tiny/tiny.yaml"
     path.write_text(text)
-    Store("mine.jsonl").append(line("a"))
+    a_result()
     words = {
         "run": ["--model=BPR", "--dataset=tiny", f"--config_files={path}"],
         "impute": [data.root / "tiny"],
@@ -1232,7 +1243,7 @@ OF_IMAGE = sorted(modality_settings("image"))
 
 
 @row("14. every setting of ours with a value of the wrong type", "E names it")
-@pytest.mark.parametrize("value", [{"a": 1}, [[1]], 1j], ids=str)
+@pytest.mark.parametrize("value", [{"a": 1}, [[1]]], ids=str)
 @pytest.mark.parametrize("key", [*OURS, *OF_IMAGE])
 def test_types_of_settings(data, key, value):
     with data.error(key):
@@ -1242,7 +1253,7 @@ def test_types_of_settings(data, key, value):
 @row("15. a typo that looks like a modality's setting", "E: did you mean")
 @pytest.mark.parametrize(
     ("typo", "meant"),
-    [("embedding_dim", "embedding_size"), ("imagee_features", "image_features"),
+    [("embedding_dim", "embedding_size"), ("imagee_features", "'image'"),
      ("image_feature", "image_features"), ("reg_weigth", "reg_weight")],
 )  # fmt: skip
 def test_typos(data, monkeypatch, typo, meant):

@@ -146,11 +146,9 @@ def read(name: str | Path, quick: bool = False) -> Plan:
     """
     path = find(name)
     content = defaults.load(path)
-    for part in (content, content.get("quick", {}) if isinstance(content, dict) else {}):
-        if not isinstance(part, dict):
-            raise ValueError(f"{path}: must hold keys and values (so must quick), got {part!r}.")
-    content = dict(content)
     variant = content.pop("quick", {})
+    if not isinstance(variant, dict):
+        raise ValueError(f"{path}: quick must hold keys and values, got {variant!r}.")
     if quick:
         if not variant:
             raise ValueError(f"{path}: must have a key `quick` for --quick, got none.")

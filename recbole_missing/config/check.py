@@ -55,10 +55,8 @@ def check_files(files: Iterable[str]) -> None:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
-        content = defaults.load(path)
-        if not isinstance(content, dict) or not content:
-            got = type(content).__name__ if content else "nothing"
-            raise ValueError(f"{path}: must hold settings as `key: value`, got {got}.")
+        if not defaults.load(path):
+            raise ValueError(f"{path}: must hold settings as `key: value`, got nothing.")
 
 
 def refuse_unknown(

@@ -112,13 +112,20 @@ def load(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files. No tag makes an object.
 
     Raises:
-        ValueError: if the file is not YAML, has a tag such as ``!!python/name``, or is not UTF-8.
+        ValueError: if the file is not a YAML mapping in UTF-8, or has a tag such as
+            ``!!python/name``.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).replace("<unicode string>", path.name).split())
         raise ValueError(f"{path}: must be YAML, got: {reason}; correct the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: must hold keys and values as `key: value`, got a {type(content).__name__}; "
+            "correct the file."
+        )
+    return content
 
 
 class _Loader(yaml.SafeLoader):
