@@ -56,7 +56,7 @@ def check_files(files: Iterable[str]) -> None:
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
         if not defaults.load(path):
-            raise ValueError(f"{path}: must hold settings as `key: value`, got nothing.")
+            raise ValueError(f"{path}: must hold keys and values as `key: value`, got nothing.")
 
 
 def refuse_unknown(
