@@ -30,7 +30,7 @@ setup(
         "setuptools<81",
         "scikit-learn",
         "safetensors",
-        "pyyaml",
+        "pyyaml>=5.4",  # before it, the loader that RecBole uses ran code
         "tabulate",
         "filelock",
     ],

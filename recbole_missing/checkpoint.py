@@ -128,6 +128,8 @@ def load(path: Path, device: Any = "cpu") -> dict[str, Any]:
             "number writes none); train again, or correct the path."
         )
     try:
+        if not _is_archive(path):
+            raise ValueError("no zip archive")
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -193,6 +195,16 @@ def _malformed(state: Any) -> str | None:
     if not isinstance(config.get("data_identity"), (Mapping, type(None))):
         return "data_identity is no mapping"
     return None
+
+
+def _is_archive(path: Path) -> bool:
+    """Tell whether torch will read a file as a zip archive, as it writes them.
+
+    It also reads older formats. In one of them, torch before 2.6 unpickles objects whatever
+    ``weights_only`` says (CVE-2025-32434).
+    """
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def random_state() -> dict[str, Any]:

@@ -42,6 +42,7 @@ class PluginTrainer(Trainer):
         self.group_results: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, Any]] = []
         self._validating = False
+        self._epoch = self._batches = 0  # the present epoch, and its batches so far
         self._valid_result: Any = None  # of the latest validation
         self._shuffle: torch.Generator | None = None  # decides the order of the batches
         self._shuffle_state: Tensor | None = None
@@ -119,11 +120,25 @@ class PluginTrainer(Trainer):
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
     ) -> Any:
-        start = perf_counter()
+        start, self._epoch, self._batches = perf_counter(), epoch_idx, 0
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         entry = {"epoch": epoch_idx, "seconds": perf_counter() - start, "loss": self._terms(loss)}
         self.history.append(entry)
         return loss
+
+    def _check_nan(self, loss: Tensor) -> None:
+        self._batches += 1
+        if torch.isfinite(loss):
+            return
+        raise ValueError(
+            f"{self.config['model']}: every loss term must be finite, got {self._last_terms(loss)} "
+            f"in batch {self._batches} of epoch {self._epoch}; lower learning_rate, or look for "
+            "extreme values in the features."
+        )
+
+    def _last_terms(self, loss: Tensor) -> dict[str, float]:
+        """Loss of the present batch by term."""
+        return {"loss": loss.item()}
 
     def _terms(self, loss: Any) -> dict[str, float]:
         """Loss of an epoch by term. RecBole's own models do not name their terms."""
@@ -257,13 +272,8 @@ class MultimodalTrainer(PluginTrainer):
             self._term_sums[name] = self._term_sums.get(name, 0.0) + term
         return loss
 
-    def _check_nan(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            terms = {name: term.item() for name, term in self.model.last_terms.items()}
-            raise ValueError(
-                f"{self.config['model']}: every loss term must be finite, got {terms}; "
-                "lower learning_rate, or look for extreme values in the features."
-            )
+    def _last_terms(self, loss: Tensor) -> dict[str, float]:
+        return {name: term.item() for name, term in self.model.last_terms.items()}
 
     def _terms(self, loss: Any) -> dict[str, float]:
         return {name: total.item() for name, total in self._term_sums.items()}

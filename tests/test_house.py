@@ -162,3 +162,11 @@ def test_a_line_of_yaml_explains_itself() -> None:
         for line in plain.splitlines():
             if re.match(r"\w+:", line):
                 assert "#" in line or line.startswith("learning_rate"), f"{path.name}: {line}"
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page))
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

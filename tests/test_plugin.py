@@ -703,8 +703,8 @@ def test_a_mistake_ends_in_one_line_and_exit_code_two(settings, capsys, argument
     ("text", "message"),
     [
         (None, "bad.yaml: must be a YAML file, got no such file"),
-        ("", "bad.yaml: must hold settings as `key: value`, got NoneType"),
-        ("- epochs", "bad.yaml: must hold settings as `key: value`, got list"),
+        ("", "bad.yaml: must hold keys and values as `key: value`, got nothing"),
+        ("- epochs", "bad.yaml: must hold keys and values as `key: value`, got a list"),
         ("epochs: [1", "bad.yaml: must be YAML, got"),
     ],
 )

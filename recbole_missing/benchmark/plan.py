@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
 
@@ -147,15 +145,10 @@ def read(name: str | Path, quick: bool = False) -> Plan:
         ValueError: if the file is wrong; it names the file and the key.
     """
     path = find(name)
-    try:
-        content = defaults.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: must be YAML, got: {error}") from error
-    for part in (content, content.get("quick", {}) if isinstance(content, dict) else {}):
-        if not isinstance(part, dict):
-            raise ValueError(f"{path}: must hold keys and values (so must quick), got {part!r}.")
-    content = dict(content)
+    content = defaults.load(path)
     variant = content.pop("quick", {})
+    if not isinstance(variant, dict):
+        raise ValueError(f"{path}: quick must hold keys and values, got {variant!r}.")
     if quick:
         if not variant:
             raise ValueError(f"{path}: must have a key `quick` for --quick, got none.")

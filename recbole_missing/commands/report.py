@@ -78,9 +78,12 @@ def execute(known: Namespace) -> None:
 
 
 def _check(known: Namespace) -> None:
+    from recbole_missing.config import check
+
     for path in (*known.stores, *([known.benchmark] if known.benchmark else [])):
         if not path.is_file():
             raise ValueError(f"report: {path} must be a file, got none; check the path.")
+    check.check_files([str(known.benchmark)] if known.benchmark else [])
     if known.pdf and known.no_figures:
         raise ValueError("report: --pdf must come without --no-figures; drop one.")
     if not known.no_figures and find_spec("matplotlib") is None:

@@ -12,8 +12,7 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from recbole_missing.config import defaults
 from recbole_missing.config.constraints import (
     Choice,
     Float,
@@ -57,15 +56,8 @@ def check_files(files: Iterable[str]) -> None:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            got = " ".join(str(error).replace('"<unicode string>", ', "").split())
-            raise ValueError(f"{path}: must be YAML, got: {got}; correct it.") from error
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"{path}: must hold settings as `key: value`, got {type(content).__name__}."
-            )
+        if not defaults.load(path):
+            raise ValueError(f"{path}: must hold keys and values as `key: value`, got nothing.")
 
 
 def refuse_code(model: type, values: Any) -> None:

@@ -109,9 +109,23 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files."""
-    with path.open(encoding="utf-8") as file:
-        return yaml.load(file, Loader=Loader) or {}
+    """Read a YAML mapping; ``1e-3`` is a number, as in RecBole's own files. No tag makes an object.
+
+    Raises:
+        ValueError: if the file is not a YAML mapping in UTF-8, or has a tag such as
+            ``!!python/name``.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).replace("<unicode string>", path.name).split())
+        raise ValueError(f"{path}: must be YAML, got: {reason}; correct the file.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: must hold keys and values as `key: value`, got a {type(content).__name__}; "
+            "correct the file."
+        )
+    return content
 
 
 class Loader(yaml.SafeLoader):

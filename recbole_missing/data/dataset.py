@@ -250,7 +250,15 @@ class MultimodalDataset(Dataset):
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
             contents[source.name] = Content.of(source)
             self._report(source.present, observed, found[-1])
-        return Modalities(found), contents
+        known = Modalities(found)
+        bare = int((known.n_missing[1:] == len(known)).sum())
+        if bare and len(known) > 1:
+            self.logger.warning(
+                f"data set {self.dataset_name!r}: {bare:,} of {self.item_num - 1:,} items lack "
+                "every modality; a model knows them by their interactions and by what the "
+                "imputation gives them."
+            )
+        return known, contents
 
     def _sources(self, names: Iterable[str]) -> Iterator[Source]:
         """Open the modalities one by one."""

@@ -12,6 +12,8 @@ from recbole.utils import ModelType
 from scipy import sparse
 from torch import Tensor
 
+from recbole_missing.graph.knn import top_columns
+
 PAIRS = 2**20
 """Number of user-item pairs in a batch, for models that score pairs only."""
 
@@ -31,8 +33,9 @@ def top_items(
         k: length of the lists, but at most the number of items.
 
     Returns:
-        Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first. If a
-        user has fewer candidates, the rest of the list is item 0 (padding) with score -inf.
+        Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first, and of
+        equal scores the smaller id first. If a user has fewer candidates, the rest of the list is
+        item 0 (padding) with score -inf.
 
     Raises:
         ValueError: for a model that is no general recommender, or a k below 1.
@@ -78,7 +81,8 @@ def _best(scores: Tensor, cells: tuple[Tensor, Tensor], k: int) -> tuple[Tensor,
     scores = scores.float()
     scores[:, 0] = -torch.inf
     scores[cells] = -torch.inf
-    values, items = (part.cpu() for part in scores.topk(k, dim=1))
+    best = top_columns(scores, k)
+    values, items = scores.gather(1, best).cpu(), best.cpu()
     return items.masked_fill(values == -torch.inf, 0), values
 
 

@@ -255,7 +255,22 @@ def stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Similarities, not rounded, and columns, each ``(n_rows, k)``.
     """
-    key = _on_grid(similarity)
+    col = top_columns(_on_grid(similarity), k)
+    return similarity.gather(1, col), col
+
+
+def top_columns(key: Tensor, k: int) -> Tensor:
+    """Columns of the k largest values of each row, in falling order; of equal ones the smaller.
+
+    :func:`torch.topk` may take any of equal values.
+
+    Args:
+        key: shape ``(n_rows, n_columns)``.
+        k: at most ``n_columns``.
+
+    Returns:
+        int64, ``(n_rows, k)``.
+    """
     spare = min(k + 1, key.shape[1])
     top, col = key.topk(spare, dim=1)
     col = col[:, :k].sort(dim=1).values
@@ -264,8 +279,7 @@ def stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if tied.numel():
             col[tied] = _lowest_columns(key[tied], top[tied, k - 1, None], k)
     order = key.gather(1, col).argsort(dim=1, descending=True, stable=True)
-    col = col.gather(1, order)
-    return similarity.gather(1, col), col
+    return col.gather(1, order)
 
 
 def _nearest_in_block(similarity: Similarity, k: int, queries: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ def test_only_keeps_the_type_of_a_value(tmp_path: Path) -> None:
         ({"cases": [{"seed": 3, "settings": {}}]}, "Unknown seed '3'"),
         ({"grid": {**GRID, "model": [1]}}, "model must list names"),
         ({"grid": {**GRID, "dataset": [5]}}, "dataset must list names"),
-        ({"quick": [1]}, "must hold keys and values"),
+        ({"quick": [1]}, "quick must hold keys and values"),
         ({"search": {"metod": "grid"}}, "Unknown key of search 'metod'. Did you mean 'method'"),
         ({"search": {"space": [1]}}, "a space must be a mapping"),
         ({"search": {"space_of": {"MCGN": {}}}}, "Unknown model 'MCGN'. Did you mean 'MGCN'"),
