@@ -492,7 +492,8 @@ def create_dataset(config: Any) -> Any:
     """Create the data set: a :class:`MultimodalDataset` where our settings are in force."""
     if config["MODEL_TYPE"] not in _types_with_our_data() or not has_our_settings(config):
         return _original("recbole.data.utils:create_dataset")(config)
-    from recbole_missing.data.dataset import check_interaction_files, fingerprint
+    from recbole_missing.data.dataset import fingerprint
+    from recbole_missing.data.interactions import check_interaction_files
 
     check_interaction_files(config)
     config["data_fingerprint"] = fingerprint(config)

@@ -118,7 +118,7 @@ def read_first_line(path: Path, encoding: str = "utf-8") -> str:
         ValueError: if the line is not in the encoding, or there is no such encoding.
     """
     try:
-        with path.open(encoding=_with_mark(encoding)) as file:
+        with path.open(encoding=with_mark(encoding)) as file:
             return file.readline().rstrip("\n")
     except (UnicodeDecodeError, LookupError):  # found in a later line too, which is read ahead
         with path.open("rb") as file:
@@ -128,7 +128,7 @@ def read_first_line(path: Path, encoding: str = "utf-8") -> str:
 def _decoded(path: Path, content: bytes, encoding: str) -> str:
     name = encoding.upper()
     try:
-        return content.decode(_with_mark(encoding))
+        return content.decode(with_mark(encoding))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: must be {name} text, got byte {error.object[error.start]:#04x} at position "
@@ -140,7 +140,8 @@ def _decoded(path: Path, content: bytes, encoding: str) -> str:
         ) from error
 
 
-def _with_mark(encoding: str) -> str:
+def with_mark(encoding: str) -> str:
+    """The encoding that reads a file with or without a byte-order mark."""
     return "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
 
 
