@@ -120,7 +120,7 @@ class AtomicFile:
         """
         try:
             widths = np.fromiter(map(len, self._rows()), dtype=np.int32)[1:]
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, UnicodeError) as error:
             raise self._unreadable(error) from error
         is_row = widths > 0
         wrong = np.flatnonzero(is_row & (widths != len(self.header)))
@@ -130,8 +130,8 @@ class AtomicFile:
                 text = self.separator.join(cells)[:60]
                 raise ValueError(
                     f"{self.path}: every row must have {len(self.header)} cells as the header, got "
-                    f"{len(cells)} in line {place + 2} ({text!r}); correct it (rows with another "
-                    f"number: {len(wrong):,})."
+                    f"{len(cells)} in line {place + 2} ({text!r}; {len(wrong):,} lines are so); "
+                    "correct it."
                 )
             is_row[place] = False
         return np.flatnonzero(is_row) + 2
@@ -202,7 +202,7 @@ class AtomicFile:
             error: what pandas or RecBole raised.
             fields: the columns that were read.
         """
-        if isinstance(error, UnicodeDecodeError):
+        if isinstance(error, UnicodeError):
             return self._unreadable(error)
         numbers = [field for field in fields if self.type_of(field) == "float"]
         texts = self._texts(numbers)
@@ -218,7 +218,7 @@ class AtomicFile:
         return self._unreadable(error)
 
     def _unreadable(self, error: Exception) -> ValueError:
-        if isinstance(error, UnicodeDecodeError):
+        if isinstance(error, UnicodeError):
             try:
                 read_text(self.path, self.encoding)
             except ValueError as refusal:

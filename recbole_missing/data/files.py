@@ -120,7 +120,7 @@ def read_first_line(path: Path, encoding: str = "utf-8") -> str:
     try:
         with path.open(encoding=with_mark(encoding)) as file:
             return file.readline().rstrip("\n")
-    except (UnicodeDecodeError, LookupError):  # found in a later line too, which is read ahead
+    except (UnicodeError, LookupError):  # found in a later line too, which is read ahead
         with path.open("rb") as file:
             return _decoded(path, file.readline(), encoding).rstrip("\r\n")
 
@@ -134,6 +134,8 @@ def _decoded(path: Path, content: bytes, encoding: str) -> str:
             f"{path}: must be {name} text, got byte {error.object[error.start]:#04x} at position "
             f"{error.start}; save it as {name}, or set encoding if it is an atomic file."
         ) from error
+    except UnicodeError as error:  # UTF-16 without a byte-order mark
+        raise ValueError(f"{path}: must be {name} text, got: {error}; correct encoding.") from error
     except LookupError as error:
         raise ValueError(
             f"encoding: must be an encoding of Python, got {encoding!r}; correct it."

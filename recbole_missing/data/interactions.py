@@ -173,7 +173,7 @@ def _check_time(config: Any, table: AtomicFile) -> None:
             )
         raise ValueError(
             f"{what}the columns {loaded} of {table.names} in {table.path.name}; add it to "
-            f"load_col: {{inter: {[*loaded, field]}}}."
+            f"load_col: {{inter: [{', '.join([*loaded, field])}]}}."
         )
     if field in loaded and table.type_of(field) != "float":
         line = next(iter(table.lines()), 0)

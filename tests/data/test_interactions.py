@@ -234,7 +234,7 @@ def test_order_of_time_needs_a_loaded_column(write):
     assert refused(settings, load_col=ids, eval_args=LEAVE_TWO) == (
         "eval_args: order TO needs the times of interactions, TIME_FIELD 'timestamp', got the "
         "columns ['user_id', 'item_id'] of ['user_id', 'item_id', 'timestamp'] in few.inter; add "
-        "it to load_col: {inter: ['user_id', 'item_id', 'timestamp']}."
+        "it to load_col: {inter: [user_id, item_id, timestamp]}."
     )
     message = refused(settings, load_col=None, eval_args=LEAVE_TWO, TIME_FIELD="date")
     assert "['user_id', 'item_id', 'timestamp']; set TIME_FIELD to one of them" in message
@@ -465,6 +465,10 @@ def test_files_may_have_another_encoding(write, encoding):
     assert run.dataset.field2id_token["item_id"][1] == "caf\xe9 i0"
     message = refused(settings)
     assert "few.inter: must be UTF-8 text, got byte" in message and "or set encoding" in message
+    settings = write(inter=plain(many()))
+    assert "few.inter: must be UTF-16 text, got: UTF-16 stream" in refused(
+        settings, encoding="utf-16"
+    )
 
 
 def spoilt(place: int, line: str) -> str:
