@@ -465,10 +465,9 @@ def test_files_may_have_another_encoding(write, encoding):
     assert run.dataset.field2id_token["item_id"][1] == "caf\xe9 i0"
     message = refused(settings)
     assert "few.inter: must be UTF-8 text, got byte" in message and "or set encoding" in message
-    settings = write(inter=plain(many()))
-    assert "few.inter: must be UTF-16 text, got: UTF-16 stream" in refused(
-        settings, encoding="utf-16"
-    )
+    for odd in ("", "s"):  # read as UTF-16 it has an even or an odd number of bytes
+        settings = write(inter=plain(many()).replace("user_id", f"user_id{odd}", 1))
+        assert "few.inter: " in refused(settings, encoding="utf-16")
 
 
 def spoilt(place: int, line: str) -> str:
