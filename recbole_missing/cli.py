@@ -72,7 +72,7 @@ def is_refusal(error: Exception) -> bool:
     """Tell whether an exception tells the user what to mend, rather than us.
 
     These do: a ValueError that a ``raise`` statement of this package made; whatever a ``raise`` of
-    RecBole's configuration or data reading made, for these judge the user's settings and files; an
+    RecBole's configuration, data reading or sampling made, for these judge settings and files; an
     OSError, which is the operating system's answer (no such file, disk full); and an ImportError
     where a requirement of this package is absent. A ValueError from inside torch, or from an
     expression of ours that went wrong, is a bug.
@@ -85,7 +85,7 @@ def is_refusal(error: Exception) -> bool:
     statement = linecache.getline(frame.f_code.co_filename, line).lstrip()
     module = frame.f_globals.get("__name__", "")
     ours = isinstance(error, ValueError) and module.startswith("recbole_missing.")
-    judged = ours or module.startswith(("recbole.config.", "recbole.data."))
+    judged = ours or module.startswith(("recbole.config.", "recbole.data.", "recbole.sampler."))
     return judged and statement.startswith("raise")
 
 

@@ -518,7 +518,8 @@ def create_dataset(config: Any) -> Any:
     """Create the data set: a :class:`MultimodalDataset` where our settings are in force."""
     ours = config["MODEL_TYPE"] in _types_with_our_data() and has_our_settings(config)
     if ours:
-        from recbole_missing.data.dataset import check_interaction_files, fingerprint
+        from recbole_missing.data.dataset import fingerprint
+        from recbole_missing.data.interactions import check_interaction_files
 
         check_interaction_files(config)
         config["data_fingerprint"] = fingerprint(config)

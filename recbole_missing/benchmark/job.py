@@ -22,7 +22,7 @@ from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
-from recbole_missing.data.dataset import check_interaction_files
+from recbole_missing.data.interactions import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
 from recbole_missing.evaluation.users import UserResults, check_metrics, write_rows

@@ -148,7 +148,8 @@ def _open(
     from recbole.utils import init_seed
 
     from recbole_missing.checkpoint import no_command_line
-    from recbole_missing.data.dataset import MultimodalDataset, check_interaction_files
+    from recbole_missing.data.dataset import MultimodalDataset
+    from recbole_missing.data.interactions import check_interaction_files
 
     name, own = (source, []) if folder is None else _named(folder)
     here = folder or Path()

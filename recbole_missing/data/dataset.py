@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from recbole.data.dataset import Dataset
 from recbole.data.interaction import cat_interactions
 from scipy import sparse
 from torch import Tensor
@@ -21,7 +20,8 @@ from torch import Tensor
 from recbole_missing import identity, registry
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, sources
-from recbole_missing.data.files import read_first_line
+from recbole_missing.data.atomic_files import encoding_of
+from recbole_missing.data.interactions import CheckedDataset, say_untrained
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
@@ -39,8 +39,8 @@ DATA_SETTINGS = {
 """Settings that decide the data, in addition to those of each modality and imputer."""
 
 
-class MultimodalDataset(Dataset):
-    """RecBole's :class:`Dataset` with modalities. Without modalities it behaves like RecBole's.
+class MultimodalDataset(CheckedDataset):
+    """RecBole's data set with modalities. Without modalities it behaves like RecBole's, checked.
 
     Attributes, which all three splits share after :meth:`build`:
         known: the observed :class:`Modalities`, in which missing rows are zero; None if there are
@@ -75,6 +75,11 @@ class MultimodalDataset(Dataset):
         """
         splits, hidden, new = self._masked(self.split())
         self._check_splits(splits)
+        columns = [
+            [split.inter_feat[field].numpy() for split in splits]
+            for field in (self.uid_field, self.iid_field)
+        ]
+        say_untrained(self.dataset_name, *columns)
         contents: dict[str, Content] = {}
         known = edges = None
         if self.config["modalities"]:
@@ -87,11 +92,6 @@ class MultimodalDataset(Dataset):
         for split in (self, *splits):
             split.new_items, split.identity = torch.from_numpy(new), parts
             split.known, split._imputation = known, imputation
-        return splits
-
-    def split(self) -> list[Any]:
-        """Training, validation and test split as RecBole makes them, before anything is hidden."""
-        splits: list[Any] = super().build()
         return splits
 
     def interaction_matrix(self) -> sparse.csr_matrix:
@@ -344,33 +344,6 @@ class Imputation:
                 completed = imputer.fit(*arguments[1:]).transform(self.known)
         log_report(config["imputation"], imputer)
         return completed
-
-
-def check_interaction_files(config: Any) -> None:
-    """Refuse ``.inter`` files on which RecBole would fail without a clear message.
-
-    Raises:
-        ValueError: if a file is absent, its header is wrong, or the header is not in the
-            ``encoding`` of the data set; it names the file.
-    """
-    folder, name = Path(config["data_path"]), config["dataset"]
-    wanted = {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]}
-    parts = [f"{name}.{part}" for part in config["benchmark_filename"] or ()] or [name]
-    for path in [folder / f"{part}.inter" for part in parts if folder.is_dir()]:
-        if not path.is_file():
-            raise ValueError(f"{path}: must be an interaction file, got no such file; add it.")
-        line = read_first_line(path, encoding_of(config))
-        cells = line.split(config["field_separator"])
-        if not all(":" in cell for cell in cells) or not wanted <= {c.split(":")[0] for c in cells}:
-            raise ValueError(
-                f"{path}: the first line must be a header of `field:type` with {sorted(wanted)}, "
-                f"got {cells[:5]}; correct it, or USER_ID_FIELD and ITEM_ID_FIELD."
-            )
-
-
-def encoding_of(config: Any) -> str:
-    """Encoding of the atomic files: RecBole's setting ``encoding``; UTF-8 by default."""
-    return config["encoding"] or "utf-8"
 
 
 def table_identity(dataset: Any, splits: Sequence[Any]) -> Parts:

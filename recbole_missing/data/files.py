@@ -128,9 +128,9 @@ def read_first_line(path: Path, encoding: str = "utf-8") -> str:
         ValueError: if the line is not in the encoding, or there is no such encoding.
     """
     try:
-        with path.open(encoding=_with_mark(encoding)) as file:
+        with path.open(encoding=with_mark(encoding)) as file:
             return file.readline().rstrip("\n")
-    except (UnicodeDecodeError, LookupError):  # found in a later line too, which is read ahead
+    except (UnicodeError, LookupError):  # found in a later line too, which is read ahead
         with path.open("rb") as file:
             return _decoded(path, file.readline(), encoding).rstrip("\r\n")
 
@@ -138,19 +138,22 @@ def read_first_line(path: Path, encoding: str = "utf-8") -> str:
 def _decoded(path: Path, content: bytes, encoding: str) -> str:
     name = encoding.upper()
     try:
-        return content.decode(_with_mark(encoding))
+        return content.decode(with_mark(encoding))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: must be {name} text, got byte {error.object[error.start]:#04x} at position "
             f"{error.start}; save it as {name}, or set encoding if it is an atomic file."
         ) from error
+    except UnicodeError as error:  # UTF-16 without a byte-order mark
+        raise ValueError(f"{path}: must be {name} text, got: {error}; correct encoding.") from error
     except LookupError as error:
         raise ValueError(
             f"encoding: must be an encoding of Python, got {encoding!r}; correct it."
         ) from error
 
 
-def _with_mark(encoding: str) -> str:
+def with_mark(encoding: str) -> str:
+    """The encoding that reads a file with or without a byte-order mark."""
     return "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
 
 

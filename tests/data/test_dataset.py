@@ -274,6 +274,8 @@ def test_evaluation_keeps_new_items_as_candidates(settings):
 
 def test_a_user_with_all_old_items_is_refused(content, tmp_path):
     user, old = content.train[0][0], [f"i{number}" for number in range(4)]
+    content.valid = [(one, item) for one, item in content.valid if one != user]
+    content.test = [(one, item) for one, item in content.test if one != user]
     everything = [(user, item) for item in old if (user, item) not in content.train]
     settings = replace(content, train=[*content.train, *everything]).write(tmp_path)
     new = sorted({item for _, item in content.train} - set(old)) + [COLD]
