@@ -176,7 +176,8 @@ def held_out_changed(content: Content) -> Content:
 
 def without(pairs: list[tuple[str, str]], others: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Pairs that are not among the others, for a pair must be in one split only."""
-    return [pair for pair in pairs if pair not in {*others}]
+    taken = {*others}
+    return [pair for pair in pairs if pair not in taken]
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
