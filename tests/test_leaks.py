@@ -169,7 +169,15 @@ def held_out_changed(content: Content) -> Content:
     """Other validation and test interactions over the same tokens."""
     items = [item for _, item in content.test]
     test = [(user, item) for (user, _), item in zip(content.test, reversed(items))]
-    return replace(content, valid=rotated(content.valid, keep=1), test=rotated(test, keep=0)[:-5])
+    valid = without(rotated(content.valid, keep=1), content.train)
+    test = without(rotated(test, keep=0)[:-5], [*content.train, *valid])
+    return replace(content, valid=valid, test=test)
+
+
+def without(pairs: list[tuple[str, str]], others: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs that are not among the others, for a pair must be in one split only."""
+    taken = {*others}
+    return [pair for pair in pairs if pair not in taken]
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
@@ -204,7 +212,8 @@ def test_held_out_interactions_change_no_model(tmp_path, model):
 @pytest.mark.parametrize("mask", ["stratified", "file"])
 def test_training_interactions_change_what_they_should(tmp_path, mask):
     content = tiny_content()
-    changed = replace(content, train=content.train[:240] + rotated(content.train[240:], keep=0))
+    turned = without(rotated(content.train[240:], keep=0), [*content.valid, *content.test])
+    changed = replace(content, train=content.train[:240] + turned)
     one, other = (
         trace("VBPR", folder.write(tmp_path / name), **MASKS[mask])
         for name, folder in {"one": content, "other": changed}.items()

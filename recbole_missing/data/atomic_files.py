@@ -73,7 +73,7 @@ class AtomicFile:
     def _check_header(self, ids: Collection[str]) -> None:
         if self.header == [""]:
             raise ValueError(
-                f"{self.path}: must begin with a header of `field:type`, got an empty first line; "
+                f"{self.path}: the first line must be a header of `field:type`, got an empty line; "
                 "write it."
             )
         if len(self.header) == 1 and self.header[0].count(":") != 1:

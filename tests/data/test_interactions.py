@@ -479,7 +479,7 @@ def spoilt(place: int, line: str) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"", "must begin with a header of `field:type`, got an empty first line"),
+        (b"", "the first line must be a header of `field:type`, got an empty line"),
         (f"{PAIRS}\n", "inter table must have rows, got none"),
         (plain(many()).replace(":token", ""), "the first line must be a header of"),
         (spoilt(1, "user_id:token\titem_id:word\trating:float"), "the type of item_id must be"),
