@@ -25,15 +25,15 @@ def init_logger(original: Callable[[Any], None], config: Any) -> None:
         logging.basicConfig(level=str(config["state"] or "info").upper())
         logging.getLogger().warning(f"log: {error}; the run goes on without a log file.")
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
+        if hasattr(handler, "baseFilename"):
             handler.handleError = _ending(handler)  # type: ignore[method-assign]
 
 
-def _ending(handler: logging.FileHandler) -> Callable[[logging.LogRecord], None]:
+def _ending(handler: Any) -> Callable[[logging.LogRecord], None]:
     def handle(record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            logging.FileHandler.handleError(handler, record)
+            type(handler).handleError(handler, record)
             return
         root = logging.getLogger()
         root.removeHandler(handler)
