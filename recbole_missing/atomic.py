@@ -377,12 +377,9 @@ def _room(path: Path, scratch: Path) -> Iterator[None]:
         code = _full(error, scratch)
         if code is None:
             raise
-        sizes = [leaf.stat().st_size for leaf in _leaves(scratch) if leaf.is_file()]
-        for part in scratch.iterdir():
-            if part.name not in (_LOCK, "old"):
-                _remove(part)
-        free = shutil.disk_usage(scratch).free
-        needed = f"more than {sum(sizes) or free:,}"
+        written = sum(leaf.stat().st_size for leaf in _leaves(scratch) if leaf.is_file())
+        free = shutil.disk_usage(scratch).free + written
+        needed = f"more than {written or free:,}"
         raise FullDiskError(path, code, needed, free, "What was there is unchanged.") from error
 
 

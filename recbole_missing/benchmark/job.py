@@ -255,7 +255,11 @@ class Identified:
             asked = hasattr(trainer.model, "completed_features")
             data = run.train_data._dataset
             found["retrieval"] = retrieval.evaluate(trainer.model, data) if asked else {}
-        return {**found, "kept": self._keep(run, users.gather() if listening else users)}
+        try:
+            found["kept"] = self._keep(run, users.gather() if listening else users)
+        except OSError as error:  # the line will have no results
+            raise OSError(f"{error} The test gave {dict(test)}.") from error
+        return found
 
     def _keep(self, run: Run, users: UserResults) -> dict[str, str]:
         trainer, data = run.trainer, run.train_data._dataset
