@@ -239,6 +239,7 @@ def _empty(scratch: Path, target: Path) -> None:
         for path in foreign:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (old / path).replace(target / path)
+        old.replace(scratch / "done")  # while it is removed, its list may be gone before its files
     for path in scratch.iterdir():
         if path.name != _LOCK:
             _remove(path)
