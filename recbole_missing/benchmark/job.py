@@ -18,6 +18,7 @@ import torch
 from recbole.config import Config
 
 from recbole_missing import checkpoint, identity, plugin, version
+from recbole_missing.atomic import whole_file
 from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
@@ -265,14 +266,13 @@ class Identified:
         trainer, data = run.trainer, run.train_data._dataset
         tokens = [data.field2id_token[name] for name in (data.uid_field, data.iid_field)]
         paths = {name: self.job.folder / f"{self.run}.{_ENDINGS[name]}" for name in self.job.keep}
-        if paths:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
         if "users" in paths:
             write_rows(paths["users"], users.metric_rows(trainer.evaluator, tokens[0]))
         if "lists" in paths:
             write_rows(paths["lists"], users.list_rows(*tokens))
         if "checkpoint" in paths:
-            shutil.move(trainer.saved_model_file, paths["checkpoint"])
+            with whole_file(paths["checkpoint"]) as temporary:
+                shutil.move(trainer.saved_model_file, temporary)
         return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
 
 

@@ -67,6 +67,5 @@ def write_new(path: Path, lines: Iterable[str], force: bool) -> None:
     Raises:
         ValueError: as :func:`check_output`, for a file that came into being meanwhile.
     """
-    new = whole_file(path, force)
-    with new as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path, force) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)

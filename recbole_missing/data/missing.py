@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_missing.atomic import whole_file
 from recbole_missing.config.constraints import (
     Choice,
     Float,
@@ -421,4 +422,5 @@ def _check_tokens(path: Path | str, tokens: Iterable[str]) -> None:
 
 
 def _write_lines(path: Path | str, lines: Sequence[str]) -> None:
-    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with whole_file(Path(path)) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
