@@ -272,7 +272,7 @@ def _list_files(folder: Path) -> None:
     """Add the digest of every file to the report of a folder."""
     path = folder / REPORT
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    listed = [leaf for leaf in _leaves(folder) if leaf != path]
+    listed = sorted(leaf for leaf in _leaves(folder) if leaf != path)
     files = {leaf.relative_to(folder).as_posix(): _digest(leaf) for leaf in listed}
     write_report(folder, {**content, "files": files})
 

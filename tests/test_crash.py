@@ -211,6 +211,59 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "half").read_text() == "half"
 
 
+def test_a_file_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with atomic.new_folder(tmp_path / "mine"):
+        pass
+    message = "new: must be as the last run wrote it .* Nothing was replaced"
+    with (
+        pytest.raises(ValueError, match=message),
+        atomic.new_folder(tmp_path / "mine", True) as new,
+    ):
+        (new / "new").write_text("of the run")
+        (tmp_path / "mine" / "new").write_text("of the user")
+    assert (tmp_path / "mine" / "new").read_text() == "of the user"
+    with pytest.raises(ValueError, match="must not exist yet"), atomic.new_folder(tmp_path / "b"):
+        shutil.copytree(tmp_path / "mine", tmp_path / "b")
+    with pytest.raises(ValueError, match="must not exist yet"):
+        with atomic.whole_file(tmp_path / "c", force=False) as temporary:
+            temporary.write_text("of the run")
+            (tmp_path / "c").write_text("of the user")
+    assert (tmp_path / "c").read_text() == "of the user"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c", "mine"]
+
+
+def test_a_folder_that_others_made_after_a_kill_is_not_replaced(tmp_path: Path) -> None:
+    scratch = tmp_path / ".mine.writing"
+    for folder in (scratch / "old", scratch / "new", tmp_path / "mine"):
+        folder.mkdir(parents=True)
+        (folder / "result").write_text(folder.name)
+    (scratch / "lock").touch()
+    atomic.tidy(tmp_path)
+    with pytest.raises(ValueError, match="must be absent, .* moved its former content to .*old;"):
+        with atomic.new_folder(tmp_path / "mine", force=True):
+            pass
+    for folder in (scratch / "old", tmp_path / "mine"):
+        assert (folder / "result").read_text() == folder.name
+
+
+def test_without_locks_no_writer_touches_what_another_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "fcntl", None)
+    other = tmp_path / ".mine.writing" / "1" / "half"
+    other.parent.mkdir(parents=True)
+    other.write_text("of another process")
+    with atomic.whole_file(tmp_path / "mine") as temporary:
+        temporary.write_text("mine")
+    atomic.tidy(tmp_path)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert other.read_text() == "of another process"
+    shutil.rmtree(tmp_path / ".mine.writing")
+    with atomic.new_folder(tmp_path / "folder") as folder:
+        (folder / "result").write_text("mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine"]
+
+
 # ----------------------------------------------------------------------------------- a full disk
 
 
