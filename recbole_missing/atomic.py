@@ -27,7 +27,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 REPORT = "report.json"
-"""File in every folder of results: what was done, and ``files``, the digest of each file."""
+"""File in every folder of results: what was done, ``command``, and ``files``, their digests."""
 
 _SUFFIX, _LOCK = ".writing", "lock"
 _BLOCK = 1 << 20
@@ -69,16 +69,18 @@ def whole_file(path: Path, force: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, command: str, force: bool = False) -> Iterator[Path]:
     """Give a new folder to fill. It becomes ``target`` when the block ends without an error.
 
-    ``target`` is reserved for this process until then. :data:`REPORT` in the folder gets the list
-    ``files``. With ``force`` an earlier folder is replaced: its listed files go, and every other
-    file in it is kept.
+    ``target`` is reserved for this process until then. :data:`REPORT` in the folder gets the
+    command and the list ``files``. With ``force`` an earlier folder is replaced: its listed files
+    go, and every other file in it is kept.
 
     Args:
-        target: a folder that is absent or empty, or with ``force`` one that this function made.
-        force: replace it.
+        target: a folder that is absent or empty, or with ``force`` one that this function made for
+            the same command.
+        command: such as ``import``.
+        force: replace the folder.
 
     Raises:
         ValueError: if another process writes the folder, if it is not one of those, or if a file
@@ -87,17 +89,17 @@ def new_folder(target: Path, force: bool = False) -> Iterator[Path]:
     """
     real = _real(target)
     with _scratch(real, target, wait=False) as scratch:
-        _check_folder(target, force)
+        _check_folder(target, command, force)
         folder, old = scratch / "new", scratch / "old"
         folder.mkdir()
         with _room(target, scratch):
             yield folder
-            _list_files(folder)
+            _list_files(folder, command)
             for top, _, files in os.walk(folder):
                 for name in files:
                     _to_disk(Path(top, name))
                 _folder_to_disk(Path(top))
-        foreign = _check_folder(target, force)
+        foreign = _check_folder(target, command, force)
         _check_collisions(target, foreign, folder)
         if real.exists():
             real.replace(old)
@@ -268,33 +270,35 @@ def _real(path: Path) -> Path:
 # ------------------------------------------------------------------------ whose files a folder has
 
 
-def _list_files(folder: Path) -> None:
-    """Add the digest of every file to the report of a folder."""
+def _list_files(folder: Path, command: str) -> None:
+    """Add the command and the digest of every file to the report of a folder."""
     path = folder / REPORT
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     listed = sorted(leaf for leaf in _leaves(folder) if leaf != path)
     files = {leaf.relative_to(folder).as_posix(): _digest(leaf) for leaf in listed}
-    write_report(folder, {**content, "files": files})
+    write_report(folder, {**content, "command": command, "files": files})
 
 
-def _listed(folder: Path) -> dict[str, str] | None:
-    """The digests in the report of a folder; None if it has no such list."""
+def _listed(folder: Path, command: str | None = None) -> dict[str, str] | None:
+    """The digests in the report of a folder; None if it has no such list, or of another command."""
     try:
-        files = json.loads((folder / REPORT).read_text(encoding="utf-8"))["files"]
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        files = content["files"]
+        ours = isinstance(files, dict) and command in (None, content["command"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return files if isinstance(files, dict) else None
+    return files if ours else None
 
 
-def _check_folder(target: Path, force: bool) -> list[Path]:
+def _check_folder(target: Path, command: str, force: bool) -> list[Path]:
     """Files of others in a folder that may be replaced, relative to it; see :func:`new_folder`."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return []
-    if not target.is_dir() or _listed(target) is None:
+    if not target.is_dir() or _listed(target, command) is None:
         got = "files of another origin" if target.is_dir() else "a file"
         raise ValueError(
-            f"{target}: must be absent, or a folder whose {REPORT} lists its files, got {got}; "
-            "choose another name, or move it away."
+            f"{target}: must be absent, or a folder of `recbole-missing {command}` with the list "
+            f"of its files ({REPORT}), got {got}; choose another name, or move it away."
         )
     if not force:
         raise ValueError(f"{target}: must not exist yet; replace it with --force.")

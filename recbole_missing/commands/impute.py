@@ -158,7 +158,7 @@ def _complete(known: Namespace) -> None:
 
     name = data_name(known) if known.source else known.interactions.stem
     target = known.output or Path(f"{name}_imputed")
-    with new_folder(target, known.force) as folder:
+    with new_folder(target, "impute", known.force) as folder:
         report = _completed(known, folder)
         write_report(folder, report)
     kind = known.format
@@ -306,7 +306,7 @@ def _evaluate(known: Namespace) -> None:
     if known.output is None:
         _, result = _measured(known)
     else:
-        with new_folder(known.output, known.force) as folder:
+        with new_folder(known.output, "impute", known.force) as folder:
             data, result = _measured(known)
             (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
             write_report(folder, {"data": data, "seed": known.seed})

@@ -60,7 +60,7 @@ def execute(known: Namespace) -> None:
     options = document.Options(
         known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
     )
-    with new_folder(target, known.force) as folder:
+    with new_folder(target, "report", known.force) as folder:
         lines = latest(line for store in known.stores for line in Store(store).lines())
         files, main = document.write(lines, known.stores, folder, options)
         names = sorted(store.name for store in known.stores)

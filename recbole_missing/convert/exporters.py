@@ -91,7 +91,7 @@ def export_mmrec(
             exists. Nothing is written then.
     """
     target = Path(output) / splits[0].dataset_name
-    with new_folder(target, force) as folder:
+    with new_folder(target, "export", force) as folder:
         report = _export(splits, folder, target.name, settings, notes)
         write_report(folder, report)
     return ExportReport(target, report)

@@ -69,7 +69,7 @@ def import_mmrec(
             it. Nothing is written then.
     """
     target = target_folder(Path(source), name, Path(output))
-    with new_folder(target, force) as folder:
+    with new_folder(target, "import", force) as folder:
         layout = _read_mmrec(Path(source))
         masks = sorted(path.name for path in layout.inter_file.parent.glob("missing_items_*.npy"))
         if masks:
@@ -100,7 +100,7 @@ def import_dgmrec(
         ValueError: as :func:`import_mmrec`, or if a mask is absent, ill-formed or unsafe.
     """
     target = target_folder(Path(source), name, Path(output))
-    with new_folder(target, force) as folder:
+    with new_folder(target, "import", force) as folder:
         layout = _read_mmrec(Path(source))
         layout = replace(layout, masks=_masks(layout), new_items=_new(layout))
         return write(layout, folder, target, "dgmrec")
@@ -129,7 +129,7 @@ def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[P
         name = mask.stem.replace("missing_items_", "")
         layout = replace(layout, masks={name: _read_mask(mask, layout)})
     target = output / layout.inter_file.stem
-    with new_folder(target) as folder:
+    with new_folder(target, "import") as folder:
         write(layout, folder, target, "mmrec")
     return target, layout.notes
 
