@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import argparse
 import linecache
+import os
+import select
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from recbole_missing.commands import (
     benchmark,
@@ -44,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     What the user can mend ends in one line on standard error and exit code 2; see
-    :func:`is_refusal`. Any other exception is a bug and keeps its traceback.
+    :func:`is_refusal`. Ctrl-C ends in one line and code 130, SIGTERM in one line and code 143; both
+    remove what is half written. A reader of the output that closes it, such as ``head``, ends the
+    command silently with code 141. Any other exception is a bug and keeps its traceback.
     """
     parser = argparse.ArgumentParser(
         prog="recbole-missing", description="Recommendation with missing modalities, in RecBole."
@@ -59,8 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # in RecBole's Ray
     try:
-        COMMANDS[known.command][0].execute(known)
+        with _ended_by_sigterm():
+            COMMANDS[known.command][0].execute(known)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        print(f"interrupted{_told(stop)}", file=sys.stderr)
+        raise SystemExit(143 if _caused_by(stop, _Terminated) else 130) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
         if not is_refusal(error):
             raise
         missing = _absent() if isinstance(error, ImportError) else []
@@ -87,6 +103,47 @@ def is_refusal(error: Exception) -> bool:
     ours = isinstance(error, ValueError) and module.startswith("recbole_missing.")
     judged = ours or module.startswith(("recbole.config.", "recbole.data.", "recbole.sampler."))
     return judged and statement.startswith("raise")
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Raise an exception in the block at SIGTERM, so that it cleans up."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _told(stop: KeyboardInterrupt) -> str:
+    return "".join(f": {text}" for text in stop.args)
+
+
+def _caused_by(error: BaseException | None, kind: type) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _is_closed(stream: Any) -> bool:
+    """Tell whether the reader of a stream has closed it."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # no such call, or no file
+        return False
 
 
 def _absent() -> list[str]:

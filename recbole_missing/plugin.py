@@ -37,7 +37,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from recbole_missing import loaded
+from recbole_missing import loaded, logs
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
 _SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
@@ -676,19 +676,21 @@ def without_tensorboard() -> Iterator[None]:
     import recbole.trainer.trainer
 
     opened = recbole.trainer.trainer.get_tensorboard
-    recbole.trainer.trainer.get_tensorboard = lambda logger: _NoTensorBoard()
+    recbole.trainer.trainer.get_tensorboard = lambda logger: logs.TensorBoard()
     try:
         yield
     finally:
         recbole.trainer.trainer.get_tensorboard = opened
 
 
-class _NoTensorBoard:
-    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
-        """Drop it."""
+def get_tensorboard(logger: Any) -> Any:
+    """RecBole's writer of TensorBoard; a disk that is full ends the writer, not the run."""
+    return logs.TensorBoard(lambda: _original("recbole.utils.utils:get_tensorboard")(logger))
 
-    def add_hparams(self, *args: Any, **kwargs: Any) -> None:
-        """Drop them."""
+
+def init_logger(config: Any) -> None:
+    """RecBole's log; a disk that is full ends its file, not the run."""
+    logs.init_logger(_original("recbole.utils.logger:init_logger"), config)
 
 
 # ------------------------------------------------------------------------------------- processes
@@ -711,7 +713,12 @@ def run_recboles(rank: int, *args: Any) -> None:
 
 _REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
     "recbole.utils.argument_list": {},
-    "recbole.utils.utils": {"get_model": get_model, "get_trainer": get_trainer},
+    "recbole.utils.logger": {"init_logger": init_logger},
+    "recbole.utils.utils": {
+        "get_model": get_model,
+        "get_tensorboard": get_tensorboard,
+        "get_trainer": get_trainer,
+    },
     "recbole.config.configurator": {
         "Config.__init__": _init_config,
         "Config._build_yaml_loader": _build_yaml_loader,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from recbole.config import Config
@@ -46,12 +49,13 @@ def run_recbole_missing(
     getLogger().info(config)
     run = prepare(config, saved)
     # 7. training
-    run.fit()
-    getLogger().info("The running environment of this training is as follows:")
-    getLogger().info("\n" + get_environment(config).draw())
-    getLogger().info(f"best valid: {run.trainer.best_valid_result}")
-    # 8. test
-    result = run.test()
+    with _naming_checkpoint(run.trainer):
+        run.fit()
+        getLogger().info("The running environment of this training is as follows:")
+        getLogger().info("\n" + get_environment(config).draw())
+        getLogger().info(f"best valid: {run.trainer.best_valid_result}")
+        # 8. test
+        result = run.test()
     return {
         "best_valid_score": run.trainer.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -60,6 +64,17 @@ def run_recbole_missing(
         "test_result_by_group": run.trainer.group_results,
         "checkpoint": run.trainer.saved_model_file if saved else None,
     }
+
+
+@contextmanager
+def _naming_checkpoint(trainer: Any) -> Iterator[None]:
+    """Let an interrupt say where the checkpoint lies."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        file = Path(trainer.saved_model_file)
+        found = f"the best epoch so far is in {file}" if file.is_file() else "no epoch was saved"
+        raise KeyboardInterrupt(found) from stop
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,38 @@ def test_what_the_user_can_mend_ends_in_one_line(monkeypatch, capsys, error, mes
     assert ended.value.code == 2 and capsys.readouterr().err.endswith(message)
 
 
+def interrupted():
+    raise KeyboardInterrupt("the best epoch so far is in saved/a.pth")
+
+
+def interrupted_early():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (interrupted, "interrupted: the best epoch so far is in saved/a.pth\n"),
+        (interrupted_early, "interrupted\n"),
+    ],
+)
+def test_an_interrupt_ends_in_one_line(monkeypatch, capsys, error, message):
+    fails_with(monkeypatch, error)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor"])
+    assert ended.value.code == 130 and capsys.readouterr().err == message
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_no_silent_end(monkeypatch, capsys):
+    def broken():
+        raise BrokenPipeError("of a worker")
+
+    fails_with(monkeypatch, broken)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor"])
+    assert ended.value.code == 2 and capsys.readouterr().err == "error: of a worker\n"
+
+
 def in_torch():
     import torch
 

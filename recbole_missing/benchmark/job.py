@@ -18,6 +18,7 @@ import torch
 from recbole.config import Config
 
 from recbole_missing import checkpoint, identity, plugin, version
+from recbole_missing.atomic import whole_file
 from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
@@ -255,20 +256,23 @@ class Identified:
             asked = hasattr(trainer.model, "completed_features")
             data = run.train_data._dataset
             found["retrieval"] = retrieval.evaluate(trainer.model, data) if asked else {}
-        return {**found, "kept": self._keep(run, users.gather() if listening else users)}
+        try:
+            found["kept"] = self._keep(run, users.gather() if listening else users)
+        except OSError as error:  # the line will have no results
+            raise OSError(f"{error} The test gave {dict(test)}.") from error
+        return found
 
     def _keep(self, run: Run, users: UserResults) -> dict[str, str]:
         trainer, data = run.trainer, run.train_data._dataset
         tokens = [data.field2id_token[name] for name in (data.uid_field, data.iid_field)]
         paths = {name: self.job.folder / f"{self.run}.{_ENDINGS[name]}" for name in self.job.keep}
-        if paths:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
         if "users" in paths:
             write_rows(paths["users"], users.metric_rows(trainer.evaluator, tokens[0]))
         if "lists" in paths:
             write_rows(paths["lists"], users.list_rows(*tokens))
         if "checkpoint" in paths:
-            shutil.move(trainer.saved_model_file, paths["checkpoint"])
+            with whole_file(paths["checkpoint"]) as temporary:
+                shutil.move(trainer.saved_model_file, temporary)
         return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
 
 
@@ -314,7 +318,10 @@ def _explained(error: Exception) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
     package = Path(identity.__file__).resolve().parent
-    if isinstance(error, ValueError) and package in Path(last.filename).resolve().parents:
+    if (
+        isinstance(error, (ValueError, OSError))
+        and package in Path(last.filename).resolve().parents
+    ):
         return line
     whole = traceback.format_exception(type(error), error, error.__traceback__)
     return f"{line}\n{''.join(whole)}"

@@ -43,6 +43,11 @@ def migrate(path: Path, data_path: Path) -> list[str]:
     Returns:
         A message for each line that could not be converted.
     """
+    with Store(path).locked():  # no other process may add a line meanwhile
+        return _migrate(path, data_path)
+
+
+def _migrate(path: Path, data_path: Path) -> list[str]:
     data_sets = identified.DataSets()
     lines, problems, renamed = [], [], {}
     for number, line in enumerate(Store(path).lines(), 1):

@@ -54,6 +54,7 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
         ValueError: before the first run, if a setting is wrong or all data sets are absent.
     """
     points = _present(plan, options)
+    store.tidy()
     again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
     chosen: Mapping[str, Any] = {}
     if plan.search:

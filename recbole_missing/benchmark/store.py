@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from logging import getLogger
@@ -12,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from recbole_missing.atomic import FULL, FullDiskError, tidy, whole_file
 from recbole_missing.benchmark import line
 from recbole_missing.benchmark.line import Line
 
@@ -53,7 +57,8 @@ class Store:
         *whole, rest = self.path.read_bytes().split(b"\n")
         if _is_half(rest):
             getLogger().warning(
-                f"{self.path}: the last line is incomplete (its writer was killed) and is ignored."
+                f"{self.path}: the last line is incomplete (its writer was killed) and is ignored; "
+                "the next writer removes it."
             )
         elif rest:
             whole.append(rest)
@@ -80,25 +85,52 @@ class Store:
         If a killed process left an incomplete line at the end, it is removed first.
 
         Raises:
-            OSError: if the line cannot be written. The file is then unchanged.
+            OSError: if the line cannot be written. The file is then unchanged, and the line is in
+                another file that the message names, or if that is impossible on standard output.
             ValueError: if the content is not a line, or holds infinity or NaN.
         """
         data = Line.parse(content).as_json().encode() + b"\n"
-        with self._lock(), self.path.open("ab+") as file:
-            end = self._end(file)
-            file.truncate(end)
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
+        try:
+            with self.locked(), self.path.open("ab+", buffering=0) as file:
+                self._append(file, data)
+        except OSError as error:
+            raise self._rescued(data, error) from error
+
+    def _append(self, file: Any, data: bytes) -> None:
+        end, whole = self._end(file)
+        file.truncate(end)
+        left = memoryview(data if whole else b"\n" + data)
+        goal = end + len(left)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException as error:
+            if isinstance(error, OSError) or file.seek(0, os.SEEK_END) < goal:
                 file.truncate(end)
-                raise
+            raise
+
+    def _rescued(self, data: bytes, error: OSError) -> OSError:
+        """Write a line to another place, and make the error that names it."""
+        name = f"{self.path.stem}-{os.getpid()}-{time.time_ns()}.jsonl"
+        place = Path(tempfile.gettempdir(), name)
+        try:
+            with whole_file(place) as temporary:
+                temporary.write_bytes(data)
+            where = f"is in {place}; when there is room, add it: cat {place} >> {self.path}"
+        except OSError:
+            print(data.decode(), end="", flush=True)
+            where = f"is on standard output; when there is room, add it to {self.path}"
+        end = f"The file is unchanged. The line of the finished run {where}"
+        if error.errno in FULL:
+            free = shutil.disk_usage(self.path.parent).free
+            return FullDiskError(self.path, error.errno, f"{len(data):,}", free, end)
+        return OSError(f"{self.path}: cannot be written ({error}). {end}")
 
     def claim(self, run: str) -> FileLock | None:
         """Reserve a run for this process; None if it is already reserved."""
         lock = FileLock(self._claims / run)
-        with self._lock():
+        with self.locked():
             self._claims.mkdir(exist_ok=True)
             try:
                 lock.acquire(blocking=False)
@@ -108,22 +140,32 @@ class Store:
 
     def release(self, lock: FileLock) -> None:
         """End a claim of this process. Remove the claims of processes that were killed."""
-        with self._lock():
+        with self.locked():
             lock.release()
-            for path in self._claims.iterdir():
-                with suppress(Timeout), FileLock(path).acquire(blocking=False):
-                    path.unlink(missing_ok=True)
-            with suppress(OSError):  # the folder still holds claims of other processes
-                self._claims.rmdir()
+            self._tidy()
 
-    def _lock(self) -> AbstractContextManager[Any]:
+    def tidy(self) -> None:
+        """Remove what killed processes left beside the file: claims, and half-written files."""
+        if self._claims.is_dir():
+            with self.locked():
+                self._tidy()
+        tidy(self.path.parent)
+
+    def _tidy(self) -> None:
+        for path in self._claims.glob("*"):
+            with suppress(Timeout), FileLock(path).acquire(blocking=False):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is absent, or still holds claims of other processes
+            self._claims.rmdir()
+
+    def locked(self) -> AbstractContextManager[Any]:
         """Lock the file and the claims; wait if another process has locked them."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         return lock.acquire(poll_interval=_POLL)
 
-    def _end(self, file: Any) -> int:
-        """Position of the next line. A complete last line without a line break gets one."""
+    def _end(self, file: Any) -> tuple[int, bool]:
+        """Position of the next line, and whether a line break precedes it."""
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         start = size
@@ -135,12 +177,11 @@ class Store:
             tail = file.read(size - start)
         rest = tail.rpartition(b"\n")[2]
         if not rest:
-            return size
+            return size, True
         if _is_half(rest):
             getLogger().warning(f"{self.path}: the incomplete line at its end was removed.")
-            return size - len(rest)
-        file.write(b"\n")
-        return size + 1
+            return size - len(rest), True
+        return size, False
 
 
 def _is_json(text: bytes) -> bool:

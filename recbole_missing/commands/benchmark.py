@@ -87,11 +87,10 @@ def execute(known: Namespace) -> None:
         return
     try:
         lines = runner.run(chosen, store, _workers(known), options)
-    except KeyboardInterrupt:
-        print(
-            f"Interrupted. {store.path} holds the finished runs; the same command runs the others."
-        )
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"{store.path} holds the finished runs; the same command runs the others"
+        ) from stop
     failed = sum(not line.done for line in lines)
     print(f"{len(lines) - failed} of {len(lines)} runs are done, in {store.path}")
     own = "" if known.file in defaults.names("benchmark") else f" --benchmark {known.file}"

@@ -154,12 +154,24 @@ def _collection(
 
 
 def _complete(known: Namespace) -> None:
-    from recbole_missing.atomic import REPORT, check_target, new_folder
+    from recbole_missing.atomic import REPORT, new_folder, write_report
+
+    name = data_name(known) if known.source else known.interactions.stem
+    target = known.output or Path(f"{name}_imputed")
+    with new_folder(target, "impute", known.force) as folder:
+        report = _completed(known, folder)
+        write_report(folder, report)
+    kind = known.format
+    files = [f"{name}.{kind}, {name}_observed.{kind}" for name in report["modalities"]]
+    print(table(report))
+    print(f"Wrote {target}: {', '.join(files)}, items.ids, {REPORT}")
+
+
+def _completed(known: Namespace, folder: Path) -> dict[str, Any]:
+    """Write the completed features into a folder, and return the report."""
     from recbole_missing.imputation import make_imputer
 
     method = known.method or "featprop"
-    name = data_name(known) if known.source else known.interactions.stem
-    target = check_target(known.output or Path(f"{name}_imputed"), known.force)
     with _collection(known, [method], known.missing) as (collection, settings, notes):
         settings = {**settings, "imputation": method}
         with _engine(known.ray) as engine:
@@ -167,17 +179,13 @@ def _complete(known: Namespace) -> None:
             imputer = make_imputer(settings)
             imputer.engine = engine
             features = collection.completed(imputer)
-    report = {
+        collection.write(folder, features, known.format)
+    return {
         **_report(collection, settings, imputer, features, checked),
         "check": known.check,
         "seed": known.seed,
         "notes": notes,
     }
-    with new_folder(target, report) as folder:
-        collection.write(folder, features, known.format)
-    files = [f"{name}.{known.format}, {name}_observed.{known.format}" for name in features]
-    print(table(report))
-    print(f"Wrote {target}: {', '.join(files)}, items.ids, {REPORT}")
 
 
 def _report(
@@ -290,17 +298,32 @@ def _of_method(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(known: Namespace) -> None:
-    from recbole_missing.atomic import check_target, new_folder
+    from recbole_missing.atomic import check_file, new_folder, whole_file, write_report
+    from recbole_missing.report import plots
+
+    if known.plot is not None:
+        check_file(known.plot, known.force)
+    if known.output is None:
+        _, result = _measured(known)
+    else:
+        with new_folder(known.output, "impute", known.force) as folder:
+            data, result = _measured(known)
+            (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
+            write_report(folder, {"data": data, "seed": known.seed})
+        print(f"Wrote {known.output / 'evaluation.json'}")
+    if known.plot is not None:
+        with whole_file(known.plot, known.force) as temporary:
+            plots.quality(result, temporary)
+        print(f"Wrote {known.plot}")
+
+
+def _measured(known: Namespace) -> tuple[str, Any]:
+    """Compare methods, print the tables, and return the name of the data and the scores."""
     from recbole_missing.evaluation import imputation
     from recbole_missing.imputation import IMPUTERS
-    from recbole_missing.report import plots
 
     methods = known.methods or list(IMPUTERS)
     ratios = known.ratios or list(RATIOS)
-    if known.plot is not None and known.plot.exists() and not known.force:
-        raise ValueError(f"{known.plot}: must not exist yet; replace it with --force.")
-    if known.output is not None:
-        check_target(known.output, known.force)
     with _collection(known, methods, known.missing or "none") as (collection, settings, _):
         data = collection.in_order()  # the draw must not depend on the order of a file
         with _engine(known.ray) as engine:
@@ -310,11 +333,4 @@ def _evaluate(known: Namespace) -> None:
             )  # fmt: skip
     print(result.table())
     print(f"\n{result.by_degree(ratios[len(ratios) // 2])}")
-    if known.output is not None:
-        with new_folder(known.output, {"data": collection.name, "seed": known.seed}) as folder:
-            (folder / "evaluation.json").write_text(result.to_json(), encoding="utf-8")
-        print(f"Wrote {known.output / 'evaluation.json'}")
-    if known.plot is not None:
-        known.plot.parent.mkdir(parents=True, exist_ok=True)
-        plots.quality(result, known.plot)
-        print(f"Wrote {known.plot}")
+    return collection.name, result

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +74,10 @@ def execute(known: Namespace) -> None:
     best = ranking.top_items(model, config, train, users[users > 0], hidden, known.top_k)
     lines = _lines(dataset, names, *_beside_popular(train, users, best, known.top_k))
     if known.output is None:
-        _print(lines)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
         return
-    write_new(known.output, (f"{line}\n" for line in lines))
+    write_new(known.output, (f"{line}\n" for line in lines), known.force)
     print(f"Wrote {known.output}: up to {known.top_k} items for {len(users):,} users")
-
-
-def _print(lines: Iterable[str]) -> None:
-    """Print lines; stop silently once the reader of the output (``head``, say) has closed it."""
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _asked(known: Namespace) -> list[str] | None:

@@ -48,7 +48,7 @@ def execute(known: Namespace) -> None:
             results are refused for.
     """
     from recbole_missing import registry, tables
-    from recbole_missing.atomic import REPORT, check_target, new_folder
+    from recbole_missing.atomic import REPORT, new_folder, write_report
     from recbole_missing.benchmark import identified
     from recbole_missing.benchmark.line import latest
     from recbole_missing.benchmark.store import Store
@@ -56,14 +56,15 @@ def execute(known: Namespace) -> None:
 
     _check(known)
     first = known.stores[0]
-    target = check_target(known.output or first.with_name(f"{first.stem}_report"), known.force)
+    target = known.output or first.with_name(f"{first.stem}_report")
     options = document.Options(
         known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
     )
-    lines = latest(line for store in known.stores for line in Store(store).lines())
-    about = {"stores": sorted(store.name for store in known.stores), "runs": len(lines)}
-    with new_folder(target, about) as folder:
+    with new_folder(target, "report", known.force) as folder:
+        lines = latest(line for store in known.stores for line in Store(store).lines())
         files, main = document.write(lines, known.stores, folder, options)
+        names = sorted(store.name for store in known.stores)
+        write_report(folder, {"stores": names, "runs": len(lines)})
     for table in main:
         print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
     if main:

@@ -59,7 +59,8 @@ def execute(known: Namespace) -> None:
     print(table(results, ks, title))
     if known.output is not None:
         report = {"version": __version__, "title": title, "retrieval": results}
-        write_new(known.output, [json.dumps(report, indent=1, ensure_ascii=False), "\n"])
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        write_new(known.output, [text, "\n"], known.force)
         print(f"Wrote {known.output}")
 
 

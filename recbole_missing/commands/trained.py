@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from recbole_missing.atomic import whole_file
+from recbole_missing.atomic import check_file, whole_file
 from recbole_missing.quiet import quiet
 
 
@@ -75,12 +75,15 @@ def check_output(path: Path | None, force: bool) -> None:
     Raises:
         ValueError: if there is something of that name.
     """
-    if path is not None and path.exists() and not (force and path.is_file()):
-        raise ValueError(f"{path}: must not exist yet; replace a file with --force.")
+    if path is not None:
+        check_file(path, force)
 
 
-def write_new(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+def write_new(path: Path, lines: Iterable[str], force: bool) -> None:
+    """Write a text file as a whole or not at all.
+
+    Raises:
+        ValueError: as :func:`check_output`, for a file that came into being meanwhile.
+    """
+    with whole_file(path, force) as new, new.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(lines)

@@ -26,7 +26,7 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from recbole_missing.atomic import check_target, new_folder
+from recbole_missing.atomic import new_folder, write_report
 from recbole_missing.convert.folder import ITEM, SPLITS, USER
 from recbole_missing.convert.importers import HOLES
 from recbole_missing.data.collection import Collection, in_order
@@ -92,7 +92,21 @@ def export_mmrec(
         ValueError: if an item lacks a modality and there are no ``settings``, or the target
             exists. Nothing is written then.
     """
-    target = check_target(Path(output) / splits[0].dataset_name, force)
+    target = Path(output) / splits[0].dataset_name
+    with new_folder(target, "export", force) as folder:
+        report = _export(splits, folder, target.name, settings, notes)
+        write_report(folder, report)
+    return ExportReport(target, report)
+
+
+def _export(
+    splits: Sequence[Any],
+    folder: Path,
+    name: str,
+    settings: Mapping[str, Any] | None,
+    notes: Iterable[str],
+) -> dict[str, Any]:
+    """Write the files of a data set, and return the report."""
     collection = Collection.of(splits[0])
     pairs = [_pairs(split) for split in splits]
     users, items = (in_order(pair[side] for part in pairs for pair in part) for side in (0, 1))
@@ -100,26 +114,24 @@ def export_mmrec(
     rows = [place[item] for item in items]
     features = _features(collection, settings, rows)
     observed = {name: table.observed.numpy()[rows] for name, table in collection.tables.items()}
-    report = {
+    user_ids = _write_mapping(folder / "u_id_mapping.csv", "user_id", USER, users)
+    item_ids = _write_mapping(folder / "i_id_mapping.csv", "item_id", ITEM, items)
+    _write_interactions(folder / f"{name}.inter", pairs, user_ids, item_ids)
+    for modality, matrix in features.items():
+        _write_features(folder, modality, matrix, observed[modality])
+    (folder / f"{name}.yaml").write_text(_yaml(name, features), encoding="utf-8")
+    return {
         "version": __version__,
         "imputation": settings and settings["imputation"],
         "users": len(users),
         "items": len(items),
-        "interactions": {name: len(part) for name, part in zip(SPLITS, pairs)},
+        "interactions": {split: len(part) for split, part in zip(SPLITS, pairs)},
         "modalities": {
-            name: {"dim": matrix.shape[1], "missing": int((~observed[name]).sum())}
-            for name, matrix in features.items()
+            modality: {"dim": matrix.shape[1], "missing": int((~observed[modality]).sum())}
+            for modality, matrix in features.items()
         },
         "notes": [*notes, *_notes(features)],
     }
-    with new_folder(target, report) as scratch:
-        user_ids = _write_mapping(scratch / "u_id_mapping.csv", "user_id", USER, users)
-        item_ids = _write_mapping(scratch / "i_id_mapping.csv", "item_id", ITEM, items)
-        _write_interactions(scratch / f"{target.name}.inter", pairs, user_ids, item_ids)
-        for name, matrix in features.items():
-            _write_features(scratch, name, matrix, observed[name])
-        (scratch / f"{target.name}.yaml").write_text(_yaml(target.name, features), encoding="utf-8")
-    return ExportReport(target, report)
 
 
 def _pairs(split: Any) -> list[tuple[str, str]]:

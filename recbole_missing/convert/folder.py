@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from recbole_missing.atomic import replaced_folder
+from recbole_missing.atomic import write_report
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
+from recbole_missing.version import __version__
 
 USER, ITEM = "userID", "itemID"
 SPLITS = ("train", "valid", "test")
@@ -109,8 +110,8 @@ class Layout:
         return sorted(self.interactions.tokens(ITEM), key=int)
 
 
-def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
-    """Return the folder to write. Check that no other files are lost by it."""
+def target_folder(source: Path, name: str, output: Path) -> Path:
+    """Return the folder to write. Check its name, and that it does not contain the source."""
     if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
         raise ValueError(
             f"import: the name must be a plain folder name such as baby, got {name!r}."
@@ -122,26 +123,21 @@ def target_folder(source: Path, name: str, output: Path, force: bool) -> Path:
     target = output / name
     if target.resolve() in (source.resolve(), *source.resolve().parents):
         raise ValueError(f"import: {target} must not contain the source {source}; rename one.")
-    if target.exists() and not force:
-        raise ValueError(f"import: {target} must not exist yet; replace it with --force.")
-    if target.exists() and not target.is_dir():
-        raise ValueError(f"import: {target} must be a folder, got a file; move it away.")
     return target
 
 
-def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
-    """Write the data set to a temporary folder, then move it to ``target`` in one step."""
-    with replaced_folder(target) as folder:
-        modalities = _write_features(layout, folder / "features")
-        _write_interactions(layout.interactions, folder, target.name)
-        if layout.every_row:
-            write_token_file(folder / f"{target.name}.item", [KEPT_COLUMNS[ITEM], *layout.items])
-        for ratio, lacking in layout.masks.items():
-            write_missing_file(folder / f"missing_{ratio}.tsv", lacking, target.name, layout.items)
-        if layout.new_items:
-            write_token_file(folder / "new_items.txt", layout.new_items)
-        (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
-    return ImportReport(
+def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport:
+    """Write the data set into ``folder``, which will become ``target``."""
+    modalities = _write_features(layout, folder / "features")
+    _write_interactions(layout.interactions, folder, target.name)
+    if layout.every_row:
+        write_token_file(folder / f"{target.name}.item", [KEPT_COLUMNS[ITEM], *layout.items])
+    for ratio, lacking in layout.masks.items():
+        write_missing_file(folder / f"missing_{ratio}.tsv", lacking, target.name, layout.items)
+    if layout.new_items:
+        write_token_file(folder / "new_items.txt", layout.new_items)
+    (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
+    report = ImportReport(
         folder=target,
         users=len(layout.interactions.tokens(USER)),
         items=len(layout.items),
@@ -156,6 +152,9 @@ def publish(layout: Layout, target: Path, kind: str) -> ImportReport:
         new_items=len(layout.new_items),
         notes=layout.notes,
     )
+    about = {"version": __version__, "layout": kind, **asdict(report)}
+    write_report(folder, {**about, "folder": target.name})
+    return report
 
 
 def _write_features(layout: Layout, folder: Path) -> dict[str, tuple[int, int]]:

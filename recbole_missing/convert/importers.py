@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_missing.atomic import new_folder
 from recbole_missing.convert.folder import (
     ITEM,
     KEPT_COLUMNS,
@@ -31,8 +32,8 @@ from recbole_missing.convert.folder import (
     Interactions,
     Lacking,
     Layout,
-    publish,
     target_folder,
+    write,
 )
 from recbole_missing.convert.legacy_pickle import integers, kind_of, load_pickled_arrays
 from recbole_missing.data.files import read_lines, read_rows
@@ -57,21 +58,23 @@ def import_mmrec(
         source: the folder of the ``.inter`` file and the features.
         name: name of the new data set.
         output: the folder of RecBole data sets; created if absent.
-        force: whether an existing ``<output>/<name>`` is replaced.
+        force: whether the files that an earlier import wrote are replaced; other files stay.
 
     Returns:
         What was written and what was left out.
 
     Raises:
         ValueError: if the source is incomplete or inconsistent, ``name`` is not a plain folder
-            name, or the target exists and ``force`` is not given. Nothing is written then.
+            name, another process writes the target, or :func:`.atomic.new_folder` may not replace
+            it. Nothing is written then.
     """
-    target = target_folder(Path(source), name, Path(output), force)
-    layout = _read_mmrec(Path(source))
-    masks = sorted(path.name for path in layout.inter_file.parent.glob("missing_items_*.npy"))
-    if masks:
-        layout.notes.append(f"{', '.join(masks)}: not read; `import dgmrec` reads masks")
-    return publish(layout, target, "mmrec")
+    target = target_folder(Path(source), name, Path(output))
+    with new_folder(target, "import", force) as folder:
+        layout = _read_mmrec(Path(source))
+        masks = sorted(path.name for path in layout.inter_file.parent.glob("missing_items_*.npy"))
+        if masks:
+            layout.notes.append(f"{', '.join(masks)}: not read; `import dgmrec` reads masks")
+        return write(layout, folder, target, "mmrec")
 
 
 def import_dgmrec(
@@ -88,7 +91,7 @@ def import_dgmrec(
         source: the folder of the ``.inter`` file, the features and the masks.
         name: name of the new data set.
         output: the folder of RecBole data sets; created if absent.
-        force: whether an existing ``<output>/<name>`` is replaced.
+        force: whether the files that an earlier import wrote are replaced; other files stay.
 
     Returns:
         What was written and what was left out.
@@ -96,9 +99,11 @@ def import_dgmrec(
     Raises:
         ValueError: as :func:`import_mmrec`, or if a mask is absent, ill-formed or unsafe.
     """
-    target = target_folder(Path(source), name, Path(output), force)
-    layout = _read_mmrec(Path(source))
-    return publish(replace(layout, masks=_masks(layout), new_items=_new(layout)), target, "dgmrec")
+    target = target_folder(Path(source), name, Path(output))
+    with new_folder(target, "import", force) as folder:
+        layout = _read_mmrec(Path(source))
+        layout = replace(layout, masks=_masks(layout), new_items=_new(layout))
+        return write(layout, folder, target, "dgmrec")
 
 
 def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[Path, list[str]]:
@@ -123,7 +128,10 @@ def import_rows(source: Path, output: Path, mask: Path | None = None) -> tuple[P
     if mask is not None:
         name = mask.stem.replace("missing_items_", "")
         layout = replace(layout, masks={name: _read_mask(mask, layout)})
-    return publish(layout, output / layout.inter_file.stem, "mmrec").folder, layout.notes
+    target = output / layout.inter_file.stem
+    with new_folder(target, "import") as folder:
+        write(layout, folder, target, "mmrec")
+    return target, layout.notes
 
 
 def _read_mmrec(source: Path) -> Layout:

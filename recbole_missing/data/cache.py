@@ -47,7 +47,10 @@ def transform(
     if rows is None:
         completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
         if name:
-            _write(path, completed, imputer.report_)
+            try:
+                _write(path, completed, imputer.report_)
+            except OSError as error:  # a run does not need the file
+                getLogger().warning(f"{error} The next run imputes again.")
         return completed
     filled = []
     for name, modality in modalities.items():
@@ -94,7 +97,6 @@ def _read(path: Path, imputer: Imputer, names: Iterable[str]) -> dict[str, Tenso
 
 
 def _write(path: Path, completed: Modalities, report: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = {name: m.features[m.missing].contiguous() for name, m in completed.items()}
     with whole_file(path) as temporary:
         save_file(rows, temporary, metadata={"report": json.dumps(report)})

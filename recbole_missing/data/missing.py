@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_missing.atomic import whole_file
 from recbole_missing.config.constraints import (
     Choice,
     Float,
@@ -276,7 +277,8 @@ def write_missing_file(
     head = []
     if dataset is not None and items is not None:
         head = [[_WRITTEN_FOR, dataset, str(len(items)), _catalogue(items)]]
-    write_rows(Path(path), [*head, HEADER.split("\t"), *rows])
+    with whole_file(Path(path)) as temporary:
+        write_rows(temporary, [*head, HEADER.split("\t"), *rows])
 
 
 def read_token_file(path: Path | str, tokens: Sequence[str]) -> BoolArray:
@@ -306,7 +308,8 @@ def write_token_file(path: Path | str, tokens: Sequence[str]) -> None:
         ValueError: if a token is empty or contains a tab or a line break.
     """
     _check_tokens(path, tokens)
-    write_rows(Path(path), ([token] for token in tokens))
+    with whole_file(Path(path)) as temporary:
+        write_rows(temporary, ([token] for token in tokens))
 
 
 def _check_one_source(settings: Mapping[str, Any]) -> None:

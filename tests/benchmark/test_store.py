@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from folders import REPOSITORY
 from lines import content, line
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.store import Store
 
 
@@ -95,7 +98,9 @@ def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path: Pat
     assert store.path.read_bytes() == before
 
 
-def test_a_refused_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_refused_write_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     store = Store(tmp_path / "mine.jsonl")
     store.append(line("a"))
     before = store.path.read_bytes()
@@ -104,9 +109,12 @@ def test_a_refused_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other"))
+    with pytest.raises(OSError, match=r"mine\.jsonl: must fit on its disk, got 5\d\d bytes where"):
         store.append(line("b"))
     assert store.path.read_bytes() == before
+    printed = json.loads(capsys.readouterr().out)
+    assert Line.parse(printed) == line("b"), "the other place was full, too"
 
 
 def test_what_is_no_line_is_not_written(tmp_path: Path) -> None:

@@ -327,15 +327,40 @@ def test_bad_names(source, tmp_path, name):
         import_mmrec(source, name, tmp_path / "out")
 
 
-def test_an_existing_folder_is_replaced_only_by_force(source, tmp_path):
+def test_an_existing_folder_is_replaced_only_by_force_and_keeps_the_files_of_others(
+    source, tmp_path
+):
     import_mmrec(source, "tiny", tmp_path)
-    (tmp_path / "tiny" / "mine").write_text("")
+    mine = [tmp_path / "tiny" / name for name in ("notes.txt", "features/mine", "own/deep/file")]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    (tmp_path / "tiny" / "link").symlink_to(source)
     with pytest.raises(ValueError, match="--force"):
         import_mmrec(source, "tiny", tmp_path)
-    assert (tmp_path / "tiny" / "mine").exists()
+    (source / "image_feat.npy").rename(source / "picture_feat.npy")
     import_mmrec(source, "tiny", tmp_path, force=True)
-    assert not (tmp_path / "tiny" / "mine").exists()
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert (tmp_path / "tiny" / "link").resolve() == source.resolve()
+    features = {path.name for path in (tmp_path / "tiny" / "features").glob("*.npy")}
+    assert features == {"picture.npy", "text.npy"}, "the old import's own files are gone"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "tiny"]
+
+
+def test_force_refuses_what_no_import_wrote_and_what_was_changed_since(source, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    notes = tmp_path / "tiny" / "tiny.yaml"
+    notes.write_text("mine")
+    with pytest.raises(ValueError, match="tiny: must be absent, .* got files of another origin"):
+        import_mmrec(source, "tiny", tmp_path, force=True)
+    assert notes.read_text() == "mine"
+    import_mmrec(source, "other", tmp_path)
+    notes = tmp_path / "other" / "other.yaml"
+    notes.write_text("mine")
+    with pytest.raises(ValueError, match="other.yaml: must be as the last run wrote it .* changed"):
+        import_mmrec(source, "other", tmp_path, force=True)
+    assert notes.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "raw", "tiny"]
 
 
 def test_force_does_not_replace_the_source(source, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,24 @@ def test_a_second_run_reads_what_the_first_wrote(
         assert torch.equal(read[name].features, expected[name].features)
         assert torch.equal(read[name].observed, expected[name].observed)
     assert [path.suffix for path in (tmp_path / "kept").iterdir()] == [".safetensors"]
+
+
+def test_a_full_disk_costs_the_file_and_not_the_run(
+    given: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = cache.transform(FeatProp(layers=2), **given, folder=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        completed = cache.transform(FeatProp(layers=2), **given, folder=tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert all(torch.equal(completed[name].features, expected[name].features) for name in expected)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{tmp_path / 'full' / kept.name}: must fit on its disk, got more")
+    assert warning.endswith("The next run imputes again.")
+    assert not (tmp_path / "full").exists()
 
 
 def test_every_change_has_a_key_of_its_own(given: dict[str, Any]) -> None:
