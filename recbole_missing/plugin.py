@@ -197,9 +197,13 @@ def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, An
     from recbole_missing import registry
     from recbole_missing.model import MODELS
 
+    given = self.external_config_dict.get("model", "") if model is None else model
+    if not isinstance(given, (str, type)):
+        raise ValueError(f"model: must be a name, module:Class or a class, got {given!r}.")
     original = _original("recbole.config.configurator:Config._get_model_and_dataset")
     name, cls, dataset = original(self, model, dataset)
-    given = self.external_config_dict.get("model") if model is None else model
+    if not isinstance(dataset, str):
+        raise ValueError(f"dataset: must be the name of a data set, got {dataset!r}.")
     if not isinstance(given, str) or registry.is_address(given) or given in MODELS.registered:
         name = registry.ModelName(MODELS.remember(cls))
     return name, cls, dataset
@@ -210,11 +214,18 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
 
     From here on RecBole derives settings from others, so a wrong one is refused before.
     """
-    from recbole_missing.config import defaults
+    from recbole_missing.config import check, defaults
 
+    alien = check.make_plain(self.external_config_dict)
     _layer(self, model, model_class, dataset)
     general = model_class.type in _types_with_our_data()
-    if general and defaults.overall().keys() <= self.internal_config_dict.keys():
+    in_force = general and defaults.overall().keys() <= self.internal_config_dict.keys()
+    for key, part in alien.items():
+        text = f"{model}: {key} must be numbers, text, True or False, or lists or mappings of these"
+        if in_force:
+            raise ValueError(f"{text}, got {part}; write it as text or as a list.")
+        getLogger().warning(f"{text}, got {part}; it will be lost in checkpoints.")
+    if in_force:
         _check_recboles(self, model, model_class)
 
 

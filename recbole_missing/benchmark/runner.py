@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import recbole
 
+from recbole_missing import identity
 from recbole_missing.benchmark import search
 from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.job import Identified, Job
@@ -46,21 +48,36 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
         workers: one of the classes of :mod:`.workers`.
         options: further options.
 
+    A point or a trial that is refused gets a line as a failed run does, and the others are run.
+
     Returns:
-        The lines of the tested runs, failed ones included.
+        The lines of the tested runs, failed and refused ones included.
 
     Raises:
-        ValueError: before the first run, if a setting is wrong or all data sets are absent.
+        ValueError: before the first run, if every run is refused or all data sets are absent.
     """
     points = _present(plan, options)
     again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
     chosen: Mapping[str, Any] = {}
+    hopeless: list[Refused] = []
     if plan.search:
-        jobs = _trials(plan, store, points, options)
-        chosen = search.choose(settle(jobs, store, workers, options.say, **again))
-    jobs = _identified([_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points])
-    jobs = distinct(jobs, options.say)
-    return settle(jobs, store, workers, options.say, **again)
+        trials, refused = _trials(plan, store, points, options)
+        lines = _recorded(refused, store, options)
+        lines += settle(trials, store, workers, options.say, **again)
+        chosen, failures = search.choose(lines), search.failures(lines)
+        lost = [point for point in points if cell(point) in failures]
+        points = [point for point in points if point not in lost]
+        hopeless = [
+            Refused(_job(plan, store, options, point), failures[cell(point)]) for point in lost
+        ]
+        if not points:
+            raise hopeless[0].as_error()
+    found, refused = _identified(
+        [_job(plan, store, options, point, **chosen.get(cell(point), {})) for point in points]
+    )
+    lines = _recorded([*hopeless, *refused], store, options)
+    found = distinct(found, options.say)
+    return [*settle(found, store, workers, options.say, **again), *lines]
 
 
 def preview(plan: Plan, store: Store, options: Options) -> list[str]:
@@ -78,10 +95,11 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     points = _present(plan, options)
     jobs = [_job(plan, store, options, point) for point in points]
     if plan.search:
-        planned = _trials(plan, store, points, options)
+        planned, refused = _trials(plan, store, points, options)
         after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
     else:
-        planned, after = distinct(_identified(jobs), options.say), []
+        planned, refused = _identified(jobs)
+        planned, after = distinct(planned, options.say), []
     board = Board(planned, store)
     board.look()
     lines = []
@@ -89,21 +107,23 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
         state = board.lines.get(job.run, {"status": "to do"})["status"]
         tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
         lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
-    return [*lines, *after, *board.remarks()]
+    return [*lines, *map(str, refused), *after, *board.remarks()]
 
 
 def _words(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Identified]:
-    jobs = _identified(
+def _trials(
+    plan: Plan, store: Store, points: list[Point], options: Options
+) -> tuple[list[Identified], list[Refused]]:
+    found, refused = _identified(
         [
             _job(plan, store, options, point, settings, stage="search")
             for point, settings in search.trials(plan, points)
         ]
     )
-    return list({job.run: job for job in jobs}.values())  # settings may be drawn twice
+    return list({job.run: job for job in found}.values()), refused  # settings may be drawn twice
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
@@ -172,21 +192,72 @@ def _job(
     )
 
 
-def _identified(jobs: list[Job]) -> list[Identified]:
-    """Find out what decides the result of each job. Jobs of one split are handled together."""
+@dataclass(frozen=True)
+class Refused:
+    """A job that cannot run, and the message that says why."""
+
+    job: Job
+    reason: str
+
+    def __str__(self) -> str:
+        """Line of a listing of runs."""
+        tried = [f"{key}={value}" for key, value in (self.job.trial or {}).items()]
+        return " ".join([*_words(self.job.point), *tried, f"(refused: {self.reason})"])
+
+    def as_error(self) -> ValueError:
+        """Return the error of a benchmark in which nothing is left to run."""
+        where = ", ".join(f"{key} {value}" for key, value in self.job.point.items())
+        return ValueError(f"{self.job.benchmark} ({where}): {self.reason}")
+
+    def line(self) -> Line:
+        """Line of the store. It is equal as long as the run and the reason are."""
+        values = {**self.job.settings, "model": self.job.point["model"]}
+        values = json.loads(json.dumps(values, default=str))
+        point, stage = dict(self.job.point), self.job.stage
+        run = identity.digest([str(point), stage, json.dumps(values, sort_keys=True), self.reason])
+        return Identified(self.job, run, values).died(self.reason)
+
+
+def _recorded(refused: Sequence[Refused], store: Store, options: Options) -> list[Line]:
+    """Say what is refused, and write a line for each of them that the store lacks."""
+    known = {line.run: line for line in store.lines()} if refused else {}
+    lines = []
+    for one in refused:
+        options.say(f"{one.job.benchmark}: {one}")
+        line = one.line()
+        if line.run not in known:
+            store.append(line)
+        lines.append(known.get(line.run, line))
+    return lines
+
+
+def _identified(jobs: list[Job]) -> tuple[list[Identified], list[Refused]]:
+    """Find out what decides the result of each job. Jobs of one split are handled together.
+
+    Returns:
+        The jobs that can run, and those that are refused, each in their order.
+
+    Raises:
+        ValueError: if every job is refused.
+    """
     data_sets = DataSets()
-    splits = [_refusable(job, lambda job=job: DataSets.split_of(job.config())) for job in jobs]
-    found: dict[int, Identified] = {}
-    for place in sorted(range(len(jobs)), key=lambda place: splits.index(splits[place])):
-        job = jobs[place]
-        found[place] = _refusable(job, lambda job=job: job.identified(data_sets))
-    return [found[place] for place in range(len(jobs))]
+    refused: dict[int, Refused] = {}
 
+    def tried(place: int, work: Callable[[Job], Any]) -> Any:
+        try:
+            return work(jobs[place])
+        except ValueError as error:
+            refused[place] = Refused(jobs[place], str(error))
+            if len(refused) == len(jobs):
+                raise refused[min(refused)].as_error() from error
+            return None
 
-def _refusable(job: Job, work: Callable[[], Any]) -> Any:
-    """Do some work on a job. An error message gets the place of the job in the grid."""
-    try:
-        return work()
-    except ValueError as error:
-        where = ", ".join(f"{key} {value}" for key, value in job.point.items())
-        raise ValueError(f"{job.benchmark} ({where}): {error}") from error
+    splits = [tried(n, lambda job: DataSets.split_of(job.config())) for n in range(len(jobs))]
+    left = [place for place in range(len(jobs)) if place not in refused]
+    found = {}
+    for place in sorted(left, key=lambda place: splits.index(splits[place])):
+        found[place] = tried(place, lambda job: job.identified(data_sets))
+    return (
+        [found[place] for place in left if place not in refused],
+        [refused[place] for place in sorted(refused)],
+    )

@@ -97,27 +97,34 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Cell -> ``settings`` of the best trial, and ``found``, the value of the field ``search`` of
-        a line.
-
-    Raises:
-        ValueError: if every trial of a cell failed.
+        a line. Cells of which every trial failed are left out (:func:`failures`).
     """
-    by_cell: dict[str, list[Line]] = {}
-    for line in lines:
-        by_cell.setdefault(cell(line.point), []).append(line)
     chosen = {}
-    for key, rivals in by_cell.items():
+    for key, rivals in _by_cell(lines).items():
         done = [line for line in rivals if line.done]
-        if not done:
-            raise ValueError(
-                f"search: a trial must succeed for {key}, got {len(rivals)} failures, the "
-                f"first: {str(rivals[0].error).splitlines()[0]}"
-            )
-        best = max(done, key=_score)
-        settings = best.trial
-        found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
-        chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
+        if done:
+            best = max(done, key=_score)
+            settings = best.trial
+            found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
+            chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
     return chosen
+
+
+def failures(lines: Iterable[Line]) -> dict[str, str]:
+    """Cell -> message, for each cell of which every trial failed."""
+    return {
+        key: f"search: a trial must succeed, got {len(rivals)} failures, the first: "
+        f"{str(rivals[0].error).splitlines()[0]}"
+        for key, rivals in _by_cell(lines).items()
+        if not any(line.done for line in rivals)
+    }
+
+
+def _by_cell(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(cell(line.point), []).append(line)
+    return found
 
 
 def _score(line: Line) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -27,6 +27,7 @@ OF_PACKAGE = {
     "preset": Text(),
 }
 """Settings of this package beside those of data, imputation and models."""
+
 
 def check_files(files: Iterable[str]) -> list[dict[str, Any]]:
     """Refuse config files that are not YAML mappings; return the content of each.
@@ -128,6 +129,36 @@ def _nearest(
     """What an unknown setting may mean: that of a modality, or another one; or an empty text."""
     near = "" if modality is None else did_you_mean(modality, modalities)
     return near or did_you_mean(key, known)
+
+
+def make_plain(values: dict[str, Any]) -> dict[str, str]:
+    """Turn paths into text, and find what neither a checkpoint nor the id of a run can hold.
+
+    Args:
+        values: settings that the user set; changed in place.
+
+    Returns:
+        Setting -> what about it is not plain, in words; empty if all are plain.
+    """
+    for key, value in values.items():
+        if isinstance(value, PurePath):
+            values[key] = str(value)
+    found = {key: _alien_part(value) for key, value in values.items()}
+    return {str(key): part for key, part in found.items() if part is not None}
+
+
+def _alien_part(value: Any) -> str | None:
+    """The first part of a value that is no number, text, bool, list or mapping of these."""
+    if isinstance(value, Mapping):
+        parts = [*value, *value.values()]
+    elif type(value) in (list, tuple):
+        parts = list(value)
+    else:
+        kind = type(value)
+        of_numpy = kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+        plain = value is None or isinstance(value, (bool, int, float, str)) or of_numpy
+        return None if plain else f"{' '.join(repr(value).split())[:80]} ({kind.__name__})"
+    return next((part for part in map(_alien_part, parts) if part is not None), None)
 
 
 def refuse_absent(model: str, names: Iterable[str], config: Any) -> None:

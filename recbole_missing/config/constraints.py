@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-
 _LARGEST = 2**63 - 1  # of the integers of torch and numpy
 
 

@@ -1,7 +1,7 @@
 """What RecBole's own settings may be, so that a wrong value is refused before data are read.
 
-RecBole looks at most of its settings only where it uses them. A wrong value then ends in an error of
-Python after the data are read, after the first epoch, or nowhere.
+RecBole looks at most of its settings only where it uses them. A wrong value then ends in an error
+of Python after the data are read, after the first epoch, or nowhere.
 """
 
 from __future__ import annotations

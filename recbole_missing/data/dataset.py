@@ -180,6 +180,7 @@ class MultimodalDataset(Dataset):
         masks, features, parts = [], [], {}
         for column, (name, content) in enumerate(contents.items()):
             shown = content.present & ~hidden[:, column]
+            self._check_observed(name, shown)
             rows = content.rows[shown[content.present]]
             masks.append([name, identity.of_items(items, shown)])
             features.append([name, content.encoder, identity.of_items(items, shown, rows)])
@@ -241,16 +242,19 @@ class MultimodalDataset(Dataset):
         found, contents = [], {}
         for column, source in enumerate(self._sources(self.config["modalities"])):
             observed = source.present & ~hidden[:, column]
-            if not observed.any():
-                raise ValueError(
-                    f"modality {source.name!r}: must be observed for at least one item, got 0 of "
-                    f"{self.item_num - 1}; lower missing_ratio or remove it from `modalities`."
-                )
+            self._check_observed(source.name, observed)
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
             contents[source.name] = Content.of(source)
             self._report(source.present, observed, found[-1])
         return Modalities(found), contents
+
+    def _check_observed(self, name: str, observed: np.ndarray) -> None:
+        if not observed.any():
+            raise ValueError(
+                f"modality {name!r}: must be observed for at least one item, got 0 of "
+                f"{self.item_num - 1}; lower missing_ratio or remove it from `modalities`."
+            )
 
     def _sources(self, names: Iterable[str]) -> Iterator[Source]:
         """Open the modalities one by one."""

@@ -280,8 +280,11 @@ def test_the_best_on_validation_wins_and_failures_never_do() -> None:
     assert search.choose(lower)[cell(lower[0].point)]["settings"] == {"x": 1}
     diverged = [trial(None, x=1), trial(0.1, x=2)]
     assert search.choose(diverged)[cell(lower[0].point)]["settings"] == {"x": 2}
-    with pytest.raises(ValueError, match="a trial must succeed .* no luck"):
-        search.choose([trial(0.9, "failed")])
+    lost = [trial(0.9, "failed"), trial(0.8, "failed")]
+    assert search.choose(lost) == {} and search.failures(lines) == {}
+    assert search.failures(lost) == {
+        cell(lost[0].point): "search: a trial must succeed, got 2 failures, the first: no luck"
+    }
 
 
 def test_hyper_files_of_recbole(tmp_path: Path) -> None:
