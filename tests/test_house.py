@@ -22,7 +22,7 @@ MODEL_FILES = [
 ]
 
 FLOORS = [
-    "version atomic loaded quiet modality parallel environment config tables",
+    "version atomic loaded quiet memory modality parallel environment config tables",
     "identity registry graph",
     "nn imputation",
     "data model",

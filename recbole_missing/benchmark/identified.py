@@ -25,6 +25,7 @@ from recbole_missing.data.dataset import (
 )
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS
+from recbole_missing.memory import fits
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.quiet import quiet
@@ -68,7 +69,7 @@ class DataSets:
         Raises:
             ValueError: if the data or their settings are wrong.
         """
-        with quiet():
+        with quiet(), fits(f"data set {config['dataset']!r}: its tables and features", {}):
             split = self.split_of(config)
             if split != self._split:
                 self._split, self._read, self._known = split, {}, {}

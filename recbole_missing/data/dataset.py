@@ -25,7 +25,7 @@ from recbole_missing.data.files import read_first_line
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
-from recbole_missing.imputation.base import fixed_generators
+from recbole_missing.imputation.base import imputing
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -332,7 +332,7 @@ class Imputation:
         config = self.train.config
         imputer = make_imputer(config)
         arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges
-        with fixed_generators():
+        with imputing(imputer):
             if config["imputation_cache"] and imputer.costly:
                 folder = Path(config["checkpoint_dir"]) / "imputed"
                 completed = cache.transform(imputer, *arguments, folder)

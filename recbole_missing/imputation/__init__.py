@@ -162,10 +162,10 @@ def impute(
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
-    from recbole_missing.imputation.base import fixed_generators
+    from recbole_missing.imputation.base import imputing
 
     imputer = make_imputer(settings)
-    with fixed_generators():
+    with imputing(imputer):
         completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
     log_report(settings["imputation"], imputer)
     return completed
