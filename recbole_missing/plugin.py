@@ -217,16 +217,15 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     from recbole_missing.config import check, defaults
 
     alien = check.make_plain(self.external_config_dict)
+    check.refuse_alien(model, {key: alien[key] for key in alien if key in defaults.overall()})
     _layer(self, model, model_class, dataset)
     general = model_class.type in _types_with_our_data()
-    in_force = general and defaults.overall().keys() <= self.internal_config_dict.keys()
-    for key, part in alien.items():
-        text = f"{model}: {key} must be numbers, text, True or False, or lists or mappings of these"
-        if in_force:
-            raise ValueError(f"{text}, got {part}; write it as text or as a list.")
-        getLogger().warning(f"{text}, got {part}; it will be lost in checkpoints.")
-    if in_force:
+    if general and defaults.overall().keys() <= self.internal_config_dict.keys():
+        check.refuse_alien(model, alien)
         _check_recboles(self, model, model_class)
+    elif alien:
+        words = ", ".join(f"{key}: {part}" for key, part in alien.items())
+        getLogger().warning(f"{model}: checkpoints will not hold what is no plain value: {words}.")
 
 
 def _layer(self: Any, model: str, model_class: Any, dataset: str) -> None:
@@ -408,6 +407,7 @@ def _check_config(config: Any) -> None:
         _warn_of_idle_settings(config)
         return
     ours = _is_ours(config.model_class)
+    constraints.check(config.model, config, {"modalities": package_settings()["modalities"]})
     declared = _declared(config)
     _check_names(config, declared, ours)
     if ours:

@@ -44,9 +44,9 @@ def test_errors_of_torch_numpy_and_cuda_are_known(allocate: Any, mib: float) -> 
         allocate()
     assert memory.is_exhausted(raised.value)
     assert memory.asked_mib(raised.value) == pytest.approx(mib, rel=1e-3)
-    with pytest.raises(ValueError, match="^it must fit into the memory of the ") as said:
-        with memory.fits("it", {}):
-            allocate()
+    message = "^it must fit into the memory of the "
+    with pytest.raises(ValueError, match=message) as said, memory.fits("it", {}):
+        allocate()
     assert type(said.value.__cause__) is type(raised.value) and cli.is_refusal(said.value)
     assert "\n" not in str(said.value)
 
@@ -62,9 +62,9 @@ def test_errors_of_torch_numpy_and_cuda_are_known(allocate: Any, mib: float) -> 
 )
 def test_errors_that_name_no_size_are_known_too(error: Exception) -> None:
     assert memory.is_exhausted(error) and memory.asked_mib(error) is None
-    with pytest.raises(ValueError, match="it must fit .*, got no more memory; lower a .now 3"):
-        with memory.fits("it", {"a": 3}):
-            raise error
+    message = "it must fit .*, got no more memory; lower a .now 3"
+    with pytest.raises(ValueError, match=message), memory.fits("it", {"a": 3}):
+        raise error
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), KeyError("memory")])

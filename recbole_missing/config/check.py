@@ -147,6 +147,19 @@ def make_plain(values: dict[str, Any]) -> dict[str, str]:
     return {str(key): part for key, part in found.items() if part is not None}
 
 
+def refuse_alien(model: str, alien: Mapping[str, str]) -> None:
+    """Refuse what :func:`make_plain` found.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for key, part in alien.items():
+        raise ValueError(
+            f"{model}: {key} must be a number, text, True, False, or a list or mapping of these, "
+            f"got {part}; write it as text or as a list."
+        )
+
+
 def _alien_part(value: Any) -> str | None:
     """The first part of a value that is no number, text, bool, list or mapping of these."""
     if isinstance(value, Mapping):
