@@ -448,7 +448,7 @@ def _modality_names(config: Any) -> list[str]:
 
 def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
     from recbole_missing.config import check, defaults
-    from recbole_missing.data.sources import modality_settings
+    from recbole_missing.data.sources import KINDS, modality_settings
     from recbole_missing.imputation import IMPUTERS
     from recbole_missing.model import MODELS
 
@@ -473,6 +473,7 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         known=of_package | of_model | recbole_settings(),
         of_others=of_others,
         from_command_line=config.cmd_config_dict,
+        sources=[f"_{kind}" for kind in KINDS],
         **of_modality,
     )
 

@@ -692,12 +692,22 @@ def test_settings_of_the_command_line_have_their_types(settings, monkeypatch):
     [
         (["--image_features=none.npy"], "error: image: image_features must name a file"),
         (["--reg_wieght=1"], "error: Unknown setting 'reg_wieght'. Did you mean 'reg_weight'"),
+        (
+            ["--topk=[5,", "10]"],
+            "error: command line: a setting must read --key=value, got '10]'; quote values with "
+            "spaces: --topk='[10, 20]'.",
+        ),
+        (["--foo=1"], "error: Unknown setting 'foo'. Remove it"),
+        (["--embedding_dim=7"], "error: Unknown setting 'embedding_dim'. Did you mean 'embedding_"),
+        (["--valid_metric=Recall"], "error: valid_metric: must be one of metrics ['Recall', 'NDCG"),
+        (["--missing_protocol=random_items"], "error: missing_ratio: must be set with missing_pro"),
         (["--epochs"], "error: command line: a setting must read --key=value, got '--epochs'."),
         (["--seed=1", "--seed=2"], "error: command line: --seed must be given once"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_exit_code_two(settings, capsys, arguments, message):
-    del settings["image_features"]
+    given = {word.partition("=")[0][2:] for word in arguments} - {"seed"}
+    settings = {key: value for key, value in settings.items() if key not in given}
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", "--model=VBPR", *as_arguments(settings), *arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

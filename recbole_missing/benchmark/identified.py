@@ -190,10 +190,11 @@ def current_source(line: Mapping[str, Any]) -> str | None:
 
 def _own_settings(model: type) -> set[str]:
     """Keys of the YAML file, or of the ``properties``, of a model from outside or of RecBole."""
-    own = getattr(model, "properties", _RECBOLE / "model" / f"{model.__name__}.yaml")
-    if not isinstance(own, Mapping):
-        own = defaults.load(Path(own)) if Path(own).is_file() else {}
-    return {*own} - {"presets"}
+    own = getattr(model, "properties", None)
+    if own is not None:
+        return {*defaults.of_properties(model, own)} - {"presets"}
+    path = _RECBOLE / "model" / f"{model.__name__}.yaml"
+    return {*defaults.load(path)} if path.is_file() else set()
 
 
 def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import Plan, Point, cell
-from recbole_missing.config.constraints import Int, Optional, check
+from recbole_missing.config.constraints import Float, Int, Optional, check
 
 METHODS = ("grid", "random")
 Space = Mapping[str, Any]
@@ -165,6 +165,7 @@ def _is_space(values: Any) -> bool:
         return False
     (kind, limits), *_ = values.items()
     sizes = {"uniform": 2, "loguniform": 2, "quniform": 3}
-    numbers = isinstance(limits, list) and all(isinstance(v, (int, float)) for v in limits)
+    numbers = isinstance(limits, list) and all(map(Float().accepts, limits))
     right = numbers and kind in sizes and len(limits) == sizes[kind] and limits[0] <= limits[1]
-    return bool(right and (kind != "loguniform" or limits[0] > 0))
+    step = kind != "quniform" or (right and limits[2] > 0)
+    return bool(right and step and (kind != "loguniform" or limits[0] > 0))

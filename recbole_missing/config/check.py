@@ -60,11 +60,13 @@ def refuse_unknown(
     from_command_line: Collection[str],
     modalities: Collection[str],
     endings: Collection[str],
+    sources: Collection[str],
 ) -> None:
     """Refuse settings that nothing reads, for one of our models; warn of the harmless ones.
 
     A setting that another method of ours reads is harmless, so that several methods can share one
-    config file. So are the settings of a modality that the run leaves out.
+    config file. So are the settings of a modality that the run leaves out: another layer lists it,
+    or its source is given.
 
     Args:
         model: its name.
@@ -73,17 +75,21 @@ def refuse_unknown(
         of_others: settings that other models and imputers of ours read.
         from_command_line: the settings that RecBole read from the command line of the process.
         modalities: names of the modalities of every layer, those that the run leaves out too.
-        endings: endings of the settings of a modality, such as ``_features``.
+        endings: endings of the settings of a modality, such as ``_ids``.
+        sources: those of them that name a source, such as ``_features``.
 
     Raises:
         ValueError: naming the nearest known setting.
     """
-    for key in map(str, given):
+    given = [str(key) for key in given]
+    left_out = {_modality_of(key, sources) for key in given} - {None}
+    left_out = {name for name in left_out if name and not did_you_mean(name, modalities)}
+    for key in given:
         if key in known:
             continue
         modality = _modality_of(key, endings)
         near = _nearest(key, known, modality, modalities)
-        excused = modality in modalities or (modality and not modalities and not near)
+        excused = modality in modalities or modality in left_out
         if key not in of_others and not excused:
             if modality and not near:
                 near = f" {modality!r} is not in modalities {sorted(modalities)}."

@@ -281,7 +281,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def unknown(kind: str, word: str, choices: Iterable[str]) -> str:
+def unknown(kind: str, word: Any, choices: Iterable[str]) -> str:
     """Message for a name that is not in a table: the nearest choice, then all choices."""
-    choices = sorted(choices)
+    choices, word = sorted(choices), word if isinstance(word, str) else _shown(word)
     return f"Unknown {kind} {word!r}.{did_you_mean(word, choices)} Choices: {', '.join(choices)}."

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -134,7 +133,7 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     def _default(cls, name: str) -> Any:
         own = cls.properties
         for values, key in (
-            (own if isinstance(own, Mapping) else defaults.load(Path(own)), name),
+            (defaults.of_properties(cls, own), name),
             (defaults.read("", "overall"), f"imputation_{name}"),
         ):
             if key in values:

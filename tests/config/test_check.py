@@ -7,6 +7,7 @@ import pytest
 from recbole_missing.config import check
 
 ENDINGS = ("_features", "_ids", "_dim")
+SOURCES = ("_features",)
 RIGHT = {
     "missing_protocol": "none",
     "missing_ratio": 0.0,
@@ -19,7 +20,9 @@ RIGHT = {
 def refuse(*given, command_line=(), modalities=("image", "audio")):
     known = {"reg_weight", "epochs", "embedding_size"}
     others = {"tau"}
-    check.refuse_unknown("VBPR", given, known, others, command_line, set(modalities), ENDINGS)
+    check.refuse_unknown(
+        "VBPR", given, known, others, command_line, set(modalities), ENDINGS, SOURCES
+    )
 
 
 def test_known_settings_pass_in_silence(caplog):
@@ -48,11 +51,14 @@ def test_harmless_settings_are_warned_of(caplog, key):
     assert f"VBPR: setting '{key}' is not known here" in caplog.text
 
 
-def test_without_any_modality_a_modalitys_setting_is_harmless(caplog):
-    refuse("image_ids", modalities=())
-    assert "VBPR: setting 'image_ids' is not known here" in caplog.text
+@pytest.mark.parametrize("modalities", [(), ("image",)])
+def test_settings_of_a_modality_whose_source_is_given_are_harmless(caplog, modalities):
+    refuse("smell_ids", "smell_features", "smell_dim", modalities=modalities)
+    assert "VBPR: setting 'smell_ids' is not known here" in caplog.text
     with pytest.raises(ValueError, match="Did you mean 'embedding_size'"):
-        refuse("embedding_dim", modalities=())
+        refuse("embedding_dim", "smell_features", modalities=modalities)
+    with pytest.raises(ValueError, match="Unknown setting 'imgae_features'. Did you mean 'image'"):
+        refuse("imgae_features", "imgae_dim")
 
 
 def test_the_command_line_excuses_nothing():

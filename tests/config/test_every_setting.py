@@ -263,7 +263,9 @@ _OF_ONE_KIND = {
 
 def keys_that_recbole_reads() -> set[str]:
     """Every key that RecBole reads of a config, outside of its models."""
-    read = re.compile(r"""\b(?:final_config_dict|config)(?:\[|\.get\(\s*)["'](\w+)["'](?!\]\s*=[^=])""")
+    read = re.compile(
+        r"""\b(?:final_config_dict|config)(?:\[|\.get\(\s*)["'](\w+)["'](?!\]\s*=[^=])"""
+    )
     files = [path for path in FOLDER.rglob("*.py") if "model" not in path.relative_to(FOLDER).parts]
     return {key for path in files for key in read.findall(path.read_text(encoding="utf-8"))}
 
