@@ -216,7 +216,11 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     """
     from recbole_missing.config import check, defaults
 
-    alien = check.make_plain(self.external_config_dict)
+    given = self.external_config_dict
+    alien = check.make_plain(given)
+    for key in ("imputation", "model"):  # these may be classes, and become names
+        if isinstance(given.get(key), type):
+            alien.pop(key, None)
     check.refuse_alien(model, {key: alien[key] for key in alien if key in defaults.overall()})
     _layer(self, model, model_class, dataset)
     general = model_class.type in _types_with_our_data()

@@ -25,8 +25,8 @@ class Int:
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is an int (not a bool) within the bounds."""
-        fits = isinstance(value, Integral) and not _is_bool(value) and abs(value) <= _LARGEST
-        return fits and _within(value, self)
+        fits = isinstance(value, Integral) and not _is_bool(value)
+        return fits and abs(int(value)) <= _LARGEST and _within(value, self)
 
     def __str__(self) -> str:
         """Describe the constraint in words."""

@@ -186,7 +186,7 @@ def check_evaluation(model: str, values: Mapping[str, Any]) -> None:
         ValueError: naming the setting.
     """
     check(model, values, {key: OF_EVALUATION[key] for key in OF_EVALUATION if key in values})
-    given = values.get("eval_args")
+    given: Any = values.get("eval_args")
     # RecBole reads neither split nor order where the files are split already.
     split_already = values.get("benchmark_filename") is not None
     unread = ("split", "order", "group_by") if split_already and isinstance(given, Mapping) else ()

@@ -92,8 +92,8 @@ def check_metrics(values: Mapping[str, Any]) -> None:
                 f"metrics: {unknown('metric', name, known)} Make your own known with "
                 "recbole_missing.register_metric, or name it module:Class."
             )
-    topk = values.get("topk")
-    cuts = list(topk) if isinstance(topk, (list, tuple)) else [topk]
+    topk = values["topk"]
+    cuts: list[int] = list(topk) if isinstance(topk, (list, tuple)) else [topk]
     _check_mode(names, values, cuts)
     _check_valid_metric(names, values, cuts)
 
