@@ -183,17 +183,9 @@ def _init_config(
 ) -> None:
     from recbole_missing.config import check
 
-    check.check_files(config_file_list or ())
-    try:
-        original = _original("recbole.config.configurator:Config.__init__")
-        original(self, model, dataset, config_file_list, config_dict)
-    except NotImplementedError as error:  # an unknown metric
-        if not _is_ours(self.model_class):
-            raise
-        raise ValueError(
-            f"metrics: must be names that RecBole knows, got: {error}; correct them, or make your "
-            "own known with recbole_missing.register_metric."
-        ) from error
+    self.config_files_read = check.check_files(config_file_list or ())
+    original = _original("recbole.config.configurator:Config.__init__")
+    original(self, model, dataset, config_file_list, config_dict)
     check.refuse_code(self.model_class, self)
     if self.model_class.type in _types_with_our_data():
         _check_config(self)
@@ -222,9 +214,13 @@ def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, An
     from recbole_missing.baseline import in_place_of
     from recbole_missing.model import MODELS
 
+    given = self.external_config_dict.get("model", "") if model is None else model
+    if not isinstance(given, (str, type)):
+        raise ValueError(f"model: must be a name, module:Class or a class, got {given!r}.")
     original = _original("recbole.config.configurator:Config._get_model_and_dataset")
     name, cls, dataset = original(self, model, dataset)
-    given = self.external_config_dict.get("model") if model is None else model
+    if not isinstance(dataset, str):
+        raise ValueError(f"dataset: must be the name of a data set, got {dataset!r}.")
     cls = in_place_of(cls)
     if not isinstance(given, str) or registry.is_address(given) or given in MODELS.registered:
         name = registry.ModelName(MODELS.remember(cls))
@@ -232,7 +228,29 @@ def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, An
 
 
 def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
-    """Read RecBole's defaults, then put ours over them where they apply."""
+    """Read RecBole's defaults, put ours over them where they apply, and check RecBole's settings.
+
+    From here on RecBole derives settings from others, so a wrong one is refused before.
+    """
+    from recbole_missing.config import check, defaults
+
+    given = self.external_config_dict
+    alien = check.make_plain(given)
+    for key in ("imputation", "model"):  # these may be classes, and become names
+        if isinstance(given.get(key), type):
+            alien.pop(key, None)
+    check.refuse_alien(model, {key: alien[key] for key in alien if key in defaults.overall()})
+    _layer(self, model, model_class, dataset)
+    general = model_class.type in _types_with_our_data()
+    if general and defaults.overall().keys() <= self.internal_config_dict.keys():
+        check.refuse_alien(model, alien)
+        _check_recboles(self, model, model_class)
+    elif alien:
+        words = ", ".join(f"{key}: {part}" for key, part in alien.items())
+        getLogger().warning(f"{model}: checkpoints will not hold what is no plain value: {words}.")
+
+
+def _layer(self: Any, model: str, model_class: Any, dataset: str) -> None:
     from recbole_missing.config import defaults
     from recbole_missing.model import MODELS
 
@@ -356,14 +374,45 @@ def recbole_settings() -> frozenset[str]:
     import recbole
     from recbole.utils import argument_list as lists
 
-    from recbole_missing.config import defaults
+    from recbole_missing.config import defaults, of_recbole
 
     folder = Path(recbole.__file__).parent / "properties"
     files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
     in_yaml = {key for path in files for key in defaults.load(path)}
     names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
-    unnamed = ("local_rank", "encoding", "tail_ratio")  # RecBole reads them and lists them nowhere
+    unnamed = ("local_rank", *of_recbole.UNLISTED)
     return frozenset(in_yaml.union(_OF_A_RUN, unnamed, *names, lists.dataset_arguments))
+
+
+def _check_recboles(config: Any, model: str, model_class: Any) -> None:
+    """Refuse values of RecBole's settings that would fail, or mean nothing, later on.
+
+    Raises:
+        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
+    """
+    from recbole_missing.config import constraints, of_recbole
+    from recbole_missing.evaluation.metrics import check_metrics
+
+    given = config.external_config_dict
+    for key, kind in (("topk", list), ("gpu_id", tuple)):  # RecBole takes one of the two kinds
+        if isinstance(given.get(key), (list, tuple)):
+            given[key] = kind(given[key])
+    values = {**config.internal_config_dict, **given}
+    of_recbole.check_evaluation(model, values)
+    declared = {**of_recbole.OF_RUNS, **of_recbole.OF_DATA}
+    if _is_ours(model_class):
+        of_recbole.check_derived(model, given)
+        declared |= of_recbole.OF_TRAINING
+        values["learner"] = _lower(values["learner"])
+    own = getattr(model_class, "hyperparameters", {})
+    declared = {key: rule for key, rule in declared.items() if key in values and key not in own}
+    constraints.check(model, values, declared)
+    check_metrics(values)
+
+
+def _lower(word: Any) -> Any:
+    """Name of a learner as RecBole reads it, in lower case."""
+    return word.lower() if isinstance(word, str) else word
 
 
 def _check_config(config: Any) -> None:
@@ -378,11 +427,12 @@ def _check_config(config: Any) -> None:
         _warn_of_idle_settings(config)
         return
     ours = _is_ours(config.model_class)
+    constraints.check(config.model, config, {"modalities": package_settings()["modalities"]})
     declared = _declared(config)
     _check_names(config, declared, ours)
     if ours:
-        config["learner"] = str(config["learner"]).lower()  # RecBole ignores its case
-        declared = {**declared, **check.OF_TRAINING, **config.model_class.hyperparameters}
+        config["learner"] = _lower(config["learner"])
+        declared = {**declared, **config.model_class.hyperparameters}
         check.refuse_absent(config.model, config.model_class.hyperparameters, config)
     else:
         for key in ("preset", "learning_rate_scheduler"):
@@ -411,14 +461,15 @@ def _declared(config: Any) -> dict[str, Any]:
 
 def _modality_names(config: Any) -> list[str]:
     """Modalities of every layer: a shorter list on the command line leaves keys without use."""
-    layers = (config.internal_config_dict, config.file_config_dict, config.final_config_dict)
-    lists = [layer.get("modalities") for layer in layers]
+    layers = [config.internal_config_dict, *config.config_files_read, config.variable_config_dict]
+    lists = [layer.get("modalities") for layer in (*layers, config.final_config_dict)]
     return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
 
 
 def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
+    from recbole_missing import identity
     from recbole_missing.config import check, defaults
-    from recbole_missing.data.sources import modality_settings
+    from recbole_missing.data.sources import KINDS, modality_settings
     from recbole_missing.imputation import IMPUTERS
     from recbole_missing.model import MODELS
 
@@ -429,11 +480,12 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         "endings": [key[1:] for key in modality_settings("x")],
     }
     if not ours:
-        known = recbole_settings()
-        unknown = [key for key in given if key not in known]
-        check.warn_of_likeness(config.model, unknown, of_package - known, **of_modality)
+        known = of_package | recbole_settings() | config.internal_config_dict.keys()
+        theirs = identity.is_recboles(config.model_class)
+        choices = known if theirs else of_package - recbole_settings()
+        check.warn_of_likeness(config.model, given, known, choices, **of_modality)
         return
-    of_model = {*defaults.of_class(config.model_class, MODELS), *check.OF_TRAINING}
+    of_model = {*defaults.of_class(config.model_class, MODELS)}
     of_model |= set(config.model_class.hyperparameters)
     of_others = {key for name in MODELS for key in defaults.read("model", name)}
     of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
@@ -443,17 +495,22 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         known=of_package | of_model | recbole_settings(),
         of_others=of_others,
         from_command_line=config.cmd_config_dict,
+        sources=[f"_{kind}" for kind in KINDS],
         **of_modality,
     )
 
 
 def _warn_of_idle_settings(config: Any) -> None:
     """Say it where settings of this package are given and nothing turns the package on."""
-    from recbole_missing.config import defaults
+    from recbole_missing import identity
+    from recbole_missing.config import check, defaults
 
     of_recbole = recbole_settings()
     ours = {key: value for key, value in defaults.overall().items() if key not in of_recbole}
     given = config.external_config_dict
+    if identity.is_recboles(config.model_class):
+        known = {*ours, *of_recbole, *config.internal_config_dict}
+        check.warn_of_likeness(config.model, given, known, choices=known)
     theirs = _own_settings(config.model_class)
     mine = [key for key in ours if key in given and key not in theirs]
     idle = [key for key in mine if given[key] not in (None, ours[key])]

@@ -14,6 +14,8 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_environment, get_model, get_trainer, init_logger, init_seed
 
+from recbole_missing.memory import fits, of_config
+
 
 def run_recbole_missing(
     model: Any = None,
@@ -123,12 +125,14 @@ def prepare(config: Any, saved: bool = True) -> Run:
     logger = getLogger()
     # 3. seed and data set, 4. splits, mask and imputation
     init_seed(config["seed"], config["reproducibility"])
-    data = create_dataset(config)
-    logger.info(data)
-    train_data, valid_data, test_data = data_preparation(config, data)
+    with fits(f"data set {config['dataset']!r}: its tables and features", {}):
+        data = create_dataset(config)
+        logger.info(data)
+        train_data, valid_data, test_data = data_preparation(config, data)
     # 5. model, 6. trainer
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    with fits(f"{config['model']}: the model", of_config(config, "embedding_size", "knn_k")):
+        network = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(network)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     return Run(config, train_data, valid_data, test_data, trainer, saved)

@@ -14,7 +14,7 @@ from typing import Any
 
 from recbole.utils import argument_list
 
-from recbole_missing.config import check, constraints, defaults
+from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.config.constraints import Int, ListOf, Optional, Text
 from recbole_missing.data.dataset import DATA_SETTINGS
 from recbole_missing.data.sources import modality_settings
@@ -44,7 +44,7 @@ _DERIVE = {
     "loss_type": Optional(Text()),
 }
 _WORD = re.compile(r"\w+(@\d+)?")
-_UNLISTED = ("encoding", "tail_ratio", "train_neg_sample_args")  # RecBole lists them nowhere
+_UNLISTED = (*of_recbole.UNLISTED, "train_neg_sample_args")  # RecBole lists them nowhere
 
 
 def check_names(file: str, saved: Mapping[str, Any]) -> None:
@@ -165,7 +165,8 @@ def _declared(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
         for name in map(str, names):
             found.update(modality_settings(name))
     if _is_ours(model):
-        return {**found, **check.OF_TRAINING, **model.hyperparameters}  # type: ignore[attr-defined]
+        own: dict[str, Any] = model.hyperparameters  # type: ignore[attr-defined]
+        return {**found, **of_recbole.OF_OUR_MODELS, **own}
     return {key: found[key] for key in found if key not in ("preset", "learning_rate_scheduler")}
 
 

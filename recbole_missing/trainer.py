@@ -15,6 +15,7 @@ from torch import Tensor
 from recbole_missing import checkpoint, registry
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.evaluation.groups import GroupCollector, results_table
+from recbole_missing.memory import limited
 
 _runs = itertools.count(1)  # trainers of this process
 
@@ -48,6 +49,7 @@ class PluginTrainer(Trainer):
         self._shuffle_state: Tensor | None = None
         self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its config
 
+    @limited("training", "train_batch_size", "embedding_size")
     def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
         """Train as RecBole does. A resumed run continues with the saved order of batches.
 
@@ -62,6 +64,7 @@ class PluginTrainer(Trainer):
             self._shuffle.set_state(self._shuffle_state)
         return super().fit(train_data, *args, **kwargs)
 
+    @limited("evaluation", "eval_users", "eval_batch_size")
     def evaluate(
         self,
         eval_data: Any,

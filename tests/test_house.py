@@ -22,7 +22,7 @@ MODEL_FILES = [
 ]
 
 FLOORS = [
-    "version atomic loaded logs quiet modality parallel environment config tables",
+    "version atomic loaded logs quiet memory modality parallel environment config tables",
     "identity registry graph",
     "nn imputation",
     "data model baseline",

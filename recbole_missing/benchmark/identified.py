@@ -25,6 +25,7 @@ from recbole_missing.data.dataset import (
 )
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS
+from recbole_missing.memory import fits
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.quiet import quiet
@@ -68,7 +69,7 @@ class DataSets:
         Raises:
             ValueError: if the data or their settings are wrong.
         """
-        with quiet():
+        with quiet(), fits(f"data set {config['dataset']!r}: its tables and features", {}):
             split = self.split_of(config)
             if split != self._split:
                 self._split, self._read, self._known = split, {}, {}
@@ -189,10 +190,11 @@ def current_source(line: Mapping[str, Any]) -> str | None:
 
 def _own_settings(model: type) -> set[str]:
     """Keys of the YAML file, or of the ``properties``, of a model from outside or of RecBole."""
-    own = getattr(model, "properties", _RECBOLE / "model" / f"{model.__name__}.yaml")
-    if not isinstance(own, Mapping):
-        own = defaults.load(Path(own)) if Path(own).is_file() else {}
-    return {*own} - {"presets"}
+    own = getattr(model, "properties", None)
+    if own is not None:
+        return {*defaults.of_properties(model, own)} - {"presets"}
+    path = _RECBOLE / "model" / f"{model.__name__}.yaml"
+    return {*defaults.load(path)} if path.is_file() else set()
 
 
 def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:

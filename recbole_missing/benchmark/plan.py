@@ -149,6 +149,9 @@ def read(name: str | Path, quick: bool = False) -> Plan:
     variant = content.pop("quick", {})
     if not isinstance(variant, dict):
         raise ValueError(f"{path}: quick must hold keys and values, got {variant!r}.")
+    _check_keys(path, variant)
+    if "quick" in variant:
+        raise ValueError(f"{path}: quick must not have a key `quick` of its own; drop it.")
     if quick:
         if not variant:
             raise ValueError(f"{path}: must have a key `quick` for --quick, got none.")
@@ -160,17 +163,26 @@ def read(name: str | Path, quick: bool = False) -> Plan:
     return Plan(name, title, first=_first(content["grid"]), **content)
 
 
-def _check(path: Path, content: Mapping[str, Any]) -> None:
+def _check_keys(path: Path, content: Mapping[str, Any]) -> None:
     for key in content:
         if key not in _KEYS:
             raise ValueError(f"{path}: {unknown('key', key, _KEYS)}")
+
+
+def _check(path: Path, content: Mapping[str, Any]) -> None:
+    _check_keys(path, content)
+    if not isinstance(content.get("title", ""), str):
+        raise ValueError(f"{path}: title must be text, got {content['title']!r}; quote it.")
     kinds = {"grid": dict, "settings": dict, "search": dict, "cases": list}
+    if content.get("published") is not None:
+        kinds["published"] = dict
     for key, kind in {**kinds, "exclude": list, "measures": list}.items():
         if not isinstance(content.get(key, kind()), kind):
             words = "a list" if kind is list else "a mapping"
             raise ValueError(f"{path}: {key} must be {words}, got {content[key]!r}.")
     grid = content.get("grid", {})
     _check_grid(path, grid)
+    _check_settings(path, "settings", content.get("settings", {}))
     _check_rules(path, grid, content)
     _check_search(path, grid, content.get("search", {}))
 
@@ -180,12 +192,22 @@ def _check_grid(path: Path, grid: Mapping[str, Any]) -> None:
         if axis not in grid:
             raise ValueError(f"{path}: grid must have the axis {axis!r}, got {list(grid)}; add it.")
     for axis, values in grid.items():
+        if not isinstance(axis, str):
+            raise ValueError(f"{path}: grid: an axis must be the name of a setting, got {axis!r}.")
         if not isinstance(values, list) or not values:
             raise ValueError(f"{path}: grid: {axis} must be a list of values, got {values!r}.")
         if len({str(value) for value in values}) < len(values):
             raise ValueError(f"{path}: grid: {axis} must name each value once, got {values!r}.")
         if axis in ("dataset", "model") and not all(isinstance(value, str) for value in values):
             raise ValueError(f"{path}: grid: {axis} must list names, got {values!r}.")
+
+
+def _check_settings(path: Path, where: str, settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if not isinstance(key, str):
+            raise ValueError(f"{path}: {where}: must have names of settings, got {key!r}.")
+        if key in ("model", "dataset"):
+            raise ValueError(f"{path}: {where}: {key} must be an axis of the grid; move it there.")
 
 
 def _check_rules(path: Path, grid: Mapping[str, Any], content: Mapping[str, Any]) -> None:
@@ -195,6 +217,7 @@ def _check_rules(path: Path, grid: Mapping[str, Any], content: Mapping[str, Any]
     for case in content.get("cases", ()):
         if not isinstance(case, dict) or not isinstance(case.get("settings"), dict):
             raise ValueError(f"{path}: a case must be a mapping with `settings`, got {case!r}.")
+        _check_settings(path, "settings of a case", case["settings"])
         _check_rule(path, grid, {key: case[key] for key in case if key != "settings"})
     for rule in content.get("exclude", ()):
         if not isinstance(rule, dict):
@@ -225,6 +248,7 @@ def _check_search(path: Path, grid: Mapping[str, Any], search: Mapping[str, Any]
     for space in (search.get("space", {}), *spaces.values()):
         if not isinstance(space, dict):
             raise ValueError(f"{path}: search: a space must be a mapping, got {space!r}.")
+        _check_settings(path, "search: a space", space)
 
 
 def _matches(rule: Mapping[str, Any], point: Point) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import recbole
 
-from recbole_missing import registry
+from recbole_missing import identity, registry
 from recbole_missing.benchmark import search
 from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.job import Identified, Job
@@ -47,22 +48,37 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
         workers: one of the classes of :mod:`.workers`.
         options: further options.
 
+    A point or a trial that is refused gets a line as a failed run does, and the others are run.
+
     Returns:
-        The lines of the tested runs, failed ones included.
+        The lines of the tested runs, failed and refused ones included.
 
     Raises:
-        ValueError: before the first run, if a setting is wrong or all data sets are absent.
+        ValueError: before the first run, if every run is refused or all data sets are absent.
     """
     points = _present(plan, options)
     store.tidy()
     again = {"retry_failed": options.retry_failed, "rerun_changed": options.rerun_changed}
     chosen: Mapping[str, Any] = {}
+    hopeless: list[Refused] = []
     if plan.search:
-        jobs = _once(_identified(_trials(plan, store, points, options)))
-        chosen = search.choose(settle(jobs, store, workers, options.say, **again))
-    jobs = _identified([_job(plan, store, options, p, **chosen.get(cell(p), {})) for p in points])
-    jobs = distinct(jobs, options.say)
-    return settle(jobs, store, workers, options.say, **again)
+        trials, refused = _trials(plan, store, points, options)
+        lines = _recorded(refused, store, options)
+        lines += settle(trials, store, workers, options.say, **again)
+        chosen, failures = search.choose(lines), search.failures(lines)
+        lost = [point for point in points if cell(point) in failures]
+        points = [point for point in points if point not in lost]
+        hopeless = [
+            Refused(_job(plan, store, options, point), failures[cell(point)]) for point in lost
+        ]
+        if not points:
+            raise hopeless[0].as_error()
+    found, refused = _identified(
+        [_job(plan, store, options, point, **chosen.get(cell(point), {})) for point in points]
+    )
+    lines = _recorded([*hopeless, *refused], store, options)
+    found = distinct(found, options.say)
+    return [*settle(found, store, workers, options.say, **again), *lines]
 
 
 def preview(plan: Plan, store: Store, options: Options) -> list[str]:
@@ -83,44 +99,38 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     points = _present(plan, options)
     jobs = [_job(plan, store, options, point) for point in points]
     after: list[str] = []
-    if plan.search:
-        after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
-        jobs = _trials(plan, store, points, options)
+    after: list[str] = []
     with registry.without_imports():
-        identified = _identified(jobs, lenient=True)
-    known = [job for job in identified if job is not None]
-    kept = _once(known) if plan.search else distinct(known, options.say)
-    board = Board(kept, store)
+        if plan.search:
+            planned, refused = _trials(plan, store, points, options)
+            after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
+        else:
+            planned, refused = _identified(jobs)
+            planned = distinct(planned, options.say)
+    board = Board(planned, store)
     board.look()
     lines = []
-    for job, found in zip(jobs, identified):
-        state = "not looked up: it names code that is not imported yet"
-        if found is not None:
-            if not any(found is one for one in kept):
-                continue
-            state = board.lines.get(found.run, {"status": "to do"})["status"]
-        tried = [f"{key}={value}" for key, value in (job.trial or {}).items()]
-        lines.append(" ".join([*_words(job.point), *tried, f"({state})"]))
-    return [*lines, *after, *board.remarks()]
+    for job in planned:
+        state = board.lines.get(job.run, {"status": "to do"})["status"]
+        tried = [f"{key}={value}" for key, value in (job.job.trial or {}).items()]
+        lines.append(" ".join([*_words(job.job.point), *tried, f"({state})"]))
+    return [*lines, *map(str, refused), *after, *board.remarks()]
 
 
 def _words(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Job]:
-    return [
-        _job(plan, store, options, point, settings, stage="search")
-        for point, settings in search.trials(plan, points)
-    ]
-
-
-def _once(jobs: list[Identified]) -> list[Identified]:
-    """Leave out trials that were drawn before."""
-    first: dict[str, Identified] = {}
-    for job in jobs:
-        first.setdefault(job.run, job)
-    return list(first.values())
+def _trials(
+    plan: Plan, store: Store, points: list[Point], options: Options
+) -> tuple[list[Identified], list[Refused]]:
+    found, refused = _identified(
+        [
+            _job(plan, store, options, point, settings, stage="search")
+            for point, settings in search.trials(plan, points)
+        ]
+    )
+    return list({job.run: job for job in found}.values()), refused  # settings may be drawn twice
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:
@@ -189,31 +199,78 @@ def _job(
     )
 
 
-def _identified(jobs: list[Job], lenient: bool = False) -> list[Any]:
+@dataclass(frozen=True)
+class Refused:
+    """A job that cannot run or, in a preview, is not looked up, and the message that says why."""
+
+    job: Job
+    reason: str
+    is_unseen: bool = False
+
+    def __str__(self) -> str:
+        """Line of a listing of runs."""
+        word = "not looked up" if self.is_unseen else "refused"
+        tried = [f"{key}={value}" for key, value in (self.job.trial or {}).items()]
+        return " ".join([*_words(self.job.point), *tried, f"({word}: {self.reason})"])
+
+    def as_error(self) -> ValueError:
+        """Return the error of a benchmark in which nothing is left to run."""
+        where = ", ".join(f"{key} {value}" for key, value in self.job.point.items())
+        return ValueError(f"{self.job.benchmark} ({where}): {self.reason}")
+
+    def line(self) -> Line:
+        """Line of the store. It is equal as long as the run and the reason are."""
+        values = {**self.job.settings, "model": self.job.point["model"]}
+        values = json.loads(json.dumps(values, default=str))
+        point, stage = dict(self.job.point), self.job.stage
+        run = identity.digest([str(point), stage, json.dumps(values, sort_keys=True), self.reason])
+        return Identified(self.job, run, values).died(self.reason)
+
+
+def _recorded(refused: Sequence[Refused], store: Store, options: Options) -> list[Line]:
+    """Say what is refused, and write a line for each of them that the store lacks."""
+    known = {line.run: line for line in store.lines()} if refused else {}
+    lines = []
+    for one in refused:
+        options.say(f"{one.job.benchmark}: {one}")
+        line = one.line()
+        if line.run not in known:
+            store.append(line)
+        lines.append(known.get(line.run, line))
+    return lines
+
+
+def _identified(jobs: list[Job]) -> tuple[list[Identified], list[Refused]]:
     """Find out what decides the result of each job. Jobs of one split are handled together.
 
-    Args:
-        jobs: the jobs.
-        lenient: return None for a job that names code which may not be imported now.
+    Returns:
+        The jobs that can run, and those that are refused, each in their order.
+
+    Raises:
+        ValueError: if every job is refused.
     """
     data_sets = DataSets()
-    splits = [_refusable(job, lambda job: DataSets.split_of(job.config()), lenient) for job in jobs]
-    found: dict[int, Identified | None] = {}
-    for place in sorted(range(len(jobs)), key=lambda place: splits.index(splits[place])):
-        known = splits[place] is not None
-        job = jobs[place]
-        found[place] = (
-            _refusable(job, lambda job: job.identified(data_sets), lenient) if known else None
-        )
-    return [found[place] for place in range(len(jobs))]
+    refused: dict[int, Refused] = {}
 
-
-def _refusable(job: Job, work: Callable[[Job], Any], lenient: bool) -> Any:
-    """Do some work on a job. An error message gets the place of the job in the grid."""
-    try:
-        return work(job)
-    except ValueError as error:
-        if lenient and isinstance(error, registry.NotImportedError):
+    def tried(place: int, work: Callable[[Job], Any]) -> Any:
+        try:
+            return work(jobs[place])
+        except registry.NotImportedError:
+            reason = "it names code that is not imported yet"
+            refused[place] = Refused(jobs[place], reason, is_unseen=True)
             return None
-        where = ", ".join(f"{key} {value}" for key, value in job.point.items())
-        raise ValueError(f"{job.benchmark} ({where}): {error}") from error
+        except ValueError as error:
+            refused[place] = Refused(jobs[place], str(error))
+            if len(refused) == len(jobs) and not any(one.is_unseen for one in refused.values()):
+                raise refused[min(refused)].as_error() from error
+            return None
+
+    splits = [tried(n, lambda job: DataSets.split_of(job.config())) for n in range(len(jobs))]
+    left = [place for place in range(len(jobs)) if place not in refused]
+    found = {}
+    for place in sorted(left, key=lambda place: splits.index(splits[place])):
+        found[place] = tried(place, lambda job: job.identified(data_sets))
+    return (
+        [found[place] for place in left if place not in refused],
+        [refused[place] for place in sorted(refused)],
+    )

@@ -15,7 +15,7 @@ from typing import Any
 
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import Plan, Point, cell
-from recbole_missing.config.constraints import Int, Optional, check
+from recbole_missing.config.constraints import Float, Int, Optional, check
 
 METHODS = ("grid", "random")
 Space = Mapping[str, Any]
@@ -97,27 +97,34 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Cell -> ``settings`` of the best trial, and ``found``, the value of the field ``search`` of
-        a line.
-
-    Raises:
-        ValueError: if every trial of a cell failed.
+        a line. Cells of which every trial failed are left out (:func:`failures`).
     """
-    by_cell: dict[str, list[Line]] = {}
-    for line in lines:
-        by_cell.setdefault(cell(line.point), []).append(line)
     chosen = {}
-    for key, rivals in by_cell.items():
+    for key, rivals in _by_cell(lines).items():
         done = [line for line in rivals if line.done]
-        if not done:
-            raise ValueError(
-                f"search: a trial must succeed for {key}, got {len(rivals)} failures, the "
-                f"first: {str(rivals[0].error).splitlines()[0]}"
-            )
-        best = max(done, key=_score)
-        settings = best.trial
-        found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
-        chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
+        if done:
+            best = max(done, key=_score)
+            settings = best.trial
+            found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
+            chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
     return chosen
+
+
+def failures(lines: Iterable[Line]) -> dict[str, str]:
+    """Cell -> message, for each cell of which every trial failed."""
+    return {
+        key: f"search: a trial must succeed, got {len(rivals)} failures, the first: "
+        f"{str(rivals[0].error).splitlines()[0]}"
+        for key, rivals in _by_cell(lines).items()
+        if not any(line.done for line in rivals)
+    }
+
+
+def _by_cell(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(cell(line.point), []).append(line)
+    return found
 
 
 def _score(line: Line) -> float:
@@ -158,6 +165,7 @@ def _is_space(values: Any) -> bool:
         return False
     (kind, limits), *_ = values.items()
     sizes = {"uniform": 2, "loguniform": 2, "quniform": 3}
-    numbers = isinstance(limits, list) and all(isinstance(v, (int, float)) for v in limits)
+    numbers = isinstance(limits, list) and all(map(Float().accepts, limits))
     right = numbers and kind in sizes and len(limits) == sizes[kind] and limits[0] <= limits[1]
-    return bool(right and (kind != "loguniform" or limits[0] > 0))
+    step = kind != "quniform" or (right and limits[2] > 0)
+    return bool(right and step and (kind != "loguniform" or limits[0] > 0))

@@ -75,7 +75,12 @@ def named_settings(arguments: Sequence[str]) -> dict[str, object]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key.startswith("--") and len(key) > 2 and equals):
-            raise ValueError(f"command line: a setting must read --key=value, got {argument!r}.")
+            last = next(reversed(settings), None)
+            split = last is not None and str(settings[last]).lstrip()[:1] in ("[", "{", "(")
+            hint = f"; quote values with spaces: --{last}='[10, 20]'" if split else ""
+            raise ValueError(
+                f"command line: a setting must read --key=value, got {argument!r}{hint}."
+            )
         if settings.setdefault(key[2:], value) != value:
             raise ValueError(f"command line: {key} must be given once, got two values; drop one.")
     return settings

@@ -9,16 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import (
-    Choice,
     Float,
     Int,
-    ListOf,
-    Optional,
     Pair,
     Text,
     did_you_mean,
@@ -31,33 +28,22 @@ OF_PACKAGE = {
 }
 """Settings of this package beside those of data, imputation and models."""
 
-OF_TRAINING = {
-    "learner": Choice("adam", "adamw", "sgd", "adagrad", "rmsprop"),
-    "learning_rate": Float(min=0),
-    "weight_decay": Float(min=0),
-    "epochs": Int(min=0),
-    "train_batch_size": Int(min=1),
-    "eval_step": Int(min=0),
-    "stopping_step": Int(min=0),
-    "seed": Int(min=0),
-    "topk": Optional(ListOf(Int(min=1))),
-    "benchmark_filename": Optional(ListOf(Text(), length=3)),
-}
-"""RecBole's settings as our own models need them; RecBole's models may take other values."""
 
-
-def check_files(files: Iterable[str]) -> None:
-    """Refuse config files that are not YAML mappings.
+def check_files(files: Iterable[str]) -> list[dict[str, Any]]:
+    """Refuse config files that are not YAML mappings; return the content of each.
 
     Raises:
         ValueError: naming the file.
     """
+    contents = []
     for file in files:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"{path}: must be a YAML file, got no such file; correct the path.")
-        if not defaults.load(path):
+        contents.append(defaults.load(path))
+        if not contents[-1]:
             raise ValueError(f"{path}: must hold keys and values as `key: value`, got nothing.")
+    return contents
 
 
 def refuse_code(model: type, values: Any) -> None:
@@ -95,35 +81,44 @@ def refuse_unknown(
     from_command_line: Collection[str],
     modalities: Collection[str],
     endings: Collection[str],
+    sources: Collection[str],
 ) -> None:
     """Refuse settings that nothing reads, for one of our models; warn of the harmless ones.
 
     A setting that another method of ours reads is harmless, so that several methods can share one
-    config file. So are a modality's settings when the run leaves that modality out, and anything on
-    the command line that resembles no known setting.
+    config file. So are the settings of a modality that the run leaves out: another layer lists it,
+    or its source is given.
 
     Args:
         model: its name.
         given: settings that the user set.
         known: settings that RecBole, the data, the imputer or the model reads.
         of_others: settings that other models and imputers of ours read.
-        from_command_line: the settings of the command line.
-        modalities: names of the modalities.
-        endings: endings of the settings of a modality, such as ``_features``.
+        from_command_line: the settings that RecBole read from the command line of the process.
+        modalities: names of the modalities of every layer, those that the run leaves out too.
+        endings: endings of the settings of a modality, such as ``_ids``.
+        sources: those of them that name a source, such as ``_features``.
 
     Raises:
         ValueError: naming the nearest known setting.
     """
+    given = [str(key) for key in given]
+    left_out = {_modality_of(key, sources) for key in given} - {None}
+    left_out = {name for name in left_out if name and not did_you_mean(name, modalities)}
     for key in given:
         if key in known:
             continue
         modality = _modality_of(key, endings)
-        near = did_you_mean(modality, modalities) if modality else did_you_mean(key, known)
-        harmless = modality or key in from_command_line
-        if key not in of_others and (near or not harmless):
+        near = _nearest(key, known, modality, modalities)
+        excused = modality in modalities or modality in left_out
+        if key not in of_others and not excused:
+            if modality and not near:
+                near = f" {modality!r} is not in modalities {sorted(modalities)}."
+            line = key in from_command_line
             raise ValueError(
                 f"Unknown setting {key!r}.{near} Remove it, correct its name, or declare it in the "
                 "hyperparameters of your model."
+                + (" RecBole reads the whole command line of a program." if line else "")
             )
         getLogger().warning(f"{model}: setting {key!r} is not known here and has no effect.")
 
@@ -131,25 +126,79 @@ def refuse_unknown(
 def warn_of_likeness(
     model: str,
     given: Iterable[str],
-    ours: Collection[str],
-    modalities: Collection[str],
-    endings: Collection[str],
+    known: Collection[str],
+    choices: Collection[str],
+    modalities: Collection[str] = (),
+    endings: Collection[str] = (),
 ) -> None:
-    """Warn of settings that look like misspelt ones of this package; any of them may be right.
+    """Warn of settings that look like misspelt ones; any of them may be right.
 
     Args:
         model: name of a model that is not ours, whose settings are its own affair.
-        given: settings that the user set and RecBole does not name.
-        ours: the settings of this package, without those of the modalities.
+        given: settings that the user set.
+        known: settings that RecBole, the model's own YAML file or this package names.
+        choices: those of them that a setting may be a misspelling of.
         modalities: names of the modalities.
         endings: endings of the settings of a modality, such as ``_features``.
     """
-    for key in given:
+    for key in map(str, given):
         modality = _modality_of(key, endings)
-        word, choices = (modality, modalities) if modality else (key, ours)
-        near = did_you_mean(word, choices)
-        if word not in choices and near:
-            getLogger().warning(f"{model}: {key!r} is not a setting of recbole_missing.{near}")
+        near = _nearest(key, choices, modality, modalities)
+        if near and key not in known and modality not in modalities:
+            getLogger().warning(
+                f"{model}: {key!r} is a setting of neither RecBole nor recbole_missing.{near}"
+            )
+
+
+def _nearest(
+    key: str, known: Collection[str], modality: str | None, modalities: Collection[str]
+) -> str:
+    """What an unknown setting may mean: that of a modality, or another one; or an empty text."""
+    near = "" if modality is None else did_you_mean(modality, modalities)
+    return near or did_you_mean(key, known)
+
+
+def make_plain(values: dict[str, Any]) -> dict[str, str]:
+    """Turn paths into text, and find what neither a checkpoint nor the id of a run can hold.
+
+    Args:
+        values: settings that the user set; changed in place.
+
+    Returns:
+        Setting -> what about it is not plain, in words; empty if all are plain.
+    """
+    for key, value in values.items():
+        if isinstance(value, PurePath):
+            values[key] = str(value)
+    found = {key: _alien_part(value) for key, value in values.items()}
+    return {str(key): part for key, part in found.items() if part is not None}
+
+
+def refuse_alien(model: str, alien: Mapping[str, str]) -> None:
+    """Refuse what :func:`make_plain` found.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for key, part in alien.items():
+        raise ValueError(
+            f"{model}: {key} must be a number, text, True, False, or a list or mapping of these, "
+            f"got {part}; write it as text or as a list."
+        )
+
+
+def _alien_part(value: Any) -> str | None:
+    """The first part of a value that is no number, text, bool, list or mapping of these."""
+    if isinstance(value, Mapping):
+        parts = [*value, *value.values()]
+    elif type(value) in (list, tuple):
+        parts = list(value)
+    else:
+        kind = type(value)
+        of_numpy = kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+        plain = value is None or isinstance(value, (bool, int, float, str)) or of_numpy
+        return None if plain else f"{' '.join(repr(value).split())[:80]} ({kind.__name__})"
+    return next((part for part in map(_alien_part, parts) if part is not None), None)
 
 
 def refuse_absent(model: str, names: Iterable[str], config: Any) -> None:
@@ -177,24 +226,20 @@ def check_together(values: Mapping[str, Any], given: Collection[str]) -> None:
         ValueError: naming the setting to change.
     """
     protocol = values["missing_protocol"]
+    drawn = protocol in ("random_items", "stratified")
+    if drawn and not values["missing_ratio"] and "missing_ratio" not in given:
+        raise ValueError(
+            f"missing_ratio: must be set with missing_protocol {protocol}, got none, so that "
+            "nothing would be hidden; set it, to 0 if that is meant."
+        )
     unused = protocol == "file" or (protocol == "none" and "missing_protocol" not in given)
     if "missing_ratio" in given and values["missing_ratio"] and unused:
         raise ValueError(
             f"missing_ratio: must be 0 or unset with missing_protocol {protocol}, got "
             f"{values['missing_ratio']}; set missing_protocol to random_items or stratified."
         )
-    metric, _, k = values["valid_metric"].partition("@")
-    metrics = [name.lower() for name in values["metrics"]]
-    if metric.lower() not in metrics or (k and k not in map(str, values["topk"] or ())):
-        raise ValueError(
-            f"valid_metric: must be one of metrics {values['metrics']} at one of topk "
-            f"{values['topk']}, got {values['valid_metric']!r}; set valid_metric too."
-        )
     if values["repeatable"] and (values["new_items"] != "none" or values["test_mask"] == "train"):
         raise ValueError("repeatable: must be False with new_items or test_mask: train, got True.")
-    split = values["eval_args"]["split"]
-    if isinstance(split, Mapping) and len(split.get("RS", "123")) != 3:
-        raise ValueError(f"eval_args: split RS must have three ratios, got {split['RS']}.")
 
 
 def _modality_of(key: str, endings: Iterable[str]) -> str | None:

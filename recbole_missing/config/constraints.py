@@ -7,22 +7,26 @@ where the Python value of its kind is; numpy itself is not imported.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+_LARGEST = 2**63 - 1  # of the integers of torch and numpy
+
 
 @dataclass(frozen=True)
 class Int:
-    """An integer within bounds (both inclusive)."""
+    """An integer of 64 bits within bounds (both inclusive)."""
 
     min: int | None = None
     max: int | None = None
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is an int (not a bool) within the bounds."""
-        return isinstance(value, Integral) and not _is_bool(value) and _within(value, self)
+        fits = isinstance(value, Integral) and not _is_bool(value)
+        return fits and abs(int(value)) <= _LARGEST and _within(value, self)
 
     def __str__(self) -> str:
         """Describe the constraint in words."""
@@ -89,21 +93,85 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Matching:
+    """A string that a regular expression matches as a whole; ``words`` says which strings do."""
+
+    pattern: str
+    words: str
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether ``value`` is such a string."""
+        return isinstance(value, str) and re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        """Describe the constraint in words."""
+        return self.words
+
+
+@dataclass(frozen=True)
 class ListOf:
-    """A list whose elements all satisfy ``element``; ``length``, if given, is their number."""
+    """A list whose elements all satisfy ``element``.
+
+    ``length``, if given, is their number. The list may be empty unless ``empty`` is False.
+    """
 
     element: Any
     length: int | None = None
+    empty: bool = True
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is such a list."""
         fits = isinstance(value, (list, tuple)) and self.length in (None, len(value))
-        return fits and all(self.element.accepts(item) for item in value)
+        return fits and (self.empty or len(value) > 0) and all(map(self.element.accepts, value))
 
     def __str__(self) -> str:
         """Describe the constraint in words."""
         size = "" if self.length is None else f" of length {self.length}"
-        return f"a list{size}, each element {self.element}"
+        return f"a {'' if self.empty else 'filled '}list{size}, each element {self.element}"
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A mapping of names to values that all satisfy ``value``."""
+
+    value: Any
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether ``value`` is such a mapping."""
+        named = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        return named and all(map(self.value.accepts, value.values()))
+
+    def __str__(self) -> str:
+        """Describe the constraint in words."""
+        return f"a mapping, each value {self.value}"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A mapping with known keys, each with a constraint of its own; ``needed`` must be there."""
+
+    fields: Mapping[str, Any]
+    needed: Sequence[str] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether ``value`` is such a mapping."""
+        known = isinstance(value, Mapping) and all(key in self.fields for key in value)
+        there = known and all(key in value for key in self.needed)
+        return there and all(self.fields[key].accepts(item) for key, item in value.items())
+
+    def __str__(self) -> str:
+        """Describe the constraint in words."""
+        return f"a mapping with keys of {', '.join(self.fields)}"
+
+    def explain(self, who: str, value: Mapping[str, Any]) -> None:
+        """Raise for the first key or value that is wrong."""
+        for key in value:
+            if key not in self.fields:
+                raise ValueError(f"{who}: {unknown('key', str(key), self.fields)}")
+        for key in self.needed:
+            if key not in value:
+                raise ValueError(f"{who}: {key} must be {self.fields[key]}, got none; add it.")
+        check(who, value, {key: self.fields[key] for key in value})
 
 
 @dataclass(frozen=True)
@@ -187,8 +255,23 @@ def check(who: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> N
     """
     for key, constraint in declared.items():
         value = values[key]
-        if not constraint.accepts(value):
-            raise ValueError(f"{who}: {key} must be {constraint}, got {value!r}.")
+        if constraint.accepts(value):
+            continue
+        inner = constraint.constraint if isinstance(constraint, Optional) else constraint
+        if isinstance(inner, Keys) and isinstance(value, Mapping):
+            inner.explain(f"{who}: {key}", value)
+        raise ValueError(f"{who}: {key} must be {constraint}, got {_shown(value)}.")
+
+
+def _shown(value: Any) -> str:
+    """Text of a value, on one line and of a bounded length."""
+    text = " ".join(repr(value).split())
+    kind = "" if value is None or isinstance(value, _SAID) else f" ({type(value).__name__})"
+    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") + kind
+
+
+_LONGEST = 200  # characters of a value in a message
+_SAID = (bool, int, float, str, list, tuple, dict)  # their kind shows in their text
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -198,7 +281,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def unknown(kind: str, word: str, choices: Iterable[str]) -> str:
+def unknown(kind: str, word: Any, choices: Iterable[str]) -> str:
     """Message for a name that is not in a table: the nearest choice, then all choices."""
-    choices = sorted(choices)
+    choices, word = sorted(choices), word if isinstance(word, str) else _shown(word)
     return f"Unknown {kind} {word!r}.{did_you_mean(word, choices)} Choices: {', '.join(choices)}."

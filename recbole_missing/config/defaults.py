@@ -8,6 +8,7 @@ data set > our ``overall.yaml`` > RecBole.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -47,10 +48,31 @@ def of_class(cls: type, known: Mapping[str, Any]) -> dict[str, Any]:
     for base in cls.__mro__:
         own = vars(base).get("properties")
         if own is not None:
-            return dict(own) if isinstance(own, Mapping) else load(Path(own))
+            return of_properties(base, own)
         if base.__name__ in known and known[base.__name__] is base:
             return read("model", base.__name__)
     return {}
+
+
+def of_properties(cls: type, own: Any) -> dict[str, Any]:
+    """Content of a class attribute ``properties``: a dict, or the path of a YAML file.
+
+    A relative path is one beside the module of the class that states it.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    if isinstance(own, Mapping):
+        return dict(own)
+    owner = next((base for base in cls.__mro__ if "properties" in vars(base)), cls)
+    module = getattr(sys.modules.get(owner.__module__), "__file__", None)
+    path = (Path(module).parent if module else Path()) / own
+    if not path.is_file():
+        raise ValueError(
+            f"{cls.__name__}: properties must be a dict or a YAML file beside the module of the "
+            f"class, got {path}; correct the path."
+        )
+    return load(path)
 
 
 def of_run(

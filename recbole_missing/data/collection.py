@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data.missing import write_token_file
-from recbole_missing.imputation.base import Imputer, Table, fixed_generators
+from recbole_missing.imputation.base import Imputer, Table, imputing
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Collection:
         """
         features = {name: table.features for name, table in self.tables.items()}
         observed = {name: table.observed for name, table in self.tables.items()}
-        with fixed_generators():
+        with imputing(imputer):
             imputer.fit(self.interactions, self.donors, self.edges)
             completed: dict[str, Tensor] = imputer.transform(features, observed)
         return completed

@@ -25,7 +25,7 @@ from recbole_missing.data.interactions import CheckedDataset, say_untrained
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
-from recbole_missing.imputation.base import fixed_generators
+from recbole_missing.imputation.base import imputing
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -180,6 +180,7 @@ class MultimodalDataset(CheckedDataset):
         masks, features, parts = [], [], {}
         for column, (name, content) in enumerate(contents.items()):
             shown = content.present & ~hidden[:, column]
+            self._check_observed(name, shown)
             rows = content.rows[shown[content.present]]
             masks.append([name, identity.of_items(items, shown)])
             features.append([name, content.encoder, identity.of_items(items, shown, rows)])
@@ -241,11 +242,7 @@ class MultimodalDataset(CheckedDataset):
         found, contents = [], {}
         for column, source in enumerate(self._sources(self.config["modalities"])):
             observed = source.present & ~hidden[:, column]
-            if not observed.any():
-                raise ValueError(
-                    f"modality {source.name!r}: must be observed for at least one item, got 0 of "
-                    f"{self.item_num - 1}; lower missing_ratio or remove it from `modalities`."
-                )
+            self._check_observed(source.name, observed)
             features = torch.from_numpy(source.features(observed))
             found.append(Modality(source.name, features, torch.from_numpy(observed)))
             contents[source.name] = Content.of(source)
@@ -259,6 +256,13 @@ class MultimodalDataset(CheckedDataset):
                 "imputation gives them."
             )
         return known, contents
+
+    def _check_observed(self, name: str, observed: np.ndarray) -> None:
+        if not observed.any():
+            raise ValueError(
+                f"modality {name!r}: must be observed for at least one item, got 0 of "
+                f"{self.item_num - 1}; lower missing_ratio or remove it from `modalities`."
+            )
 
     def _sources(self, names: Iterable[str]) -> Iterator[Source]:
         """Open the modalities one by one."""
@@ -336,7 +340,7 @@ class Imputation:
         config = self.train.config
         imputer = make_imputer(config)
         arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges
-        with fixed_generators():
+        with imputing(imputer):
             if config["imputation_cache"] and imputer.costly:
                 folder = Path(config["checkpoint_dir"]) / "imputed"
                 completed = cache.transform(imputer, *arguments, folder)

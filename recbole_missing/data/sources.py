@@ -362,7 +362,7 @@ class _Names:
 
     def accepts(self, value: Any) -> bool:
         """Tell whether ``value`` is a non-empty string or a non-empty list of them."""
-        return bool(value) and (Text().accepts(value) or ListOf(Text()).accepts(value))
+        return Text().accepts(value) or ListOf(Text(), empty=False).accepts(value)
 
     def __str__(self) -> str:
         """Describe the constraint in words."""

@@ -45,9 +45,10 @@ class GroupCollector(Collector):
     def eval_batch_collect(
         self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
     ) -> None:
-        """Collect one batch: scores ``(users, n_items)`` and the positive pairs."""
+        """Collect one batch: scores ``(users, n_items)``, or ``(pairs,)``, and positive pairs."""
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
-        if not (self._groups or self.on_ranking):
+        ranks = scores_tensor.dim() == 2  # metrics of pairs come with scores of pairs
+        if not ranks or not (self._groups or self.on_ranking):
             return
         n_users = scores_tensor.shape[0]
         positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)

@@ -34,7 +34,7 @@ from recbole_missing import tables
 from recbole_missing.graph.item_graph import interaction_graph
 from recbole_missing.graph.smoothness import dirichlet_energy, homophily
 from recbole_missing.imputation import make_imputer
-from recbole_missing.imputation.base import Filled, Imputer, Table, fixed_generators
+from recbole_missing.imputation.base import Filled, Imputer, Table, imputing
 
 DEGREE_GROUPS = {"0": 0, "1-4": 1, "5-9": 5, "10-19": 10, "20+": 20}
 MEASURES = {
@@ -341,7 +341,7 @@ def _try(
     start = perf_counter()
     error = None
     try:
-        with fixed_generators():
+        with imputing(imputer):
             imputer.fit(*known)
     except Exception as failure:  # the other methods go on
         error = _said(failure)
@@ -367,7 +367,7 @@ def _run(
             raise ValueError("no item keeps this modality; give a smaller ratio.")
         if not trial.hidden:
             raise ValueError("no item that has this modality was drawn; give a larger ratio.")
-        with fixed_generators():
+        with imputing(imputer):
             filled = imputer.fill(table, others)
         seconds = fit_seconds + perf_counter() - start
         measures, groups = ruler.measure(table, filled)

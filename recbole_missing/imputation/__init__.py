@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_missing.config import constraints as setting
@@ -125,8 +124,8 @@ def imputer_defaults(name: Any) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such imputer.
     """
-    own = getattr(IMPUTERS.resolve(name), "properties", {})
-    values = own if isinstance(own, Mapping) else defaults.load(Path(own))
+    imputer = IMPUTERS.resolve(name)
+    values = defaults.of_properties(imputer, getattr(imputer, "properties", {}))
     return {_PREFIX + key: value for key, value in values.items()}
 
 
@@ -138,6 +137,12 @@ def make_imputer(settings: Mapping[str, Any]) -> Imputer:
     """
     name = settings["imputation"]
     declared = imputer_settings(name)
+    absent = [key for key in declared if key not in settings]
+    if absent:
+        raise ValueError(
+            f"{name}: {', '.join(absent)} must have a value, got none; give it (impute: --set), or "
+            "write a default into `properties` of the class."
+        )
     setting.check(str(name), settings, declared)
     chosen = {key[len(_PREFIX) :]: settings[key] for key in declared}
     return IMPUTERS.resolve(name)(**chosen)
@@ -162,10 +167,10 @@ def impute(
     Returns:
         New modalities; observed rows and ``observed`` are those of the input.
     """
-    from recbole_missing.imputation.base import fixed_generators
+    from recbole_missing.imputation.base import imputing
 
     imputer = make_imputer(settings)
-    with fixed_generators():
+    with imputing(imputer):
         completed: Modalities = imputer.fit(interactions, donors, edges).transform(modalities)
     log_report(settings["imputation"], imputer)
     return completed

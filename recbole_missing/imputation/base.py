@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging import getLogger
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from recbole_missing.config import constraints as setting
 from recbole_missing.config import defaults
 from recbole_missing.imputation import arrays
+from recbole_missing.memory import fits
 from recbole_missing.modality import Modalities, Modality
 from recbole_missing.parallel import SERIAL
 
@@ -61,6 +61,18 @@ def fixed_generators() -> Iterator[None]:
         finally:
             random.setstate(of_python)
             np.random.set_state(of_numpy)
+
+
+@contextmanager
+def imputing(imputer: Imputer) -> Iterator[None]:
+    """Run an imputer by fixed generators, and say what to lower if memory runs out."""
+    names = [name for name in _MEMORY if getattr(imputer, name, None) is not None]
+    knobs = {f"imputation_{name}": getattr(imputer, name) for name in names}
+    with fits(f"imputation by {type(imputer).__name__}", knobs), fixed_generators():
+        yield
+
+
+_MEMORY = ("top_k", "max_user_items", "batch_size", "hidden_sizes")  # settings that cost memory
 
 
 class Imputer(BaseEstimator):  # type: ignore[misc]
@@ -123,7 +135,7 @@ class Imputer(BaseEstimator):  # type: ignore[misc]
     def _default(cls, name: str) -> Any:
         own = cls.properties
         for values, key in (
-            (own if isinstance(own, Mapping) else defaults.load(Path(own)), name),
+            (defaults.of_properties(cls, own), name),
             (defaults.read("", "overall"), f"imputation_{name}"),
         ):
             if key in values:

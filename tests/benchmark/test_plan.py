@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from lines import line
 
+from recbole_missing import cli
 from recbole_missing.benchmark import hyper_file, plan, search
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import cell
@@ -70,6 +72,32 @@ def test_only_keeps_the_type_of_a_value(tmp_path: Path) -> None:
         mine.only({"model": ["MGNC"]})
 
 
+WRONG = (
+    None, "w", "", [1], ["a"], [None], [[]], [{}], {"a": 1}, {1: 2}, {"a": None}, True, -1, 1.5,
+    float("nan"), datetime.date(2020, 1, 1), [{"settings": {1: 2}}], [{1: 1}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", plan._KEYS)
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_key_of_every_wrong_shape_ends_in_one_line(
+    tmp_path: Path, key: str, quick: bool
+) -> None:
+    refused = 0
+    for value in WRONG:
+        path = write(tmp_path, **({"quick": {key: value}} if quick else {key: value}))
+        try:
+            mine = plan.read(path, quick)
+            [mine.settings_of(point) for point in mine.points()]
+            if mine.search:
+                search.trials(mine, mine.points())
+        except ValueError as error:
+            assert cli.is_refusal(error) and "\n" not in str(error)
+            assert "mine" in str(error)
+            refused += 1
+    assert refused >= 9
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -93,6 +121,18 @@ def test_only_keeps_the_type_of_a_value(tmp_path: Path) -> None:
         ({"search": {"metod": "grid"}}, "Unknown key of search 'metod'. Did you mean 'method'"),
         ({"search": {"space": [1]}}, "a space must be a mapping"),
         ({"search": {"space_of": {"MCGN": {}}}}, "Unknown model 'MCGN'. Did you mean 'MGCN'"),
+        ({"measures": [{}]}, "Unknown measure '{}'"),
+        ({"title": 2020}, "title must be text, got 2020; quote it"),
+        ({"title": None}, "title must be text, got None"),
+        ({"quick": {"gird": {}}}, "Unknown key 'gird'"),
+        ({"settings": {1: 2}}, "settings: must have names of settings, got 1"),
+        ({"settings": {"model": "BPR"}}, "settings: model must be an axis of the grid; move it"),
+        ({"cases": [{"settings": {None: 1}}]}, "settings of a case: must have names"),
+        ({"grid": {**GRID, 1: [2]}}, "an axis must be the name of a setting, got 1"),
+        ({"exclude": [{1: 1}]}, "Unknown axis '1'"),
+        ({"search": {1: 2}}, "Unknown key of search '1'"),
+        ({"search": {"space": {1: [2]}}}, "a space: must have names of settings, got 1"),
+        ({"published": [1]}, "published must be a mapping"),
         ({"measures": ["retreival"]}, "Unknown measure 'retreival'. Did you mean 'retrieval'"),
     ],
 )
@@ -248,6 +288,9 @@ def test_a_random_search_over_lists_repeats_nothing() -> None:
         ({"space": {"x": {"loguniform": [0, 1]}}}, "x must be a list of values"),
         ({"space": {"x": {"uniform": [2, 1]}}}, "x must be a list of values"),
         ({"space": {"x": {"uniform": [1, 2]}}}, "x must be a list for grid"),
+        ({"space": {"x": {"quniform": [0, 1, 0]}}}, "x must be a list of values"),
+        ({"space": {"x": {"uniform": [0, float("inf")]}}}, "x must be a list of values"),
+        ({"space": {"x": {"uniform": [False, True]}}}, "x must be a list of values"),
         ({"space": {}}, "must have a space"),
     ],
 )
@@ -280,8 +323,11 @@ def test_the_best_on_validation_wins_and_failures_never_do() -> None:
     assert search.choose(lower)[cell(lower[0].point)]["settings"] == {"x": 1}
     diverged = [trial(None, x=1), trial(0.1, x=2)]
     assert search.choose(diverged)[cell(lower[0].point)]["settings"] == {"x": 2}
-    with pytest.raises(ValueError, match="a trial must succeed .* no luck"):
-        search.choose([trial(0.9, "failed")])
+    lost = [trial(0.9, "failed"), trial(0.8, "failed")]
+    assert search.choose(lost) == {} and search.failures(lines) == {}
+    assert search.failures(lost) == {
+        cell(lost[0].point): "search: a trial must succeed, got 2 failures, the first: no luck"
+    }
 
 
 def test_hyper_files_of_recbole(tmp_path: Path) -> None:

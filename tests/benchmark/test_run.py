@@ -25,7 +25,7 @@ from recbole_missing import imputation, plugin
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.identified import DataSets, current_source
 from recbole_missing.benchmark.job import Identified, Job, _best_epoch
-from recbole_missing.benchmark.line import settled
+from recbole_missing.benchmark.line import current, settled
 from recbole_missing.benchmark.store import Store
 from recbole_missing.benchmark.workers import Here, Processes, Ray
 from recbole_missing.commands import benchmark
@@ -468,6 +468,47 @@ def test_a_wrong_setting_stops_everything_before_it_starts(folder: Path) -> None
     assert not (folder / "mine.jsonl").exists()
 
 
+def test_a_point_that_is_refused_is_a_failed_line_and_stops_no_other(folder: Path) -> None:
+    grid = {**GRID, "model": ["VBPR"], "seed": [1], "missing_ratio": [0.3, 1.0, 66.6]}
+    mine = make(folder, grid=grid, settings={"missing_protocol": "random_items"})
+    options = runner.Options(data_path=folder / "dataset")
+    none, wrong = (
+        "modality 'image': must be observed for at least one item, got 0 of 30; lower "
+        "missing_ratio or remove it from `modalities`.",
+        "VBPR: missing_ratio must be a number between 0 and 1, got 66.6.",
+    )
+    start = "dataset=tiny model=VBPR seed=1 missing_ratio"
+    assert runner.preview(mine, Store(folder / "mine.jsonl"), options) == [
+        f"{start}=0.3 (to do)",
+        f"{start}=1.0 (refused: {none})",
+        f"{start}=66.6 (refused: {wrong})",
+    ]
+    assert not (folder / "mine.jsonl").exists(), "a preview writes nothing"
+    lines, said = run(folder, mine)
+    assert [line["status"] for line in lines] == ["done", "failed", "failed"]
+    assert [line["error"] for line in lines] == [None, none, wrong]
+    assert lines[1]["point"]["missing_ratio"] == 1.0 and lines[1]["config"]["model"] == "VBPR"
+    assert f"mine: {start}=66.6 (refused: {wrong})" in said
+    assert [line["run"] for line in run(folder, mine)[0]] == [line["run"] for line in lines]
+    stored = Store(folder / "mine.jsonl").lines()
+    assert len(stored) == 3, "what is refused again is not written again"
+    with pytest.raises(ValueError, match=r"mine \(.* missing_ratio 1.0\): modality 'image': must"):
+        run(folder, mine.only({"missing_ratio": ["1.0", "66.6"]}))
+
+
+def test_a_point_that_was_refused_and_is_mended_counts_once(folder: Path) -> None:
+    settings = {"missing_protocol": "random_items", "image_features": "gone.npy"}
+    grid = {**GRID, "model": ["VBPR"], "seed": [1], "modalities": [["image"], ["title"]]}
+    mine = make(folder, grid=grid, settings={**settings, "missing_ratio": 0.2})
+    first, _ = run(folder, mine)
+    assert [line["status"] for line in first] == ["done", "failed"]
+    assert "gone.npy" in first[1]["error"]
+    (folder / "dataset/tiny/gone.npy").write_bytes((folder / "dataset/tiny/image.npy").read_bytes())
+    assert all(line["status"] == "done" for line in run(folder, mine)[0])
+    kept, others = current(Store(folder / "mine.jsonl").latest())
+    assert [line["status"] for line in kept] == ["done", "done"] and others == 1
+
+
 def command(folder: Path, *words: str) -> subprocess.Popen:
     """The command in another process."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
@@ -629,6 +670,40 @@ def test_a_search_looks_at_validation_alone_and_its_winner_is_tested(folder: Pat
     assert lines[0]["valid"] == best["valid"]
     assert said[0].startswith("mine (search): 2 runs, 0 done, 2 to do")
     assert run(folder, mine)[0] == lines
+
+
+def test_a_search_without_hope_in_one_cell_goes_on_in_the_others(folder: Path) -> None:
+    grid = {**GRID, "model": ["VBPR"], "missing_ratio": [0.3, 1]}
+    settings = {"missing_protocol": "random_items", "epochs": 1}
+    space = {"space": {"learning_rate": [0.01, 0.05]}}
+    mine = make(folder, grid=grid, settings=settings, search=space)
+    lines, _ = run(folder, mine)
+    assert [line["status"] for line in lines] == ["done", "done", "failed", "failed"]
+    assert [line["point"]["missing_ratio"] for line in lines] == [0.3, 0.3, 1, 1]
+    assert lines[2]["error"] == (
+        "search: a trial must succeed, got 2 failures, the first: modality 'image': must be "
+        "observed for at least one item, got 0 of 30; lower missing_ratio or remove it from "
+        "`modalities`."
+    )
+    options = runner.Options(data_path=folder / "dataset")
+    listed = runner.preview(mine, Store(folder / "mine.jsonl"), options)
+    assert sum("missing_ratio=1 learning_rate" in one and "(refused:" in one for one in listed) == 2
+    hopeless = mine.only({"missing_ratio": ["1"]})
+    with pytest.raises(ValueError, match="must be observed for at least one item"):
+        run(folder, hopeless)
+
+
+def test_a_cell_whose_trials_all_fail_while_they_run_stops_no_other(folder: Path) -> None:
+    sys.modules.setdefault("broken_models", sys.modules[__name__])
+    grid = {**GRID, "model": ["broken_models:Broken", "VBPR"], "seed": [1]}
+    mine = make(folder, grid=grid, search={"space": {"learning_rate": [0.01]}})
+    lines, _ = run(folder, mine)
+    assert [line["status"] for line in lines] == ["done", "failed"]
+    assert (
+        "a trial must succeed, got 1 failures, the first: RuntimeError: no more" in lines[1].error
+    )
+    with pytest.raises(ValueError, match=r"mine \(.*Broken, seed 1\): search: a trial must succ"):
+        run(folder, mine.only({"model": ["broken_models:Broken"]}))
 
 
 def test_a_search_that_is_changed_chooses_anew(folder: Path) -> None:

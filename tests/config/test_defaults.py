@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 from recbole_missing.config import defaults
@@ -25,6 +28,20 @@ def test_defaults_of_a_class_are_those_of_the_nearest_class_that_has_any(tmp_pat
     (tmp_path / "own.yaml").write_text("a: 1e-3\n")
     in_file = type("InFile", (), {"properties": tmp_path / "own.yaml"})
     assert defaults.of_class(in_file, KNOWN) == {"a": 0.001}
+
+
+def test_a_relative_path_is_one_beside_the_module_of_the_class(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text("class Theirs:\n    properties = 'theirs.yaml'\n")
+    (tmp_path / "theirs.yaml").write_text("a: 5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = importlib.import_module("theirs").Theirs
+    child = type("Child", (theirs,), {})
+    assert defaults.of_class(theirs, KNOWN) == defaults.of_class(child, KNOWN) == {"a": 5}
+    assert defaults.of_properties(child, child.properties) == {"a": 5}
+    (tmp_path / "theirs.yaml").unlink()
+    with pytest.raises(ValueError, match="Theirs: properties must be a dict or a YAML file beside"):
+        defaults.of_class(theirs, KNOWN)
+    del sys.modules["theirs"]
 
 
 def test_a_stranger_of_the_same_name_gets_none_of_our_defaults():

@@ -598,8 +598,8 @@ def test_empty_split(refusal, settings, content, tmp_path):
     none = {"split": {"RS": [0.9, 0.1, 0.0]}, "order": "TO", "group_by": "user"}
     message = refusal(settings, **{**BY_TIME, "eval_args": none})
     assert message == (
-        "data set 'tiny': the test split must not be empty, got 0 of 480 interactions; "
-        "change eval_args or the filters."
+        "VBPR: eval_args: split: RS must be a list of three numbers > 0 (for training, validation "
+        "and test), got [0.9, 0.1, 0.0]."
     )
     message = refusal(replace(content, valid=[]).write(tmp_path))
     assert "the validation split must not be empty, got 0 of 400" in message
@@ -743,7 +743,8 @@ def test_rows_without_ids_must_be_as_many_as_the_items(refusal, content, tmp_pat
 
 
 def test_mask_of_two_sources_is_refused(refusal, settings):
-    message = refusal(settings, missing_protocol="random_items", missing_file="lacks.tsv")
+    both = {"missing_protocol": "random_items", "missing_ratio": 0.5, "missing_file": "lacks.tsv"}
+    message = refusal(settings, **both)
     assert message.startswith("missing: missing_file must be empty unless missing_protocol is file")
 
 

@@ -72,7 +72,7 @@ def register_alone() -> Iterator[None]:
 def test_a_users_metric_chooses_the_epoch_and_is_reported(tmp_path: Path) -> None:
     settings = tiny_content().write(tmp_path)
     words = {"metrics": ["Recall", "Misses", "Hit"], "valid_metric": "Misses@5"}
-    with pytest.raises(ValueError, match="no metric named 'Misses'"):
+    with pytest.raises(ValueError, match="metrics: Unknown metric 'Misses'"):
         prepare("VBPR", settings, **words)
     assert register_metric(Misses) is Misses and register_metric(Misses) is Misses
     run = prepare("VBPR", settings, **words)

@@ -22,6 +22,7 @@ from recbole_missing.imputation import (
     Mean,
     NearestNeighbour,
     Random,
+    make_imputer,
 )
 from recbole_missing.imputation.base import Filled, Imputer
 from recbole_missing.parallel import Serial
@@ -122,6 +123,14 @@ def test_imputers_from_outside_bring_their_defaults(tmp_path: Path) -> None:
     from_file = type("FromFile", (Constant,), {"properties": str(tmp_path / "own.yaml")})
     assert from_file().get_params() == {"value": 3.0, "copies": 1}
     assert clone(Own(3.0)).get_params() == {"strength": 3.0}
+
+
+def test_a_setting_without_a_default_is_named() -> None:
+    address = f"{__name__}:Constant"
+    with pytest.raises(ValueError, match=r"imputation_copies must have a value, got none; give it"):
+        make_imputer({"imputation": address, "imputation_value": 0.5})
+    settings = {"imputation": address, "imputation_value": 0.5, "imputation_copies": 2}
+    assert make_imputer(settings).get_params() == {"value": 0.5, "copies": 2}
 
 
 @pytest.mark.parametrize(
