@@ -54,6 +54,7 @@ class PluginTrainer(Trainer):
         self._validating = False
         self._valid_result: Any = None  # of the latest validation
         self._best_epoch: int | None = None  # the epoch of ``saved_model_file``
+        self._begun: int | None = None  # the epoch that is under way
         self._batch = -1  # number of the batch within the epoch
         self._generators: list[torch.Generator] = []  # of the loaders: order of the batches
         self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its content
@@ -205,10 +206,10 @@ class PluginTrainer(Trainer):
         return loss
 
     def _before_epoch(self, epoch: int) -> None:
-        """Write the state after the previous epoch, with its validation, if that is due."""
-        self._batch = -1
-        if epoch > self.start_epoch:
+        """Write the state after the previous epoch and its validation, if that is due."""
+        if epoch != self._begun and epoch > self.start_epoch:
             self._write_last(epoch - 1)
+        self._begun, self._batch = epoch, -1
 
     def _write_last(self, epoch: int) -> None:
         if self.last is None or not self.last.is_due():
@@ -231,10 +232,10 @@ class PluginTrainer(Trainer):
     def _not_finite(self, must: str, got: str, batch: bool = True) -> str:
         """Message on a loss or a parameter that is not finite: where, and what is left."""
         where = f" in batch {self._batch} of epoch {len(self.train_loss_dict)}" if batch else ""
-        files = [] if self.last is None else [self.last.path]
-        good = next(
-            (file for file in [*files, Path(self.saved_model_file)] if file.is_file()), None
-        )
+        written = [Path(self.saved_model_file)]
+        if self.last is not None:
+            written.insert(0, self.last.path)
+        files = [file for file in written if file.is_file()]
         left = f"the last good checkpoint is {files[0]}" if files else "no checkpoint was written"
         return (
             f"{self.config['model']}: {must}, got {got}{where} ({left}); lower learning_rate, or "
