@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import logging.handlers  # `workplace` replaces what it is made of
+import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from filelock import FileLock
 from folders import AT_WORK, Toy, tiny_content
 from folders import workplace as workplace
 from recbole.config import Config
@@ -20,6 +25,10 @@ from torch import nn
 
 from recbole_missing import MODELS, checkpoint, cli, quick_start, run_recbole_missing
 from recbole_missing import resume as resuming
+from recbole_missing.benchmark import job, plan, runner
+from recbole_missing.benchmark.line import settled
+from recbole_missing.benchmark.store import Store
+from recbole_missing.benchmark.workers import Here
 from recbole_missing.hidden_state import HiddenState
 from recbole_missing.trainer import PluginTrainer
 
@@ -465,3 +474,106 @@ def test_bad_parameters_are_not_saved(settings):
     assert "must be a number after epoch 2, got nan in projection.weight" in str(error.value)
     assert f"the last good checkpoint is {last.path}" in str(error.value)
     assert checkpoint.load(last.path)["epoch"] == 1
+
+
+# -------------------------------------------------------------------------------- benchmarks
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Makes a benchmark on the tiny data set, killed in an epoch if one is given."""
+    settings = {**tiny_content().write(tmp_path / "dataset"), **OFTEN}
+    (tmp_path / "dataset" / "tiny" / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    content = {"title": "Mine", "grid": {"dataset": ["tiny"], "model": ["BPR"], "seed": [1, 2]}}
+
+    def make(store, stop=None, workers=None, retry_failed=False, **changes):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**content, **changes}))
+        options = runner.Options(
+            data_path=tmp_path / "dataset", retry_failed=retry_failed, say=lambda text: None
+        )
+        where = workers or Here()
+        arguments = (plan.read(tmp_path / "mine.yaml"), Store(tmp_path / store), where, options)
+        if stop is None:
+            return runner.run(*arguments)
+        check, count = PluginTrainer._check_nan, itertools.count()
+
+        def spied(self, loss):
+            check(self, loss)
+            if next(count) == stop:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(PluginTrainer, "_check_nan", spied)
+            runner.run(*arguments)
+        return None
+
+    return make
+
+
+BATCHES = 4 * 4  # of a run
+
+
+@pytest.mark.parametrize("search", [None, {"method": "grid", "space": {"learning_rate": [0.1, 1]}}])
+def test_a_benchmark_goes_on_with_its_half_done_run(bench, tmp_path, search):
+    changes = {"search": search} if search else {}
+    expected = bench("whole.jsonl", **changes)
+    bench("mine.jsonl", stop=BATCHES + 10, **changes)  # the second run has had two epochs
+    assert list((tmp_path / ".mine.jsonl.unfinished").glob("*.last"))
+    lines = bench("mine.jsonl", **changes)
+    assert [settled(line) for line in lines] == [settled(line) for line in expected]
+    stored = Store(tmp_path / "mine.jsonl").lines()
+    assert [line.cost["resumed"] for line in stored] == [0, 1] + [0] * (len(stored) - 2)
+    assert stored[1].cost["seconds"] > stored[1].cost["epoch_seconds"] * 3
+    assert not (tmp_path / ".mine.jsonl.unfinished").exists()
+    assert not list((tmp_path / "dataset" / "saved").glob("*.*"))
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_parts(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "perf_counter", lambda: 100.0)
+    so_far = job.Cost.so_far
+    monkeypatch.setattr(job.Cost, "so_far", lambda self: {**so_far(self), "seconds": 60.0})
+    bench("mine.jsonl", stop=10)
+    monkeypatch.setattr(job.Cost, "so_far", so_far)
+    first, second = bench("mine.jsonl")
+    assert (first.cost["seconds"], second.cost["seconds"]) == (60.0, 0.0)
+
+
+def test_other_code_begins_a_run_of_a_benchmark_anew(bench, tmp_path, monkeypatch):
+    bench("mine.jsonl", stop=10)
+    monkeypatch.setattr(resuming.in_force, "source_of", lambda values, model: "edited")
+    assert [line.cost["resumed"] for line in bench("mine.jsonl")] == [0, 0]
+    assert not (tmp_path / ".mine.jsonl.unfinished").exists()
+
+
+def test_a_run_that_fails_leaves_no_checkpoint(bench, tmp_path, monkeypatch):
+    check = PluginTrainer._check_nan
+
+    def fail(self, loss):
+        check(self, loss)
+        if len(self.train_loss_dict) == 2:
+            raise ValueError("no more")
+
+    monkeypatch.setattr(PluginTrainer, "_check_nan", fail)
+    assert not any(line.done for line in bench("mine.jsonl"))
+    assert not list(tmp_path.glob(".mine.jsonl.unfinished/*.*"))
+
+
+def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
+    bench("mine.jsonl", stop=10)
+    folder = tmp_path / ".mine.jsonl.unfinished"
+    (old,) = folder.glob("*.last")
+    run = old.name.partition(".")[0]
+    resuming.remove_leftovers(folder, lambda name: False)
+    assert old.exists(), "another benchmark may go on with it"
+    lock = FileLock(folder / f".{old.name}.lock")
+    with lock.acquire():
+        resuming.remove_leftovers(folder, lambda name: name == run)
+        assert old.exists(), "its process lives"
+    past = time.time() - 15 * 86400
+    for file in folder.iterdir():
+        os.utime(file, (past, past))
+    (folder / "fresh.pth").touch()
+    resuming.remove_leftovers(folder, lambda name: False)
+    assert [file.name for file in folder.iterdir()] == ["fresh.pth"]
+    resuming.remove_leftovers(folder, lambda name: name == "fresh")
+    assert not folder.exists()
