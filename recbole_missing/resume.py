@@ -34,7 +34,7 @@ from recbole_missing.atomic import whole_file
 AUTO = "auto"
 _EVERY = 5.0  # seconds, where the settings of this package are not in force
 _ENDING = ".last"
-_of_this_process: list[Last] = []
+_begun: list[Last] = []  # by this process; an interrupted run stays until the next one begins
 
 
 @dataclass(frozen=True)
@@ -258,21 +258,23 @@ def kept(
         last = Last(Path(trainer.saved_model_file), *options)
     made_by = {"source": identified.source, **_circumstances(config.final_config_dict)}
     trainer.last, trainer.made_by = last, made_by
-    _of_this_process.append(last)
+    _begun[:] = [last]
     try:
         yield last
     finally:
         trainer.last = None
-        _of_this_process.remove(last)
         last.give_back()
 
 
 def last_checkpoint() -> Path | None:
-    """Path of the ``last`` checkpoint of the run that this process makes, if it was written.
+    """Path of the ``last`` checkpoint of the run that this process began last.
 
-    ``--resume=auto`` beside the same arguments goes on from it.
+    After an interrupt, the same command with ``--resume=auto`` goes on from it.
+
+    Returns:
+        None if the run has ended, or has written none yet.
     """
-    return next((one.path for one in _of_this_process[::-1] if one.path.is_file()), None)
+    return next((one.path for one in _begun if one.path.is_file()), None)
 
 
 def remove_leftovers(folder: Path, is_over: Callable[[str], bool], days: float = 14.0) -> None:

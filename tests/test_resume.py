@@ -359,6 +359,7 @@ def test_two_processes_do_not_share_a_file(settings, caplog):
     caplog.set_level(logging.INFO)
     killed(begun("VBPR", settings), 2)
     file = only(settings, "*.last")
+    assert resuming.last_checkpoint() == file, "what an interrupt leaves"
     with resuming.kept(begun("VBPR", settings), "auto") as first:
         assert first.path == file and resuming.last_checkpoint() == file
         with pytest.raises(ValueError, match=r"\.last: must not be in use, got process \d+; wait"):
@@ -368,6 +369,7 @@ def test_two_processes_do_not_share_a_file(settings, caplog):
             assert other.path != file and second.trainer.start_epoch == 0
             assert second.trainer.saved_model_file != str(first._best)
         assert f"{file} is in use by process" in caplog.text
+    ended(begun("VBPR", settings), file)
     assert resuming.last_checkpoint() is None
 
 
