@@ -362,14 +362,14 @@ def _given(file: Path, trainer: Any, options: tuple[Any, ...]) -> Last:
     Raises:
         ValueError: if the file is no checkpoint of this run, or is in use.
     """
+    if not file.is_file():
+        checkpoint.load(file)  # says what is wrong
     best = file
     if file.suffix == _ENDING:
         name = file.stem.rpartition(".")[0]
         if not name:
             raise ValueError(f"{file}: must keep its name NAME.RUN{_ENDING}, got another one.")
         best = file.with_name(f"{name}.pth")
-    if not file.is_file():
-        checkpoint.load(file)  # says what is wrong
     last = Last(best, *options)
     if not last.claim():
         raise ValueError(
