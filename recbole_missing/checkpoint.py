@@ -24,13 +24,14 @@ from scipy import sparse
 
 from recbole_missing import identity, recorded
 from recbole_missing.atomic import whole_file
-from recbole_missing.data.dataset import imputation_in_force
+from recbole_missing.data.dataset import MultimodalDataset, imputation_in_force
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 from recbole_missing.registry import is_address, without_imports
-from recbole_missing.version import __version__
+from recbole_missing.version import __version__, versions
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
+_TRAINER = "trainer"
 _SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
 
@@ -372,43 +373,46 @@ def note_data(config: Any, loader: Any) -> None:
 
 
 def written_by(config: Any) -> dict[str, Any]:
-    """What wrote a checkpoint: ``version`` of this package, and ``source``, hashes of the code.
+    """What wrote a checkpoint.
 
     Args:
         config: RecBole's config of the run.
+
+    Returns:
+        ``version`` of this package; ``source``, hashes of the code of model, imputer, data and
+        trainer; ``machine``, what decides the last digits of a result.
     """
     model = config.model_class
+    parts: dict[str, tuple[Any, ...]] = {f"model {config['model']}": (model,)}
     imputer = imputation_in_force(config, model).get("imputation")
-    classes = {f"model {config['model']}": model}
     if imputer:
-        classes[f"imputer {imputer}"] = IMPUTERS.resolve(imputer)
-    return {"version": __version__, "source": {k: _source(v) for k, v in classes.items()}}
+        parts[f"imputer {imputer}"] = (IMPUTERS.resolve(imputer),)
+    parts["data set"] = (MultimodalDataset, "recbole_missing.data.sampling")
+    parts[_TRAINER] = ("recbole_missing.trainer",)
+    machine = {
+        **versions(),
+        "device": torch.device(config["device"]).type,
+        "threads": torch.get_num_threads(),
+    }
+    source = {word: _source(*roots) for word, roots in parts.items()}
+    return {"version": __version__, "source": source, "machine": machine}
 
 
 @cache
-def _source(cls: type) -> str | None:
-    """Hash of the code of a class, as it was when this process first asked."""
-    return identity.of_source(cls)
+def _source(*roots: type | str) -> str | None:
+    """Hash of the code of some roots, as it was when this process first asked."""
+    return identity.of_source(*roots)
 
 
-def check_writer(path: Any, state: Mapping[str, Any], config: Any, strict: bool = False) -> None:
-    """Say it if a checkpoint was written by another version or by other code.
+def check_writer(path: Any, state: Mapping[str, Any], config: Any) -> None:
+    """Warn if a checkpoint was written by another version, or by other code of model or data.
 
     Args:
         path: path of the checkpoint.
         state: what :func:`load` returned.
         config: config of this run, of the same model.
-        strict: raise an error instead of a warning.
-
-    Raises:
-        ValueError: with ``strict``, if the writer is another one.
     """
     writer = _other_writer(state, config)
-    if writer and strict:
-        raise ValueError(
-            f"{path}: must be written by this code, got {writer}; use the code that wrote it, or "
-            "train again."
-        )
     if writer:
         getLogger().warning(_writer_remark(path, writer))
 
@@ -418,20 +422,34 @@ def _writer_remark(path: Any, writer: str) -> str:
 
 
 def _other_writer(state: Mapping[str, Any], config: Any) -> str | None:
-    """How the writer of a checkpoint differs from this process, in words; None if it does not."""
-    saved, now = state.get("written_by"), written_by(config)
-    sources = saved.get("source") if isinstance(saved, Mapping) else None
-    if not isinstance(saved, Mapping) or not isinstance(sources, Mapping):
+    """How the writer of a checkpoint differs from this process, in words; None if it does not.
+
+    The trainer does not count: it decides no score of a trained model.
+    """
+    saved = state.get("written_by")
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("source"), Mapping):
         return "an older version of this package, which did not record itself"
     words = []
     if saved.get("version") != __version__:
         words.append(f"version {str(saved.get('version'))!r} instead of {__version__}")
-    for name, source in now["source"].items():
-        if source is None or sources.get(name) is None:
+    code = [word for word in other_code(state, config) if not word.endswith(_TRAINER)]
+    return ", ".join([*words, *code]) or None
+
+
+def other_code(state: Mapping[str, Any], config: Any) -> list[str]:
+    """The code that differs from what wrote a checkpoint, in words.
+
+    Args:
+        state: what :func:`load` returned, with ``written_by``.
+        config: config of this run, of the same model.
+    """
+    saved, words = state["written_by"]["source"], []
+    for name, source in written_by(config)["source"].items():
+        if source is None or saved.get(name) is None:
             words.append(f"a source of the {name} that cannot be compared")
-        elif source != sources[name]:
+        elif source != saved[name]:
             words.append(f"another source of the {name}")
-    return ", ".join(words) or None
+    return words
 
 
 def fill(model: Any, state: Mapping[str, Any], config: Any) -> None:

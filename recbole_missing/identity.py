@@ -67,11 +67,14 @@ _NO_VALUES = (
     "checkpoint",
     "config",
     "environment",
+    "hidden_state",
     "identity",
+    "in_force",
     "loaded",
     "plugin",
     "quiet",
     "registry",
+    "resume",
     "version",
 )
 """Rooms of the package that compute nothing of a result: they check settings and write files."""

@@ -14,6 +14,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_environment, get_model, get_trainer, init_logger, init_seed
 
+from recbole_missing import resume as resuming
 from recbole_missing.memory import fits, of_config
 
 
@@ -23,6 +24,7 @@ def run_recbole_missing(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    resume: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train and test one model on one data set.
 
@@ -34,6 +36,9 @@ def run_recbole_missing(
         config_file_list: YAML files; later ones win over earlier ones.
         config_dict: settings that win over the files. The command line wins over them.
         saved: keep the checkpoint of the best validation epoch, and test this epoch.
+        resume: ``auto`` goes on with the same run where a killed process left it, or starts anew if
+            there is none. A path goes on from this checkpoint. The result is that of an undisturbed
+            run, on the CPU bit for bit. See ``checkpoint_every`` and :mod:`recbole_missing.resume`.
 
     Returns:
         What ``recbole.quick_start.run_recbole`` returns, and two more keys. They are
@@ -41,7 +46,8 @@ def run_recbole_missing(
         model, None if not saved).
 
     Raises:
-        ValueError: before training, if settings or data are wrong.
+        ValueError: before training, if settings or data are wrong, or if the checkpoint is not one
+            of this run. In training, if the loss is no number.
     """
     # 1. configuration, 2. log
     settings = {"plugin_defaults": True, **(config_dict or {})}
@@ -50,14 +56,16 @@ def run_recbole_missing(
     getLogger().info(sys.argv)
     getLogger().info(config)
     run = prepare(config, saved)
-    # 7. training
-    with _naming_checkpoint(run.trainer):
+    with _naming_checkpoint(run.trainer), resuming.kept(run, resume) as last:
+        # 7. training
         run.fit()
         getLogger().info("The running environment of this training is as follows:")
         getLogger().info("\n" + get_environment(config).draw())
         getLogger().info(f"best valid: {run.trainer.best_valid_result}")
         # 8. test
         result = run.test()
+        if last is not None:
+            last.remove()
     return {
         "best_valid_score": run.trainer.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -76,6 +84,9 @@ def _naming_checkpoint(trainer: Any) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         file = Path(trainer.saved_model_file)
         found = f"the best epoch so far is in {file}" if file.is_file() else "no epoch was saved"
+        last = resuming.last_checkpoint()
+        if last is not None:
+            found += f"; the same command with --resume=auto goes on from {last}"
         raise KeyboardInterrupt(found) from stop
 
 

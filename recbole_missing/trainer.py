@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from recbole.trainer import Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from recbole_missing import checkpoint, registry
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.evaluation.groups import GroupCollector, results_table
+from recbole_missing.hidden_state import HiddenState
 from recbole_missing.memory import limited
 
 _runs = itertools.count(1)  # trainers of this process
@@ -23,14 +25,18 @@ _runs = itertools.count(1)  # trainers of this process
 class PluginTrainer(Trainer):
     """RecBole's :class:`Trainer` for any general recommender, RecBole's own included.
 
-    Its checkpoints load with every version of torch (:mod:`recbole_missing.checkpoint`). In a test
-    it also reports the metrics by group of items (:attr:`group_results`).
+    Its checkpoints load with every version of torch (:mod:`recbole_missing.checkpoint`), and
+    training goes on from each of them as if it had never stopped. In a test it also reports the
+    metrics by group of items (:attr:`group_results`).
 
     Attributes:
         group_results: group name -> metrics of the last test, over the users with a test item in
             the group.
         history: one entry for each epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum
             over the batches) and, if the epoch was validated, ``valid`` (metric -> value).
+        last: where the state after an epoch is written, beside that after the best one. It has
+            ``is_due()`` and ``write(state, best_file)``; :mod:`recbole_missing.resume` sets it.
+            None: nowhere.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -42,27 +48,57 @@ class PluginTrainer(Trainer):
         self.eval_collector = GroupCollector(config)
         self.group_results: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, Any]] = []
+        self.last: Any = None
+        self._hidden = HiddenState(self.model)
         self._validating = False
-        self._epoch = self._batches = 0  # the present epoch, and its batches so far
+        self._epoch: int | None = None  # the epoch that is under way, and its batches so far
+        self._batches = 0
         self._valid_result: Any = None  # of the latest validation
-        self._shuffle: torch.Generator | None = None  # decides the order of the batches
-        self._shuffle_state: Tensor | None = None
-        self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its config
+        self._best_epoch: int | None = None  # the epoch of ``saved_model_file``
+        self._generators: list[torch.Generator] = []  # of the loaders: order of the batches
+        self._resumed: tuple[str, dict[str, Any]] | None = None  # a file and its content
 
     @limited("training", "train_batch_size", "embedding_size")
-    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Train as RecBole does. A resumed run continues with the saved order of batches.
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> Any:
+        """Train as RecBole does. A resumed run goes on where its checkpoint was written.
 
         Raises:
-            ValueError: if the run was resumed from a checkpoint of other data.
+            ValueError: if the run was resumed from a checkpoint of other data, or if the loss or a
+                parameter is no number.
         """
         checkpoint.note_data(self.config, train_data)
+        self._generators = [*_generators(train_data), *_generators(valid_data)]
         if self._resumed is not None:
-            checkpoint.check_data(*self._resumed, self.config)
-        self._shuffle = getattr(train_data, "generator", None)
-        if self._shuffle is not None and self._shuffle_state is not None:
-            self._shuffle.set_state(self._shuffle_state)
-        return super().fit(train_data, *args, **kwargs)
+            file, state = self._resumed
+            checkpoint.check_data(file, state["config"], self.config)
+            checkpoint.set_random_state(state["random"])
+            for generator, saved_state in zip(self._generators, state["loaders"]):
+                generator.set_state(saved_state.cpu())
+            if self._is_over():
+                self.eval_collector.data_collect(train_data)
+                return self.best_valid_score, self.best_valid_result
+        options = (verbose, saved, show_progress, callback_fn)
+        result = super().fit(train_data, valid_data, *options)
+        self._write_last(max(self.train_loss_dict, default=-1))
+        return result
+
+    def _is_over(self) -> bool:
+        """Tell whether a resumed run has had its last epoch."""
+        return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether all training happens in RecBole's common ``fit``, as its checkpoints need it."""
+        owners = (kind for kind in type(self).__mro__ if "fit" in vars(kind))
+        return next(kind for kind in owners if not issubclass(kind, PluginTrainer)) is Trainer
 
     @limited("evaluation", "eval_users", "eval_batch_size")
     def evaluate(
@@ -80,6 +116,7 @@ class PluginTrainer(Trainer):
             file = model_file or self.saved_model_file
             state = checkpoint.load(Path(file), self.device)
             checkpoint.check_data(str(file), state["config"], self.config)
+            checkpoint.check_writer(file, state, self.config)
             self._load_model(state)
             self.logger.info(f"Loading model structure and parameters from {file}")
         by_group = not self._validating and self.config["single_spec"]
@@ -98,44 +135,112 @@ class PluginTrainer(Trainer):
         self.saved_model_file = saved_model_file
 
     def resume_checkpoint(self, resume_file: str) -> None:
-        """Continue from a checkpoint of this package: model, optimisers, schedule, generators."""
+        """Go on from a checkpoint of this package; further epochs are saved in its place.
+
+        Raises:
+            ValueError: if the file is no such checkpoint, or one of another model or other data.
+        """
         state = checkpoint.load(Path(resume_file), self.device)
+        self.restore(state, str(resume_file))
+        self.saved_model_file = str(resume_file)
+
+    def restore(self, state: dict[str, Any], file: str) -> None:
+        """Take over the state of a run: everything that training depends on, and its history.
+
+        Args:
+            state: content of a checkpoint.
+            file: its path, for messages.
+
+        Raises:
+            ValueError: if it is the state of another model or of other data, or incomplete.
+        """
         if state["config"]["model"] != self.config["model"]:
             raise ValueError(
-                f"{resume_file}: must be a checkpoint of {self.config['model']}, "
+                f"{file}: must be a checkpoint of {self.config['model']}, "
                 f"got one of {state['config']['model']}; pass the file of the same model."
             )
-        checkpoint.check_data(resume_file, state["config"], self.config)
-        self._resumed = (resume_file, state["config"])
-        self.saved_model_file = str(resume_file)
+        checkpoint.check_data(file, state["config"], self.config)
+        if "hidden" not in state:
+            raise ValueError(
+                f"{file}: must hold the whole state of a run, got a checkpoint of an older "
+                "version; train again."
+            )
+        if state["lost"]:
+            raise ValueError(
+                f"{file}: must hold everything that training changes, got a model that also "
+                f"changes {', '.join(state['lost'])}; make these buffers of the model, or name "
+                "them in `remade` if every epoch makes them anew."
+            )
+        self._resumed = (file, state)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
         self.best_valid_result = self._valid_result = state["best_valid_result"]
+        self._best_epoch = state["best_epoch"]
+        self.history = [dict(entry) for entry in state["history"]]
+        self.train_loss_dict = dict(state["train_loss_dict"])
         self._load_model(state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        checkpoint.set_random_state(state["random"])
-        shuffle = state["shuffle"]
-        self._shuffle_state = None if shuffle is None else shuffle.cpu()
-        self._load_training(state)
+        self._hidden.restore(state["hidden"], self.device)
+        steppers = self._steppers()
+        for name, values in state["steppers"].items():
+            steppers[name].load_state_dict(values)
+        if "optimizer" not in state["steppers"]:  # one of several that take turns
+            self.optimizer = steppers[state["optimizer_in_use"]]
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _steppers(self) -> dict[str, Any]:
+        """Optimisers and schedules by the name of the attribute; each one once."""
+        kinds = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+        found = {name: one for name, one in vars(self).items() if isinstance(one, kinds)}
+        others = [one for name, one in found.items() if name != "optimizer"]
+        if any(one is self.optimizer for one in others):
+            del found["optimizer"]
+        return found
 
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
     ) -> Any:
-        start, self._epoch, self._batches = perf_counter(), epoch_idx, 0
+        self._before_epoch(epoch_idx)
+        start = perf_counter()
         loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         entry = {"epoch": epoch_idx, "seconds": perf_counter() - start, "loss": self._terms(loss)}
         self.history.append(entry)
         return loss
 
+    def _before_epoch(self, epoch: int) -> None:
+        """Write the state after the previous epoch and its validation, if that is due."""
+        if epoch != self._epoch and epoch > self.start_epoch:
+            self._write_last(epoch - 1)
+        self._epoch, self._batches = epoch, 0
+
+    def _write_last(self, epoch: int) -> None:
+        if self.last is None or not self.last.is_due():
+            return
+        self._check_parameters(epoch)
+        self.last.write(self._state(epoch), Path(self.saved_model_file))
+
     def _check_nan(self, loss: Tensor) -> None:
         self._batches += 1
-        if torch.isfinite(loss):
-            return
-        raise ValueError(
-            f"{self.config['model']}: every loss term must be finite, got {self._last_terms(loss)} "
-            f"in batch {self._batches} of epoch {self._epoch}; lower learning_rate, or look for "
+        if not torch.isfinite(loss):
+            where = f"{self._last_terms(loss)} in batch {self._batches} of epoch {self._epoch}"
+            raise ValueError(self._not_finite("every loss term must be finite", where))
+
+    def _check_parameters(self, epoch: int) -> None:
+        """Refuse to save parameters that are no numbers, so that the saved ones stay good."""
+        for name, parameter in self.model.named_parameters():
+            if torch.isnan(parameter).any():
+                must = f"every parameter must be a number after epoch {epoch}"
+                raise ValueError(self._not_finite(must, f"nan in {name}"))
+
+    def _not_finite(self, must: str, got: str) -> str:
+        """Message on a loss or a parameter that is not finite, and on what is left."""
+        written = [Path(self.saved_model_file)]
+        if self.last is not None:
+            written.insert(0, self.last.path)
+        files = [file for file in written if file.is_file()]
+        left = f"the last good checkpoint is {files[0]}" if files else "no checkpoint was written"
+        return (
+            f"{self.config['model']}: {must}, got {got} ({left}); lower learning_rate, or look for "
             "extreme values in the features."
         )
 
@@ -163,35 +268,55 @@ class PluginTrainer(Trainer):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         file = Path(kwargs.pop("saved_model_file", self.saved_model_file))
+        self._check_parameters(epoch)
+        self._best_epoch = epoch
+        checkpoint.save(self._state(epoch), file)
+        if verbose:
+            self.logger.info(f"Saving current: {file}")
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        """Everything that a run is after an epoch, as tensors and plain values."""
         model = self.config.model_class
-        state = {
+        hidden, lost = self._hidden.changed()
+        steppers = self._steppers()
+        in_use = next((name for name, one in steppers.items() if one is self.optimizer), None)
+        return {
             "config": checkpoint.config_state(self.config),
             "model_class": registry.address(model) if registry.is_outside(model) else None,
             "written_by": checkpoint.written_by(self.config),
             "epoch": epoch,
             "cur_step": self.cur_step,
+            "best_epoch": self._best_epoch,
             "best_valid_score": float(self.best_valid_score),
             # RecBole saves the best epoch before it notes that epoch's result.
-            "best_valid_result": checkpoint.plain(self._valid_result),
+            "best_valid_result": checkpoint.plain(
+                self._valid_result if epoch == self._best_epoch else self.best_valid_result
+            ),
+            "history": checkpoint.plain(self.history),
+            "train_loss_dict": checkpoint.plain(self.train_loss_dict),
             "state_dict": self.model.state_dict(),
             "other_parameter": checkpoint.pack(self.model.other_parameter()),
+            "hidden": hidden,
+            "lost": lost,
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_in_use": in_use,
+            "steppers": {name: one.state_dict() for name, one in steppers.items()},
             "random": checkpoint.random_state(),
-            "shuffle": None if self._shuffle is None else self._shuffle.get_state(),
-            **self._training_state(),
+            "loaders": [generator.get_state() for generator in self._generators],
         }
-        checkpoint.save(state, file)
-        if verbose:
-            self.logger.info(f"Saving current: {file}")
 
     def _load_model(self, state: dict[str, Any]) -> None:
         checkpoint.fill(self.model, state, self.config)
 
-    def _training_state(self) -> dict[str, Any]:
-        return {}
 
-    def _load_training(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`_training_state` saved."""
+def _generators(loader: Any) -> list[torch.Generator]:
+    """Generators of a dataloader, and of the dataloaders that it is made of."""
+    if not loader:
+        return []
+    parts = [part for part in vars(loader).values() if isinstance(part, DataLoader)]
+    own = getattr(loader, "generator", None)
+    found = [own] if isinstance(own, torch.Generator) else []
+    return found + [generator for part in parts for generator in _generators(part)]
 
 
 class MultimodalTrainer(PluginTrainer):
@@ -238,6 +363,7 @@ class MultimodalTrainer(PluginTrainer):
     def _train_epoch(
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
     ) -> Any:
+        self._before_epoch(epoch_idx)
         self._term_sums = {}
         self.model.train()
         self._unfreeze_auxiliary(True)
@@ -287,18 +413,6 @@ class MultimodalTrainer(PluginTrainer):
         output = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
         terms = ", ".join(f"{name}: {total.item():.4f}" for name, total in self._term_sums.items())
         return f"{output} [{terms}]"
-
-    def _training_state(self) -> dict[str, Any]:
-        auxiliary = self.auxiliary_optimizer
-        return {
-            "scheduler": self.scheduler.state_dict(),
-            "auxiliary_optimizer": None if auxiliary is None else auxiliary.state_dict(),
-        }
-
-    def _load_training(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state["scheduler"])
-        if self.auxiliary_optimizer is not None:
-            self.auxiliary_optimizer.load_state_dict(state["auxiliary_optimizer"])
 
 
 def protocol(config: Any) -> str:

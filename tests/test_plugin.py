@@ -670,7 +670,7 @@ def test_the_command_line_runs_a_model(settings, monkeypatch):
         Path(name).write_text("epochs: 1\n")
     seen = []
     monkeypatch.setattr(
-        "recbole_missing.quick_start.run_recbole_missing", lambda *args: seen.append(args)
+        "recbole_missing.quick_start.run_recbole_missing", lambda *args, resume: seen.append(args)
     )
     cli.main(["run", "--model=BM3", "--dataset=tiny", "--config_files=a.yaml b.yaml", "--epochs=2"])
     cli.main(["run", "-m", "BPR", "-d", "tiny", "--topk=[5]"])
@@ -684,7 +684,8 @@ def test_settings_of_the_command_line_have_their_types(settings, monkeypatch):
     results = []
     run = recbole_missing.run_recbole_missing
     monkeypatch.setattr(
-        "recbole_missing.quick_start.run_recbole_missing", lambda *args: results.append(run(*args))
+        "recbole_missing.quick_start.run_recbole_missing",
+        lambda *args, **more: results.append(run(*args, **more)),
     )
     cli.main(["run", "--model=VBPR", *as_arguments(settings, topk=[5], valid_metric="NDCG@5")])
     assert set(results[0]["test_result"]) == {"recall@5", "ndcg@5"}

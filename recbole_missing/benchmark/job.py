@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from recbole.config import Config
 
-from recbole_missing import checkpoint, identity, plugin, version
+from recbole_missing import checkpoint, identity, in_force, plugin, version
+from recbole_missing import resume as resuming
 from recbole_missing.atomic import whole_file
-from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
@@ -46,6 +46,8 @@ class Job:
         measures: names of :data:`.plan.MEASURES`.
         keep: names of :data:`KEEP`.
         folder: folder of the kept files.
+        unfinished: folder of the checkpoints of runs that have begun, from which they go on if
+            their process was killed.
         search: the settings that a search chose for this run, and the number of trials; or None.
         trial: for a trial of a search: the settings that it tries; otherwise None.
     """
@@ -59,6 +61,7 @@ class Job:
     measures: Sequence[str] = ()
     keep: Sequence[str] = ()
     folder: Path = Path("kept")
+    unfinished: Path = Path("unfinished")
     search: Mapping[str, Any] | None = None
     trial: Mapping[str, Any] | None = None
 
@@ -91,10 +94,10 @@ class Job:
         check_interaction_files(config)
         parts = data_sets.identity(config)
         values = json.loads(json.dumps(checkpoint.config_state(config), default=str))
-        settings = identified.settings_in_force(values, config.model_class)
+        settings = in_force.settings_in_force(values, config.model_class)
         run = identity.of_run(config.model_class, parts, settings, self.stage)
-        shown = identified.described_settings(values, config.model_class)
-        source = identified.source_of(values, config.model_class)
+        shown = in_force.described_settings(values, config.model_class)
+        source = in_force.source_of(values, config.model_class)
         return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
@@ -132,33 +135,34 @@ class Identified:
     def execute(self) -> Line:
         """Run the job, and return its line for the store. If it fails, the line holds the error.
 
+        A run that was killed goes on where it was; see :meth:`forget`. Its cost is that of all
+        parts which the result is made from.
+
         The ``source`` of the line is that of the code which this process has loaded. It may have
         been edited after the job was identified.
         """
-        started, start = _now(), perf_counter()
-        restart_peak_memory()
+        cost = Cost()
         ran = self
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
                 config = self.job.config()
                 values = config.final_config_dict
-                source = identified.source_of(values, config.model_class)
+                source = in_force.source_of(values, config.model_class)
                 ran = replace(self, source=source)
-                found = ran._measured(config)
+                found = ran._measured(config, cost)
             status, error = "done", None
         except Exception as failure:
             found, status, error = {}, "failed", _explained(failure)
         device = found.pop("device", None)
-        cost = {
-            "started": started,
-            "seconds": round(perf_counter() - start, 2),
-            "epoch_seconds": _mean([entry.pop("seconds") for entry in found.get("epochs", ())]),
-            **peak_memory(),
+        seconds = [entry.pop("seconds") for entry in found.get("epochs", ())]
+        line_cost = {
+            **cost.so_far(),
+            "epoch_seconds": _mean(seconds),
             "device": device,
             "threads": torch.get_num_threads(),
         }
-        return ran.line(status, error, found, cost)
+        return ran.line(status, error, found, line_cost)
 
     def died(self, reason: str) -> Line:
         """Line of a run whose process ended before it returned a line."""
@@ -215,25 +219,40 @@ class Identified:
         measured = all(line.get(name) is not None for name in self.job.measures)
         return line["status"] == "done" and files and measured
 
-    def _measured(self, config: Any) -> dict[str, Any]:
-        job = self.job
+    def forget(self) -> None:
+        """Remove the checkpoints of the run, for its line is in the store."""
+        resuming.remove_of(self.job.unfinished, self.run)
+
+    def _measured(self, config: Any, cost: Cost) -> dict[str, Any]:
         with plugin.without_tensorboard():
             run = prepare(config)
         self._check_data(config)
-        trainer = run.trainer
-        try:
-            run.fit()
-            found = {
-                "device": str(config["device"]),
-                "mask": mask_of(run.train_data._dataset),
-                "epochs": [_rounded(entry) for entry in trainer.history],
-                "best_epoch": _best_epoch(trainer.history, config),
-                "valid": dict(trainer.best_valid_result or {}),
-            }
-            if job.stage == "test":
-                found.update(self._tested(run))
-        finally:
-            Path(trainer.saved_model_file).unlink(missing_ok=True)
+        trainer, best = run.trainer, self.job.unfinished / f"{self.run}.pth"
+        with resuming.kept(run, run_id=self.run, note=cost.so_far, best=best) as last:
+            if last is not None and last.noted:
+                cost.add(last.noted)
+            try:
+                return self._trained(run)
+            except Exception:  # not an interrupt, after which the run goes on
+                if last is not None:
+                    last.remove()
+                Path(trainer.saved_model_file).unlink(missing_ok=True)
+                raise
+
+    def _trained(self, run: Run) -> dict[str, Any]:
+        """Results of a run; its best checkpoint is removed, unless it is kept."""
+        run.fit()
+        trainer, config = run.trainer, run.config
+        found = {
+            "device": str(config["device"]),
+            "mask": mask_of(run.train_data._dataset),
+            "epochs": [_rounded(entry) for entry in trainer.history],
+            "best_epoch": _best_epoch(trainer.history, config),
+            "valid": dict(trainer.best_valid_result or {}),
+        }
+        if self.job.stage == "test":
+            found.update(self._tested(run))
+        Path(trainer.saved_model_file).unlink(missing_ok=True)
         return found
 
     def _check_data(self, config: Any) -> None:
@@ -276,8 +295,36 @@ class Identified:
         return {name: f"{path.parent.name}/{path.name}" for name, path in paths.items()}
 
 
+class Cost:
+    """What a run costs: the part of this process, and the parts that it goes on from."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._started, self._start = _now(), perf_counter()
+        self._before: dict[str, Any] = {}
+        restart_peak_memory()
+
+    def add(self, before: Mapping[str, Any]) -> None:
+        """Count what :meth:`so_far` returned when the checkpoint was written, too."""
+        self._before = dict(before)
+
+    def so_far(self) -> dict[str, Any]:
+        """Costs up to now. What was computed after the last checkpoint and is lost is not known."""
+        before, peaks = self._before, peak_memory()
+        for name, value in peaks.items():
+            known = [one for one in (value, before.get(name)) if one is not None]
+            peaks[name] = max(known, default=None)
+        return {
+            "started": before.get("started", self._started),
+            "seconds": round(perf_counter() - self._start + before.get("seconds", 0.0), 2),
+            "resumed": before.get("resumed", -1) + 1,
+            **peaks,
+        }
+
+
 _COST = (
-    "started", "seconds", "epoch_seconds", "peak_memory_mib", "peak_gpu_mib", "device", "threads",
+    "started", "seconds", "resumed", "epoch_seconds", "peak_memory_mib", "peak_gpu_mib", "device",
+    "threads",
 )  # fmt: skip
 _ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
 

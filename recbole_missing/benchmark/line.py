@@ -54,8 +54,10 @@ class Line(Mapping[str, Any]):
             ``items`` (number), ``hit@10``, ``chance@10`` and more. None if it was not asked for.
         kept: ``users``, ``lists``, ``checkpoint`` -> path of the file, relative to the store.
         versions: package -> version.
-        cost: ``started`` (ISO 8601, UTC), ``seconds``, ``epoch_seconds`` (mean over epochs, without
-            validation), ``peak_memory_mib``, ``peak_gpu_mib``, ``device``, ``threads`` (number).
+        cost: ``started`` (ISO 8601, UTC), ``seconds``, ``resumed`` (how often the run went on after
+            its process was killed; the costs are then those of all parts), ``epoch_seconds`` (mean
+            over epochs, without validation), ``peak_memory_mib``, ``peak_gpu_mib``, ``device``,
+            ``threads`` (number).
     """
 
     run: str

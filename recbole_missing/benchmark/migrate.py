@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from recbole_missing import checkpoint, identity, plugin
+from recbole_missing import checkpoint, identity, in_force, plugin
 from recbole_missing.atomic import whole_file
 from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.line import Line
@@ -84,9 +84,9 @@ def migrated(line: Line, data_path: Path, data_sets: identified.DataSets) -> Lin
     if _fingerprint(old, folder) != old["data_fingerprint"]:
         raise ValueError(f"the files in {folder} must be those that the run read, got others.")
     parts = data_sets.identity(config)
-    run = identity.of_run(model, parts, identified.settings_in_force(old, model), line["stage"])
+    run = identity.of_run(model, parts, in_force.settings_in_force(old, model), line["stage"])
     kept = {k: v.replace(line["run"], run) for k, v in (line["kept"] or {}).items()}
-    shown = identified.described_settings(old, model)
+    shown = in_force.described_settings(old, model)
     data = {"id": identity.digest(parts), **parts}
     mask = line["mask"] and {**line["mask"], "id": identified.mask_id(parts)}
     return replace(line, run=run, config=shown, data=data, mask=mask, kept=kept)

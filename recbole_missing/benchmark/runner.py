@@ -16,7 +16,7 @@ from recbole_missing.benchmark.identified import DataSets
 from recbole_missing.benchmark.job import Identified, Job
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import Plan, Point, cell
-from recbole_missing.benchmark.settle import Board, distinct, settle
+from recbole_missing.benchmark.settle import Board, distinct, settle, unfinished
 from recbole_missing.benchmark.store import Store
 
 
@@ -194,6 +194,7 @@ def _job(
         measures=plan.measures,
         keep=options.keep if stage == "test" else (),
         folder=store.path.with_name(f"{store.path.name}.kept"),
+        unfinished=unfinished(store),
         search=found,
         trial=settings if stage == "search" else None,
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
+from recbole_missing import resume as resuming
 from recbole_missing.benchmark.job import Identified
 from recbole_missing.benchmark.line import Line, better
 from recbole_missing.benchmark.progress import Progress
@@ -46,6 +48,8 @@ def settle(
         changed = rerun_changed and line.source != sources.get(line.run)
         return changed or (retry_failed and not line.done)
 
+    done = {line.run for line in store.lines() if line.done and not repeated(line)}
+    resuming.remove_leftovers(unfinished(store), done.__contains__)
     board = Board(jobs, store, repeated)
     progress = Progress(jobs[0].job, workers, say)
     progress.begin(board)
@@ -57,6 +61,8 @@ def settle(
         try:
             for job, line in workers.run(claims):
                 store.append(line)
+                if line.done:
+                    job.forget()
                 claims.release(job)
                 progress.ended(line, board)
         finally:
@@ -67,6 +73,11 @@ def settle(
             waiting = True
             time.sleep(_PATIENCE)
     return [board.lines[job.run] for job in jobs]
+
+
+def unfinished(store: Store) -> Path:
+    """Folder beside a store with the checkpoints of its runs that have begun."""
+    return store.path.with_name(f".{store.path.name}.unfinished")
 
 
 def distinct(jobs: list[Identified], say: Callable[[str], None]) -> list[Identified]:

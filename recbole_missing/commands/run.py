@@ -19,6 +19,10 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nproc", type=int, default=1, help="number of processes, one for each GPU"
     )
+    parser.add_argument(
+        "--resume", metavar="auto|FILE",
+        help="go on with a run that was killed: with the same one, or from this checkpoint",
+    )  # fmt: skip
 
 
 def execute(known: Namespace) -> None:
@@ -42,11 +46,16 @@ def execute(known: Namespace) -> None:
             f"nproc: must be at most the number of GPUs ({torch.cuda.device_count()}), "
             f"got {known.nproc}; RecBole runs one process a GPU."
         )
+    if known.nproc > 1 and known.resume is not None:
+        raise ValueError(
+            f"--resume: must be left out with --nproc {known.nproc}, got {known.resume}; runs of "
+            "several processes write no checkpoint to go on from."
+        )
     if known.nproc > 1:
         settings = {"plugin_defaults": True, **settings}
         run_processes(model, dataset, files, settings, nproc=known.nproc)
     else:
-        quick_start.run_recbole_missing(model, dataset, files, settings)
+        quick_start.run_recbole_missing(model, dataset, files, settings, resume=known.resume)
 
 
 def chosen(known: Namespace, files: Sequence[str]) -> tuple[str, str]:

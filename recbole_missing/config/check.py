@@ -16,12 +16,14 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import (
     Float,
     Int,
+    Optional,
     Pair,
     Text,
     did_you_mean,
 )
 
 OF_PACKAGE = {
+    "checkpoint_every": Optional(Float(min=0)),
     "eval_users": Int(min=1),
     "learning_rate_scheduler": Pair(Float(min=0), Float(min=1e-9)),
     "preset": Text(),

@@ -24,6 +24,7 @@ class SparseMatrix(nn.Module):
     CSR tensors that torch multiplies with are views of the buffers, made with the first product.
     """
 
+    remade = ("_views", "t_crow", "t_col", "t_values", "t_order")
     crow: Tensor
     col: Tensor
     values: Tensor

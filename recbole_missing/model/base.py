@@ -49,6 +49,11 @@ class MultimodalRecommender(GeneralRecommender):
     ``new_features_ignored``
         The features of a new item have an effect on its scores. Why not.
 
+    A run can be resumed from a checkpoint exactly. Besides parameters and buffers, checkpoints hold
+    the attributes that training has changed, if they are plain values, arrays, tensors, random
+    generators or containers of these. Names in ``remade``, of a class and of its bases, are left
+    out: every epoch makes these attributes anew, or nothing of the result depends on them.
+
     Raises:
         ValueError: if a hyper-parameter breaks its constraint or the data set has no modalities.
     """
@@ -58,6 +63,7 @@ class MultimodalRecommender(GeneralRecommender):
     idle_parameters: ClassVar[Mapping[str, str]] = {}
     new_items_in_training: ClassVar[Mapping[str, str]] = {}
     new_features_ignored: ClassVar[str] = ""
+    remade: ClassVar[tuple[str, ...]] = ("last_terms", "modalities", "_scoring", "_embeddings")
     auxiliary_options: Mapping[str, Any] = {"lr": 1e-4}
     observed: Tensor
     new_items: Tensor

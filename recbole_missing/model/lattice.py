@@ -86,6 +86,8 @@ class LATTICE(MultimodalRecommender):
         "reg_weight": Float(min=0),  # weight of the squared norms
     }
 
+    remade: ClassVar[tuple[str, ...]] = ("_epoch_graph",)
+
     def __init__(self, config: Any, dataset: Any) -> None:
         """Create tables, projections and logits, and build the constant graphs."""
         super().__init__(config, dataset)

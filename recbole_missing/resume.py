@@ -1,0 +1,422 @@
+"""Going on with a run that was killed: the ``last`` checkpoint, and which run may take it.
+
+While a run trains, the state after an epoch is written beside its best checkpoint
+``saved/NAME.pth``:
+
+- ``saved/NAME.RUN.last``: the state after an epoch, with everything that training depends on. RUN
+  is the identity of the run: data, settings in force and model.
+- ``saved/NAME.RUN.best-EPOCH``: the best checkpoint as it was then. A later best one may replace
+  ``NAME.pth`` before the process is killed.
+- ``saved/.NAME.RUN.last.lock``: locked by the process that the run belongs to.
+
+They are removed when the run has been tested.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from recbole_missing import checkpoint, identity, in_force
+from recbole_missing.atomic import whole_file
+
+AUTO = "auto"
+_EVERY = 5.0  # seconds, where the settings of this package are not in force
+_ENDING = ".last"
+_begun: list[Last] = []  # by this process; an interrupted run stays until the next one begins
+
+
+def run_of(config: Any) -> str:
+    """Identity of the run of a config whose data are built: hash of data, settings and model."""
+    values, model = _plain(checkpoint.config_state(config)), config.model_class
+    settings = in_force.settings_in_force(values, model)
+    return identity.of_run(model, config["data_identity"], settings)
+
+
+class Last:
+    """The ``last`` checkpoint of a run, and the best one that belongs to it.
+
+    Args:
+        best: path of the best checkpoint.
+        run: identity of the run.
+        every: seconds between two writes; None means that nothing is written.
+        note: returns plain values that are kept with the state.
+
+    Attributes:
+        path: path of the ``last`` checkpoint.
+        noted: what ``note`` returned when the checkpoint was written that the run goes on from.
+    """
+
+    def __init__(
+        self,
+        best: Path,
+        run: str,
+        every: float | None,
+        note: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        """Take the arguments; nothing is written or locked yet."""
+        self.path = best.with_name(f"{best.stem}.{run}{_ENDING}")
+        self.noted: Mapping[str, Any] = {}
+        self._best, self._every, self._note = best, every, note
+        self._lock = FileLock(_lock_of(self.path))
+        self._written = perf_counter()
+        self._kept: int | None = None  # epoch of the best checkpoint that is kept
+
+    # ------------------------------------------------------------------------- for the trainer
+
+    def is_due(self) -> bool:
+        """Tell whether the state is to be written now."""
+        return self._every is not None and perf_counter() - self._written >= self._every
+
+    def write(self, state: Mapping[str, Any], best: Path) -> None:
+        """Write the state after an epoch. If the disk refuses it, a warning says so.
+
+        Args:
+            state: content of the checkpoint.
+            best: path of the best checkpoint; it is kept as it is now.
+        """
+        if state["lost"]:
+            getLogger().warning(
+                f"{state['config']['model']}: no checkpoint of the last epoch is written, for "
+                f"training changes {', '.join(state['lost'])}, which no checkpoint can hold; name "
+                "them in `remade` if every epoch makes them anew."
+            )
+            self._every = None
+            return
+        if not self._lock.is_locked and not self.claim():
+            return
+        try:
+            self._keep(best, state["best_epoch"])
+            checkpoint.save({**state, "noted": dict(self._note())}, self.path)
+            self._drop(others_than=state["best_epoch"])
+        except OSError as error:
+            getLogger().warning(f"{self.path}: not written ({error}); the run goes on without it.")
+        self._written = perf_counter()
+
+    def _keep(self, best: Path, epoch: int | None) -> None:
+        """Keep the best checkpoint, as a link where the file system has links."""
+        if epoch is not None and epoch != self._kept and best.is_file():
+            _copy(best, self._best_of(epoch))
+            self._kept = epoch
+
+    def _drop(self, others_than: int | None = None) -> None:
+        kept = None if others_than is None else self._best_of(others_than)
+        prefix = f"{self.path.stem}.best-"
+        for file in list(self.path.parent.iterdir()):
+            if file.name.startswith(prefix) and file != kept:
+                file.unlink(missing_ok=True)
+
+    def _best_of(self, epoch: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}.best-{epoch}")
+
+    # ------------------------------------------------------------------------- for who runs it
+
+    def claim(self, patience: float = 0.0) -> bool:
+        """Reserve the files for this process; False if another one has reserved them.
+
+        Args:
+            patience: seconds to wait for it.
+        """
+        with suppress(Timeout):
+            self._lock.acquire(timeout=patience)
+            with suppress(OSError):  # Windows: a locked file cannot be written
+                Path(self._lock.lock_file).write_text(str(os.getpid()))
+            return True
+        self._every = None
+        return False
+
+    def give_back(self) -> None:
+        """End the claim. The files stay for a later process if there are any."""
+        lock = Path(self._lock.lock_file)
+        if self._lock.is_locked and not self.path.is_file():
+            with suppress(OSError):
+                lock.unlink(missing_ok=True)
+        self._lock.release(force=True)
+
+    def remove(self) -> None:
+        """Remove the files, for the run has ended. The best checkpoint stays."""
+        if self._lock.is_locked:
+            self.path.unlink(missing_ok=True)
+            self._drop()
+
+    def load(self, trainer: Any, file: Path) -> None:
+        """Let a trainer go on from a file.
+
+        Raises:
+            ValueError: if it is not a checkpoint of this run; the message names what differs.
+        """
+        state = checkpoint.load(file, trainer.device)
+        differs = _differences(state, trainer.config)
+        if differs:
+            raise ValueError(
+                f"{file}: must be a checkpoint of this run, got {', '.join(differs)}; restore "
+                "these, or start without --resume."
+            )
+        if file.suffix == _ENDING:
+            self._put_back(file, state["best_epoch"])
+        trainer.restore(state, str(file))
+        trainer.saved_model_file = str(self._best)
+        self.noted = state.get("noted") or {}
+        for word, now in checkpoint.written_by(trainer.config)["machine"].items():
+            then = state["written_by"]["machine"].get(word, now)
+            if then != now:
+                getLogger().warning(
+                    f"{file}: written with {word} {then}, continued with {now}; results may differ "
+                    "in their last digits."
+                )
+
+    def _put_back(self, file: Path, epoch: int | None) -> None:
+        """Put the best checkpoint that belongs to a file in its place again."""
+        if epoch is None:
+            return
+        kept = file.with_name(f"{file.stem}.best-{epoch}")
+        if kept.is_file():
+            _copy(kept, self._best)
+        elif not self._best.is_file() or checkpoint.load(self._best)["epoch"] != epoch:
+            raise ValueError(
+                f"{file}: must lie beside {kept.name}, the best checkpoint that belongs to it, got "
+                "no such file; copy both."
+            )
+
+
+@contextmanager
+def kept(
+    run: Any,
+    resume: str | Path | None = None,
+    run_id: str | None = None,
+    note: Callable[[], Mapping[str, Any]] = dict,
+    best: Path | None = None,
+) -> Iterator[Last | None]:
+    """Write the ``last`` checkpoint of a run while the block lasts, and go on from one.
+
+    The block ends with :meth:`Last.remove` if the run needs its files no more. Otherwise, also
+    after an error, they stay.
+
+    Args:
+        run: a :class:`recbole_missing.quick_start.Run` that has not begun.
+        resume: ``auto`` goes on from the file of the same run, if there is one. A path goes on from
+            this file. None starts anew.
+        run_id: identity of the run; it is computed by default.
+        note: returns plain values that are kept with the state.
+        best: path of the best checkpoint. Then no other run of the same identity has another path.
+
+    Yields:
+        None if the run writes no ``last`` checkpoint.
+
+    Raises:
+        ValueError: if the file is no checkpoint of this run, or is in use, or such a run cannot be
+            resumed.
+    """
+    trainer, config = run.trainer, run.config
+    checkpoint.note_data(config, run.train_data)
+    obstacle = _obstacle(trainer, config)
+    if obstacle or not (run.saved or resume):
+        if resume is not None and obstacle:
+            raise ValueError(f"resume: must be left out for {config['model']}, got {obstacle}.")
+        yield None
+        return
+    every = config.final_config_dict.get("checkpoint_every", _EVERY)
+    options = (run_id or run_of(config), every, note)
+    if best is not None:
+        best.parent.mkdir(parents=True, exist_ok=True)
+        last = Last(best, *options)
+        if last.claim(patience=10.0):
+            trainer.saved_model_file = str(best)
+            if last.path.is_file():
+                _continued(last, trainer)
+    elif resume == AUTO:
+        last = _found(trainer, options)
+    elif resume is not None:
+        last = _given(Path(resume), trainer, options)
+    else:
+        last = Last(Path(trainer.saved_model_file), *options)
+    trainer.last = last
+    _begun[:] = [last]
+    try:
+        yield last
+    finally:
+        trainer.last = None
+        last.give_back()
+
+
+def last_checkpoint() -> Path | None:
+    """Path of the ``last`` checkpoint of the run that this process began last.
+
+    After an interrupt, the same command with ``--resume=auto`` goes on from it.
+
+    Returns:
+        None if the run has ended, or has written none yet.
+    """
+    return next((one.path for one in _begun if one.path.is_file()), None)
+
+
+def remove_leftovers(folder: Path, is_over: Callable[[str], bool], days: float = 14.0) -> None:
+    """Remove the files of runs in a folder that no process will go on with.
+
+    Args:
+        folder: its files begin with the identity of their run. It is removed when it is empty.
+        is_over: tells for the identity of a run whether it is over.
+        days: files that nothing has changed for so long are removed, too.
+    """
+    if not folder.is_dir():
+        return
+    files = list(folder.iterdir())
+    runs = {file.name.lstrip(".").partition(".")[0] for file in files}
+    newest = max((file.stat().st_mtime for file in files), default=0.0)
+    for run in runs:
+        own = [file for file in files if file.name.lstrip(".").partition(".")[0] == run]
+        ages = [newest - file.stat().st_mtime for file in own if file.is_file()]
+        if is_over(run) or min(ages, default=0.0) > days * 86400:
+            remove_of(folder, run)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def remove_of(folder: Path, run: str) -> None:
+    """Remove the files of one run in a folder, unless a process has reserved them."""
+    path = Last(folder / f"{run}.pth", run, None).path
+    if not folder.is_dir():
+        return
+    lock = _lock_of(path)
+    with suppress(Timeout), FileLock(lock).acquire(blocking=False):
+        for file in list(folder.iterdir()):
+            if file.name.startswith(f"{run}."):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.unlink(missing_ok=True)
+    with suppress(OSError):  # other runs have files there
+        folder.rmdir()
+
+
+# ------------------------------------------------------------------------------ which checkpoint
+
+
+def _obstacle(trainer: Any, config: Any) -> str:
+    """Why a run writes no ``last`` checkpoint; empty if it does."""
+    if not config["single_spec"]:
+        return "more than one process (nproc), whose generators no checkpoint holds"
+    if not getattr(trainer, "can_resume", False):
+        return f"{type(trainer).__name__}, a trainer of RecBole with a training of its own"
+    if config["data_identity"] is None:
+        return "data without users and items"
+    return ""
+
+
+def _found(trainer: Any, options: tuple[Any, ...]) -> Last:
+    """The ``last`` checkpoint of the same run that was written latest, or a new one."""
+    folder, run = Path(trainer.saved_model_file).parent, options[0]
+    ending = f".{run}{_ENDING}"
+    files = [file for file in folder.glob(f"*{ending}") if not file.name.startswith(".")]
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+        last = Last(file.with_name(f"{file.name.removesuffix(ending)}.pth"), *options)
+        if not last.claim():
+            getLogger().info(f"resume: {file} is in use by {_user_of(file)}")
+        elif file.is_file() and _continued(last, trainer):
+            return last
+        last.give_back()
+    getLogger().info(f"resume: {folder} holds no checkpoint of this run, which starts anew")
+    return Last(Path(trainer.saved_model_file), *options)
+
+
+def _continued(last: Last, trainer: Any) -> bool:
+    """Go on from a file if it fits; otherwise say why not."""
+    try:
+        last.load(trainer, last.path)
+    except ValueError as error:
+        getLogger().warning(f"resume: not continued: {error}")
+        return False
+    getLogger().info(f"resume: {last.path}, epoch {trainer.start_epoch} is next")
+    return True
+
+
+def _given(file: Path, trainer: Any, options: tuple[Any, ...]) -> Last:
+    """The ``last`` checkpoint of a run that goes on from a file.
+
+    Raises:
+        ValueError: if the file is no checkpoint of this run, or is in use.
+    """
+    if not file.is_file():
+        checkpoint.load(file)  # says what is wrong
+    best = file
+    if file.suffix == _ENDING:
+        name = file.stem.rpartition(".")[0]
+        if not name:
+            raise ValueError(f"{file}: must keep its name NAME.RUN{_ENDING}, got another one.")
+        best = file.with_name(f"{name}.pth")
+    last = Last(best, *options)
+    if not last.claim():
+        raise ValueError(
+            f"{file}: must not be in use, got {_user_of(last.path)}; wait for its end."
+        )
+    try:
+        last.load(trainer, file)
+    except BaseException:
+        last.give_back()
+        raise
+    getLogger().info(f"resume: {file}, epoch {trainer.start_epoch} is next")
+    return last
+
+
+def _user_of(file: Path) -> str:
+    text = ""
+    with suppress(OSError):
+        text = _lock_of(file).read_text()
+    return f"process {text}" if text.isdigit() else "another process"
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _differences(state: Mapping[str, Any], config: Any) -> list[str]:
+    """What differs between the run of a checkpoint and a run, in words; empty if nothing does.
+
+    A run may have more ``epochs`` than the one that it goes on from.
+    """
+    values, model = _plain(checkpoint.config_state(config)), config.model_class
+    old, found = _plain(state["config"]), []
+    if old.get("model") != values["model"]:
+        return [f"model {old.get('model')} instead of {values['model']}"]
+    theirs = in_force.settings_in_force(old, model)
+    ours = in_force.settings_in_force(values, model)
+    if _goes_further(state["epoch"] + 1, theirs, ours):
+        theirs["epochs"] = ours["epochs"]
+    if old.get("data_identity"):
+        modalities = identity.reads_modalities(model)
+        parts = [identity.parts_in_force(one["data_identity"], modalities) for one in (old, values)]
+        found += [f"another {words}" for words in identity.differing(*parts)]
+    found += [
+        f"{key} {theirs.get(key)!r} instead of {ours.get(key)!r}"
+        for key in sorted({*theirs, *ours})
+        if theirs.get(key) != ours.get(key)
+    ]
+    return found + checkpoint.other_code(state, config)
+
+
+def _goes_further(done: int, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Tell whether a run only has more epochs. RecBole validates at least in the last one."""
+    fewest = min(theirs["epochs"], ours["epochs"])
+    return done <= ours["epochs"] and fewest >= ours["eval_step"]
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Make ``target`` the file that ``source`` is now, as a link where that is possible."""
+    with whole_file(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)

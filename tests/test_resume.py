@@ -1,0 +1,581 @@
+"""A run that is stopped and resumed ends as an undisturbed one, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import logging.handlers  # `workplace` replaces what it is made of
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from folders import AT_WORK, Toy, tiny_content
+from folders import workplace as workplace
+from recbole.config import Config
+from scipy import sparse
+from torch import nn
+
+from recbole_missing import MODELS, checkpoint, cli, quick_start, run_recbole_missing
+from recbole_missing import resume as resuming
+from recbole_missing.benchmark import job, plan, runner
+from recbole_missing.benchmark.line import settled
+from recbole_missing.benchmark.store import Store
+from recbole_missing.benchmark.workers import Here
+from recbole_missing.hidden_state import HiddenState
+from recbole_missing.trainer import PluginTrainer
+
+pytestmark = AT_WORK
+
+RECBOLES = ["BPR", "LightGCN", "NGCF", "SGL"]
+OFTEN = {"checkpoint_every": 0, "epochs": 4, "train_batch_size": 100}
+# What a model changes rarely is changed here in a short run.
+CHANGES: dict[str, dict[str, Any]] = {
+    "DGMRec": {"epochs": 7, "score_on_refreshed_graph": True},
+    "MMSSL": {"graph_interval": 1},
+    "NGCF": {"node_dropout": 0.2},
+}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        **tiny_content().write(tmp_path),
+        **OFTEN,
+        "missing_protocol": "stratified",
+        "missing_ratio": 0.4,
+        "stopping_step": 20,
+    }
+
+
+def begun(model, settings, **changes):
+    """A run that has not been trained."""
+    return quick_start.prepare(Config(model, config_dict={**settings, **changes}))
+
+
+def ended(run, resume=None):
+    """Everything that a run ends with."""
+    with resuming.kept(run, resume) as last:
+        run.fit()
+        test = run.test()
+        last.remove()
+    trainer = run.trainer
+    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in trainer.history]
+    return {
+        "test": test,
+        "groups": trainer.group_results,
+        "parameters": {key: value.clone() for key, value in trainer.model.state_dict().items()},
+        "history": history,
+        "losses": trainer.train_loss_dict,
+        "best": (trainer.best_valid_score, dict(trainer.best_valid_result or {})),
+        "random": (torch.rand(1).item(), np.random.rand(), random.random()),
+    }
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    assert one["parameters"].keys() == other["parameters"].keys()
+    for key, value in one["parameters"].items():
+        assert torch.equal(value, other["parameters"][key]), key
+    for key in one.keys() - {"parameters"}:
+        assert one[key] == other[key], key
+
+
+def killed(run, epoch, batch=1, resume=None):
+    """Train until a batch of an epoch, and stop as a process that is killed."""
+    check = run.trainer._check_nan
+
+    def stop(loss):
+        check(loss)
+        if (len(run.trainer.train_loss_dict), run.trainer._batches) == (epoch, batch + 1):
+            raise Killed
+
+    run.trainer._check_nan = stop
+    with pytest.raises(Killed), resuming.kept(run, resume):
+        run.fit()
+
+
+def files(settings):
+    return sorted(path.name for path in Path(settings["checkpoint_dir"]).glob("*.*"))
+
+
+def only(settings, pattern):
+    (path,) = Path(settings["checkpoint_dir"]).glob(pattern)
+    return path
+
+
+# ------------------------------------------------------------------------------ bit for bit
+
+
+@pytest.mark.parametrize("model", [*sorted(MODELS), *RECBOLES])
+def test_every_model_ends_as_if_it_had_not_been_stopped(settings, model):
+    changes = CHANGES.get(model, {})
+    expected = ended(begun(model, settings, **changes))
+    killed(begun(model, settings, **changes), epoch=changes.get("epochs", 4) - 2)
+    resumed = begun(model, settings, **changes)
+    assert_same(ended(resumed, "auto"), expected)
+    assert resumed.trainer.start_epoch == changes.get("epochs", 4) - 2
+    assert not [name for name in files(settings) if ".last" in name or ".best" in name]
+
+
+class Odd(Toy):
+    """Keeps all kinds of state beside parameters and buffers, and lets them decide its loss."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        """Make one of each kind."""
+        super().__init__(config, dataset)
+        self.count = 0
+        self.share = np.float32(1)
+        self.momentum = torch.zeros(self.embedding_size)
+        self.table = np.zeros(3)
+        self.matrix = sparse.eye(2, format="csr")
+        self.nested: dict[Any, Any] = {"seen": [torch.zeros(1)], ("a", 1): {2}}
+        self.own = torch.Generator().manual_seed(1)
+        self.theirs = np.random.default_rng(1)
+        self.pure = random.Random(1)
+        self.register_buffer("passing", torch.zeros(1), persistent=False)
+
+    def on_epoch_start(self, minimise: Any) -> None:
+        """Change all of them."""
+        super().on_epoch_start(minimise)
+        self.count += 1
+        self.share = np.float32(self.share * 0.9)
+        self.momentum.mul_(0.5).add_(torch.rand(1, generator=self.own))
+        self.table[self.count % 3] += self.theirs.random()
+        self.matrix = self.matrix * 1.5
+        self.nested["seen"][0] = self.nested["seen"][0] + self.pure.random()
+        self.nested["a", 1].add(self.count + 5)
+        self.passing += 1
+
+    def loss_terms(self, interaction: Any) -> dict[str, Any]:
+        """Scale the loss by everything."""
+        numbers = (self.count, self.share, self.table.sum(), self.matrix.sum(), self.passing)
+        numbers += (self.nested["seen"][0], sum(self.nested["a", 1]))
+        factor = sum(float(number) for number in numbers) + self.momentum.sum()
+        return {name: term * factor for name, term in super().loss_terms(interaction).items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "epoch"),
+    [
+        ({}, 3),
+        ({"eval_step": 2}, 2),
+        ({"eval_step": 0, "learning_rate_scheduler": [0.5, 1]}, 2),
+        ({"epochs": 9, "stopping_step": 1, "learning_rate": 0.0}, 2),
+    ],
+)
+def test_whatever_training_changes_comes_back(settings, changes, epoch):
+    expected = ended(begun(Odd, settings, **changes))
+    killed(begun(Odd, settings, **changes), epoch)
+    run = begun(Odd, settings, **changes)
+    assert_same(ended(run, "auto"), expected)
+    assert run.trainer.start_epoch == epoch and run.trainer.model.count > epoch
+
+
+def test_a_model_that_no_checkpoint_can_hold_is_said_to_be_one(settings, caplog):
+    class Bare(Toy):
+        def on_epoch_start(self, minimise: Any) -> None:
+            super().on_epoch_start(minimise)
+            self.thing = object()
+
+    killed(begun(Bare, settings), 3)
+    assert not list(Path(settings["checkpoint_dir"]).glob("*.last"))
+    (message,) = {r.getMessage() for r in caplog.records if "no checkpoint can hold" in r.message}
+    assert "training changes .thing (object)" in message
+    best = only(settings, "*.pth")
+    with pytest.raises(ValueError, match=r"must hold everything .* also changes \.thing"):
+        ended(begun(Bare, settings), best)
+    Bare.remade = ("thing",)
+    killed(begun(Bare, settings), 3)
+    assert begun(Bare, settings) and only(settings, "*.last")
+
+
+def test_hidden_state_holds_what_changed_and_no_more():
+    module = nn.Linear(2, 2)
+    module.constant, module.changing = torch.ones(3), torch.ones(3)
+    hidden = HiddenState(module)
+    assert hidden.changed() == ({}, [])
+    module.changing += 1
+    values, lost = hidden.changed()
+    assert list(values) == [".changing"] and not lost
+    module.changing = torch.zeros(3)
+    hidden.restore(values, "cpu")
+    assert torch.equal(module.changing, torch.full((3,), 2.0))
+    assert list(hidden.changed()[0]) == [".changing"]
+
+
+# --------------------------------------------------------------------------------- any moment
+
+
+def test_killed_between_the_best_checkpoint_and_the_last(settings, monkeypatch):
+    """The best checkpoint on disk is then one of the future."""
+    valid = PluginTrainer._valid_epoch
+    monkeypatch.setattr(  # every epoch is the best one yet
+        PluginTrainer,
+        "_valid_epoch",
+        lambda self, *args, **kwargs: (len(self.history), valid(self, *args, **kwargs)[1]),
+    )
+    expected = ended(begun("VBPR", settings))
+    run = begun("VBPR", settings)
+    save = run.trainer._save_checkpoint
+
+    def stop(epoch, **kwargs):
+        save(epoch, **kwargs)
+        if epoch == 2:
+            raise Killed
+
+    run.trainer._save_checkpoint = stop
+    with pytest.raises(Killed), resuming.kept(run):
+        run.fit()
+    best = Path(run.trainer.saved_model_file)
+    assert checkpoint.load(only(settings, "*.last"))["best_epoch"] == 1
+    assert checkpoint.load(best)["epoch"] == 2
+    run = begun("VBPR", settings)
+    with resuming.kept(run, "auto"):
+        assert run.trainer.start_epoch == 2 and run.trainer.saved_model_file == str(best)
+        assert checkpoint.load(best)["epoch"] == 1, "it is put back"
+    run = begun("VBPR", settings)
+    assert_same(ended(run, "auto"), expected)
+    assert checkpoint.load(best)["epoch"] == 3
+
+
+@pytest.mark.parametrize("moment", ["writing", "before test", "before any"])
+def test_killed_at_other_moments(settings, monkeypatch, moment):
+    expected = ended(begun("BM3", settings))
+    run = begun("BM3", settings)
+    if moment == "before any":
+        killed(run, 0, 1)
+    elif moment == "before test":
+        with pytest.raises(Killed), resuming.kept(run):
+            run.fit()
+            raise Killed
+    else:
+        save, written = torch.save, []
+
+        def half(state, target):
+            written.append(target)
+            if len(written) < 6:
+                return save(state, target)
+            Path(target).write_bytes(b"half")
+            raise Killed
+
+        monkeypatch.setattr(torch, "save", half)
+        with pytest.raises(Killed), resuming.kept(run):
+            run.fit()
+        monkeypatch.setattr(torch, "save", save)
+    run = begun("BM3", settings)
+    assert_same(ended(run, "auto"), expected)
+    assert (run.trainer.start_epoch > 0) == (moment != "before any")
+    if moment == "before test":
+        assert run.trainer.start_epoch == 4
+
+
+def test_a_run_may_be_killed_again_and_again(settings):
+    expected = ended(begun("MMSSL", settings, graph_interval=1))
+    for epoch in (1, 2, 3):
+        run = begun("MMSSL", settings, graph_interval=1)
+        killed(run, epoch, 0, resume="auto")
+    assert len(list(Path(settings["checkpoint_dir"]).glob("*.last"))) == 1
+    assert_same(ended(begun("MMSSL", settings, graph_interval=1), "auto"), expected)
+
+
+# ---------------------------------------------------------------------------- which checkpoint
+
+
+def test_a_file_of_another_run_is_refused_by_what_differs(settings):
+    killed(begun("VBPR", settings), 2)
+    file = str(only(settings, "*.last"))
+    for model, changes, words in (
+        ("VBPR", {"learning_rate": 0.02}, "learning_rate 0.01 instead of 0.02"),
+        ("VBPR", {"missing_ratio": 0.2}, "another mask of missing modalities"),
+        ("VBPR", {"epochs": 1}, "epochs 4 instead of 1"),
+        ("BM3", {}, "model VBPR instead of BM3"),
+    ):
+        with pytest.raises(ValueError, match=rf"\.last: must be a checkpoint of this run.*{words}"):
+            ended(begun(model, settings, **changes), file)
+    assert ended(begun("VBPR", settings), file)
+
+
+def test_auto_takes_only_the_same_run(settings, caplog):
+    caplog.set_level(logging.INFO)
+    killed(begun("VBPR", settings), 2)
+    other = begun("VBPR", settings, learning_rate=0.02)
+    ended(other, "auto")
+    assert other.trainer.start_epoch == 0
+    assert "holds no checkpoint of this run, which starts anew" in caplog.text
+    assert only(settings, "*.last")
+
+
+def test_other_code_is_not_continued(settings, monkeypatch, caplog):
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    monkeypatch.setattr(checkpoint, "_source", lambda *roots: "edited")
+    with pytest.raises(ValueError, match="got another source of the model VBPR"):
+        ended(begun("VBPR", settings), str(file))
+    run = begun("VBPR", settings)
+    ended(run, "auto")
+    assert run.trainer.start_epoch == 0 and "not continued" in caplog.text
+
+
+def test_a_best_checkpoint_can_be_continued_exactly(settings):
+    expected = ended(begun("MMSSL", settings, graph_interval=1))
+    run = begun("MMSSL", settings, graph_interval=1, checkpoint_every=None)
+    killed(run, 3)
+    file = Path(run.trainer.saved_model_file)
+    epoch = checkpoint.load(file)["epoch"]
+    assert not list(Path(settings["checkpoint_dir"]).glob("*.last"))
+    run = begun("MMSSL", settings, graph_interval=1)
+    assert_same(ended(run, file), expected)
+    assert run.trainer.start_epoch == epoch + 1
+    assert run.trainer.saved_model_file == str(file)
+
+
+def test_more_epochs_may_be_added(settings):
+    expected = ended(begun("LATTICE", settings, epochs=6))
+    killed(begun("LATTICE", settings), 3)
+    assert_same(ended(begun("LATTICE", settings, epochs=6), only(settings, "*.last")), expected)
+
+
+def test_a_last_checkpoint_needs_its_best_one(settings, tmp_path):
+    killed(begun("VBPR", settings), 2)
+    (tmp_path / "away").mkdir()
+    file = Path(shutil.copy(only(settings, "*.last"), tmp_path / "away"))
+    with pytest.raises(ValueError, match=r"must lie beside VBPR-.*\.best-[01], the best .*copy"):
+        ended(begun("VBPR", settings), file)
+
+
+def test_two_processes_do_not_share_a_file(settings, caplog):
+    caplog.set_level(logging.INFO)
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    assert resuming.last_checkpoint() == file, "what an interrupt leaves"
+    with resuming.kept(begun("VBPR", settings), "auto") as first:
+        assert first.path == file and resuming.last_checkpoint() == file
+        with pytest.raises(ValueError, match=r"\.last: must not be in use, got process \d+; wait"):
+            ended(begun("VBPR", settings), file)
+        second = begun("VBPR", settings)
+        with resuming.kept(second, "auto") as other:
+            assert other.path != file and second.trainer.start_epoch == 0
+            assert second.trainer.saved_model_file != str(first._best)
+        assert f"{file} is in use by process" in caplog.text
+    ended(begun("VBPR", settings), file)
+    assert resuming.last_checkpoint() is None
+
+
+def test_how_often_it_is_written(settings, monkeypatch):
+    written = []
+    monkeypatch.setattr(resuming.Last, "write", lambda self, state, best: written.append(state))
+    ended(begun("VBPR", settings))
+    assert [state["epoch"] for state in written] == [0, 1, 2, 3]
+    for every in (3600, None):
+        written.clear()
+        ended(begun("VBPR", settings, checkpoint_every=every))
+        assert not written
+    run = begun("VBPR", settings)
+    run.trainer.fit(run.train_data, run.valid_data)
+    assert not written, "RecBole's own way writes the best checkpoint only"
+
+
+def test_without_checkpoints_nothing_is_written_unless_asked(settings):
+    result = run_recbole_missing("VBPR", config_dict=settings, saved=False)
+    assert result["checkpoint"] is None and not files(settings)
+    run = quick_start.prepare(Config("VBPR", config_dict=settings), saved=False)
+    killed(run, 2, resume="auto")
+    assert only(settings, "*.last") and not list(Path(settings["checkpoint_dir"]).glob("*.pth"))
+    again = run_recbole_missing("VBPR", config_dict=settings, saved=False, resume="auto")
+    assert again["test_result"] == result["test_result"]
+
+
+def test_a_disk_that_refuses_the_last_checkpoint_does_not_end_the_run(
+    settings, monkeypatch, caplog
+):
+    expected = ended(begun("VBPR", settings))
+    save = checkpoint.save
+
+    def full(state, path):
+        if path.suffix == ".last":
+            raise OSError("No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert_same(ended(begun("VBPR", settings)), expected)
+    assert "not written (No space left on device); the run goes on without it" in caplog.text
+
+
+def test_where_no_run_can_be_resumed_it_is_said(settings):
+    stage = {"train_stage": "actor_pretrain", "pretrain_epochs": 1, "save_step": 1}
+    with pytest.raises(ValueError, match="resume: must be left out for RaCT, got RaCTTrainer"):
+        run_recbole_missing("RaCT", config_dict={**settings, **stage}, resume="auto")
+
+
+@pytest.mark.parametrize("words", [["--resume=auto"], ["--resume", "auto"]])
+def test_the_command_line_resumes(settings, words, caplog):
+    caplog.set_level(logging.INFO)
+    killed(begun("VBPR", {**settings, "plugin_defaults": True}), 2)
+    file = Path(settings["data_path"]) / "run.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    cli.main(["run", "-m", "VBPR", "-d", "tiny", "--config_files", str(file), *words])
+    assert "epoch 2 is next" in caplog.text and not list(
+        Path(settings["checkpoint_dir"]).glob("*.last")
+    )
+
+
+# ------------------------------------------------------------------------------- bad numbers
+
+
+def test_a_bad_loss_names_batch_epoch_and_the_last_good_checkpoint(settings):
+    run = begun("VBPR", settings)
+    terms = run.trainer.model.loss_terms
+
+    def loss_terms(batch):
+        bad = len(run.trainer.train_loss_dict) == 2 and run.trainer._batches == 1
+        odd = float("nan") if bad else 0.0
+        return {**terms(batch), "odd": torch.tensor(odd)}
+
+    run.trainer.model.loss_terms = loss_terms
+    with pytest.raises(ValueError) as error, resuming.kept(run) as last:
+        run.fit()
+    assert "'odd': nan} in batch 2 of epoch 2" in str(error.value)
+    assert f"(the last good checkpoint is {last.path})" in str(error.value)
+    assert checkpoint.load(last.path)["epoch"] == 1
+
+
+def test_a_bad_loss_of_recboles_models_is_named_too(settings):
+    run = begun("BPR", settings)
+    run.trainer.model.calculate_loss = lambda batch: torch.tensor(float("nan"))
+    words = "BPR: every loss term must be finite, got {'loss': nan} in batch 1 of epoch 0 .no check"
+    with pytest.raises(ValueError, match=words):
+        run.fit()
+
+
+def test_bad_parameters_are_not_saved(settings):
+    """The loss of the next batch would tell, and the good checkpoint would be gone."""
+    run = begun("VBPR", settings)
+    train_epoch = run.trainer._train_epoch
+
+    def spoil(data, epoch, **kwargs):
+        loss = train_epoch(data, epoch, **kwargs)
+        if epoch == 2:
+            run.trainer.model.projection.weight.data[0, 0] = float("nan")
+        return loss
+
+    run.trainer._train_epoch = spoil
+    with pytest.raises(ValueError) as error, resuming.kept(run) as last:
+        run.fit()
+    assert "must be a number after epoch 2, got nan in projection.weight" in str(error.value)
+    assert f"the last good checkpoint is {last.path}" in str(error.value)
+    assert checkpoint.load(last.path)["epoch"] == 1
+
+
+# -------------------------------------------------------------------------------- benchmarks
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Makes a benchmark on the tiny data set, killed in an epoch if one is given."""
+    settings = {**tiny_content().write(tmp_path / "dataset"), **OFTEN}
+    (tmp_path / "dataset" / "tiny" / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    content = {"title": "Mine", "grid": {"dataset": ["tiny"], "model": ["BPR"], "seed": [1, 2]}}
+
+    def make(store, stop=None, workers=None, retry_failed=False, **changes):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**content, **changes}))
+        options = runner.Options(
+            data_path=tmp_path / "dataset", retry_failed=retry_failed, say=lambda text: None
+        )
+        where = workers or Here()
+        arguments = (plan.read(tmp_path / "mine.yaml"), Store(tmp_path / store), where, options)
+        if stop is None:
+            return runner.run(*arguments)
+        check, count = PluginTrainer._check_nan, itertools.count()
+
+        def spied(self, loss):
+            check(self, loss)
+            if next(count) == stop:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(PluginTrainer, "_check_nan", spied)
+            runner.run(*arguments)
+        return None
+
+    return make
+
+
+BATCHES = 4 * 4  # of a run
+
+
+@pytest.mark.parametrize("search", [None, {"method": "grid", "space": {"learning_rate": [0.1, 1]}}])
+def test_a_benchmark_goes_on_with_its_half_done_run(bench, tmp_path, search):
+    changes = {"search": search} if search else {}
+    expected = bench("whole.jsonl", **changes)
+    bench("mine.jsonl", stop=BATCHES + 10, **changes)  # the second run has had two epochs
+    assert list((tmp_path / ".mine.jsonl.unfinished").glob("*.last"))
+    lines = bench("mine.jsonl", **changes)
+    assert [settled(line) for line in lines] == [settled(line) for line in expected]
+    stored = Store(tmp_path / "mine.jsonl").lines()
+    assert [line.cost["resumed"] for line in stored] == [0, 1] + [0] * (len(stored) - 2)
+    assert stored[1].cost["seconds"] > stored[1].cost["epoch_seconds"] * 3
+    assert not (tmp_path / ".mine.jsonl.unfinished").exists()
+    assert not list((tmp_path / "dataset" / "saved").glob("*.*"))
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_parts(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "perf_counter", lambda: 100.0)
+    so_far = job.Cost.so_far
+    monkeypatch.setattr(job.Cost, "so_far", lambda self: {**so_far(self), "seconds": 60.0})
+    bench("mine.jsonl", stop=10)
+    monkeypatch.setattr(job.Cost, "so_far", so_far)
+    first, second = bench("mine.jsonl")
+    assert (first.cost["seconds"], second.cost["seconds"]) == (60.0, 0.0)
+
+
+def test_other_code_begins_a_run_of_a_benchmark_anew(bench, tmp_path, monkeypatch):
+    bench("mine.jsonl", stop=10)
+    monkeypatch.setattr(checkpoint, "_source", lambda *roots: "edited")
+    assert [line.cost["resumed"] for line in bench("mine.jsonl")] == [0, 0]
+    assert not (tmp_path / ".mine.jsonl.unfinished").exists()
+
+
+def test_a_run_that_fails_leaves_no_checkpoint(bench, tmp_path, monkeypatch):
+    check = PluginTrainer._check_nan
+
+    def fail(self, loss):
+        check(self, loss)
+        if len(self.train_loss_dict) == 2:
+            raise ValueError("no more")
+
+    monkeypatch.setattr(PluginTrainer, "_check_nan", fail)
+    assert not any(line.done for line in bench("mine.jsonl"))
+    assert not list(tmp_path.glob(".mine.jsonl.unfinished/*.*"))
+
+
+def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
+    bench("mine.jsonl", stop=10)
+    folder = tmp_path / ".mine.jsonl.unfinished"
+    (old,) = folder.glob("*.last")
+    run = old.name.partition(".")[0]
+    resuming.remove_leftovers(folder, lambda name: False)
+    assert old.exists(), "another benchmark may go on with it"
+    lock = FileLock(folder / f".{old.name}.lock")
+    with lock.acquire():
+        resuming.remove_leftovers(folder, lambda name: name == run)
+        assert old.exists(), "its process lives"
+    past = time.time() - 15 * 86400
+    for file in folder.iterdir():
+        os.utime(file, (past, past))
+    (folder / "fresh.pth").touch()
+    resuming.remove_leftovers(folder, lambda name: False)
+    assert [file.name for file in folder.iterdir()] == ["fresh.pth"]
+    resuming.remove_leftovers(folder, lambda name: name == "fresh")
+    assert not folder.exists()
