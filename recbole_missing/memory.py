@@ -11,7 +11,7 @@ from typing import Any
 # How torch, CUDA and numpy say it; a MemoryError says it by its class.
 _SAID = re.compile(
     r"out of memory|can't allocate memory|not enough memory|unable to allocate|alloc_failed"
-    r"|std::bad_alloc",
+    r"|std::bad_alloc|storage size calculation overflowed",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"allocate (\d+\.?\d*) ?(bytes|[KMGTPE]iB)", re.IGNORECASE)

@@ -405,6 +405,8 @@ def _check_recboles(config: Any, model: str, model_class: Any) -> None:
     own = getattr(model_class, "hyperparameters", {})
     declared = {key: rule for key, rule in declared.items() if key in values and key not in own}
     constraints.check(model, values, declared)
+    if _is_ours(model_class):
+        of_recbole.check_training(model, values)
     check_metrics(values)
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-_LARGEST = 2**63 - 1  # of the integers of torch and numpy
+_LARGEST = 2**53  # sizes and seeds that torch and numpy can still count with
 
 
 @dataclass(frozen=True)
 class Int:
-    """An integer of 64 bits within bounds (both inclusive)."""
+    """An integer within bounds (both inclusive), and within plus and minus 2**53."""
 
     min: int | None = None
     max: int | None = None

@@ -120,7 +120,7 @@ OF_TRAINING = {
             {
                 "distribution": Optional(Choice("uniform", "popularity", "none", "None")),
                 "sample_num": Either(Int(min=1), Choice("none")),
-                "alpha": Either(Float(min=0), Choice("none")),
+                "alpha": Either(Float(min=0, max=10), Choice("none")),
                 "dynamic": Bool(),
                 "candidate_num": Int(min=0),
             }
@@ -196,6 +196,20 @@ def check_evaluation(model: str, values: Mapping[str, Any]) -> None:
     if split is not None and len(split) != 1:
         raise ValueError(
             f"{model}: eval_args: split must have exactly one of RS, LS and TS, got {split}."
+        )
+
+
+def check_training(model: str, values: Mapping[str, Any]) -> None:
+    """Refuse values of :data:`OF_TRAINING` that do not go together.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    negatives = values.get("train_neg_sample_args") or {}
+    if negatives.get("dynamic") and not negatives.get("candidate_num"):
+        raise ValueError(
+            f"{model}: train_neg_sample_args: candidate_num must be an int >= 1 with dynamic: "
+            "True, got 0; set it."
         )
 
 

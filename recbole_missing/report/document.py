@@ -155,6 +155,8 @@ def sources_note(
     unrecorded, others = [], []
     for line in current(results.tested(lines))[0]:
         now = current_source_of(line)
+        if line.data is not None and line.data.keys() == {"id"}:
+            continue  # refused before its data were read, so no code made it
         if line.source is None:
             unrecorded.append(line)
         elif now is not None and now != line.source:

@@ -33,6 +33,7 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Float
 from recbole_missing.evaluation import users
 from recbole_missing.imputation import statistics
+from recbole_missing.report import document
 
 pytestmark = AT_WORK
 GRID = {"dataset": ["tiny"], "model": ["BPR", "VBPR"], "seed": [1, 2]}
@@ -489,6 +490,7 @@ def test_a_point_that_is_refused_is_a_failed_line_and_stops_no_other(folder: Pat
     assert [line["error"] for line in lines] == [None, none, wrong]
     assert lines[1]["point"]["missing_ratio"] == 1.0 and lines[1]["config"]["model"] == "VBPR"
     assert f"mine: {start}=66.6 (refused: {wrong})" in said
+    assert not document.sources_note(lines, current_source), "no code made what was refused"
     assert [line["run"] for line in run(folder, mine)[0]] == [line["run"] for line in lines]
     stored = Store(folder / "mine.jsonl").lines()
     assert len(stored) == 3, "what is refused again is not written again"

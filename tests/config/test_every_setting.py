@@ -165,6 +165,7 @@ def test_settings_of_recbole(settings: dict[str, Any], model: str) -> None:
             {"train_neg_sample_args": {"distribution": "zipf"}},
             "distribution must be one of un",
         ),
+        ({"train_neg_sample_args": {"dynamic": True}}, "candidate_num must be an int >= 1 with dy"),
         ({"clip_grad_norm": {"max": 1}}, "clip_grad_norm: Unknown key 'max'"),
         ({"clip_grad_norm": {"norm_type": 2}}, "max_norm must be a number >= 0, got none; add it"),
         ({"device": "cpu"}, "device must be left out, because RecBole makes it itself; set gpu_id"),
@@ -256,6 +257,8 @@ _OF_ONE_KIND = {
     "convert_token_to_onehot", "token_num_threshold", "warm_up_step", "train_rec_step",
     "train_kg_step", "save_step", "pretrain_epochs", "n_enc_epochs", "n_dec_epochs", "m_step",
     "kge_interval", "eta", "beta", "reg_weight",
+    # of models that do not state what their batches hold
+    "loss_type",
     # of the transforms of sequential models
     "mask_ratio", "ft_ratio",
 }  # fmt: skip
