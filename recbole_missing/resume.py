@@ -130,6 +130,9 @@ class Last:
             self._lock.acquire(timeout=patience)
             with suppress(OSError):  # Windows: a locked file cannot be written
                 Path(self._lock.lock_file).write_text(str(os.getpid()))
+            for file in self.path.parent.iterdir():  # what a process was writing when it was killed
+                if file.name.startswith(f"{self._best.stem}.") and file.suffix == ".tmp":
+                    file.unlink(missing_ok=True)
             return True
         self._every = None
         return False

@@ -274,8 +274,11 @@ def test_killed_at_other_moments(settings, monkeypatch, moment):
         with pytest.raises(Killed), resuming.kept(run):
             run.fit()
         monkeypatch.setattr(torch, "save", save)
+        for name in (run.trainer.saved_model_file, only(settings, "*.last")):
+            Path(f"{name}.123.tmp").touch()  # a process that is killed removes nothing
     run = begun("BM3", settings)
     assert_same(ended(run, "auto"), expected)
+    assert not [name for name in files(settings) if name.endswith(".tmp")]
     assert (run.trainer.start_epoch > 0) == (moment != "before any")
     if moment == "before test":
         assert run.trainer.start_epoch == 4
