@@ -373,7 +373,8 @@ def test_a_modality_of_nobody(data, how):
     if how == "ids":
         data.content.image_ids = [f"x{number}" for number in range(28)]
     ratio = {"missing_protocol": "random_items", "missing_ratio": 1.0} if how == "ratio" else {}
-    with data.error("image", "0 of 30", "`modalities`"):
+    words = ("no id matches", "x0") if how == "ids" else ("0 of 30", "`modalities`")
+    with data.error("image", *words):
         data.read(**ratio)
 
 
@@ -438,8 +439,7 @@ def test_masks_know_training_alone(data, protocol):
         return [set(tokens[m.observed.numpy()].tolist()) for m in dataset.known.values()]
 
     before = mask()
-    data.content.test = [(user, "i5") for user, _ in data.content.test[:-1]] + [("u1", COLD)]
-    data.content.valid = data.content.valid[::2]
+    data.content.test, data.content.valid = data.content.valid[::2], data.content.test
     assert mask() == before
 
 
@@ -522,7 +522,7 @@ def test_empty_parts(data, part):
 @row("empty valid or test part", "E before training starts")
 def test_a_split_without_validation(data):
     split = {"split": {"RS": [1.0, 0.0, 0.0]}, "order": "RO", "group_by": "user"}
-    with data.error("valid", "0 of", "eval_args"):
+    with data.error("validation", "[1.0, 0.0, 0.0]", "eval_args"):
         data.read(benchmark_filename=None, eval_args=split)
 
 

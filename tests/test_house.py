@@ -119,12 +119,14 @@ FILLERS = {
     "atomic": {"write_report", "_refused", "_to_disk"},
     "benchmark/measured": {"restart_peak_memory"},  # writes to /proc
     "benchmark/store": {"append"},  # a lock, and the file is cut back after an error
-    "convert/exporters": {"_export", "_write_mapping", "_write_interactions", "_write_features"},
-    "convert/folder": {"write", "_write_features", "_write_interactions"},
+    "convert/exporters": {"_export", "_write_features"},
+    "convert/folder": {"write", "_write_features"},
     "data/collection": {"write"},
+    "data/files": {"write_rows"},
     "report/document": {"_files"},
     "report/figures": {"_save"},
     "report/plots": {"quality"},
+    "resume": {"claim"},  # the process that holds a lock, into its file
 }
 """Functions that write into what :mod:`recbole_missing.atomic` gave their callers."""
 

@@ -470,7 +470,7 @@ def test_saving_and_loading_caches_changes_no_run(settings, model):
             torch.equal(value, other["state_dict"][key])
             for key, value in results[0]["state_dict"].items()
         )
-        for key in ("best_valid_result", "epoch", "shuffle"):
+        for key in ("best_valid_result", "epoch", "loaders"):
             assert str(other[key]) == str(results[0][key])
 
 

@@ -427,7 +427,7 @@ def test_the_command_line_resumes(settings, words, caplog):
     caplog.set_level(logging.INFO)
     killed(begun("VBPR", {**settings, "plugin_defaults": True}), 2)
     file = Path(settings["data_path"]) / "run.yaml"
-    file.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    file.write_text(yaml.safe_dump(settings))
     cli.main(["run", "-m", "VBPR", "-d", "tiny", "--config_files", str(file), *words])
     assert "epoch 2 is next" in caplog.text and not list(
         Path(settings["checkpoint_dir"]).glob("*.last")

@@ -25,8 +25,6 @@ from recbole_missing.config.constraints import (
 )
 
 _WORDS = Optional(ListOf(Text()))
-_COLUMNS = Optional(MapOf(Either(ListOf(Text()), Choice("*"))))
-_INTERVAL = Optional(Text())
 
 
 class _Ratios:
@@ -133,26 +131,19 @@ OF_DATA = {
     **dict.fromkeys(("field_separator", "seq_separator", "NEG_PREFIX"), Text()),
     **dict.fromkeys(("USER_ID_FIELD", "ITEM_ID_FIELD"), Text()),
     **dict.fromkeys(("RATING_FIELD", "TIME_FIELD", "LABEL_FIELD"), Optional(Text())),
-    **dict.fromkeys(("load_col", "unload_col"), _COLUMNS),
     "unused_col": Optional(MapOf(ListOf(Text()))),
     "seq_len": Optional(MapOf(Int(min=1))),
-    "threshold": Optional(MapOf(Float())),
     "numerical_features": _WORDS,
     "additional_feat_suffix": Optional(Either(Text(), ListOf(Text()))),
-    "rm_dup_inter": Optional(Choice("first", "last")),
-    "val_interval": Optional(MapOf(Text())),
     "filter_inter_by_user_or_item": Bool(),
-    "user_inter_num_interval": _INTERVAL,
-    "item_inter_num_interval": _INTERVAL,
     **{f"alias_of_{kind}_id": _WORDS for kind in ("user", "item", "entity", "relation")},
     "preload_weight": Optional(MapOf(Text())),
     "normalize_field": _WORDS,
     "normalize_all": Optional(Bool()),
     "discretization": Optional(MapOf(MapOf(Either(Text(), Int(min=1))))),
-    "benchmark_filename": Optional(ListOf(Text(), length=3)),
     "encoding": Optional(Text()),
 }
-"""RecBole's settings of the data."""
+"""RecBole's settings of the data; :mod:`.data.interactions` judges those of columns and filters."""
 
 OF_OUR_MODELS = {**OF_RUNS, **OF_TRAINING, **OF_DATA}
 """RecBole's settings that our own models depend on, beside those of the evaluation."""

@@ -490,7 +490,7 @@ def test_ray_gives_equal_files(files, place):
     [
         ("modalities: [image\nseed: 1\n", "must be YAML, got: while parsing a flow sequence"),
         ("a: !!python/name:os.system\n", "must be YAML, got: "),
-        ("- a\n", "must hold settings as `key: value`, got list"),
+        ("- a\n", "must hold keys and values as `key: value`, got a list"),
         ("data_path: [1, 2]\n", "data_path must be a non-empty string, or empty, got [1, 2]"),
     ],
 )

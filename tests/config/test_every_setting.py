@@ -242,10 +242,12 @@ def test_every_metric_of_rankings_alone_and_all_together(
 @pytest.mark.parametrize("mode", ["uni5", "pop5", "labeled"])
 def test_metrics_of_pairs_run_with_their_modes(settings: dict[str, Any], mode: str) -> None:
     words = {"metrics": OF_PAIRS, "valid_metric": "AUC", "eval_args": {"mode": mode}}
-    if mode == "labeled":
+    model = "VBPR"
+    if mode == "labeled":  # a model that reads labels, and no sampled negatives
         load = {"inter": ["user_id", "item_id", "timestamp"]}
+        model, words["train_neg_sample_args"] = "NeuMF", None
         words |= {"load_col": load, "threshold": {"timestamp": 40}}
-    result = run_recbole_missing("VBPR", config_dict={**settings, **words})["test_result"]
+    result = run_recbole_missing(model, config_dict={**settings, **words})["test_result"]
     assert set(result) == set(OF_PAIRS) and 0 <= result["auc"] <= 1
 
 

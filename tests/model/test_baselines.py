@@ -479,10 +479,12 @@ def test_a_run_says_the_difference_once_and_its_checkpoint_gives_the_same_scores
     assert lines.count(f"{name}: {BASELINES[name].difference}.") == 1
     assert "RecBole's" in BASELINES[name].difference
     (file,) = (tmp_path / "saved").glob("*.pth")
-    config, network, _, _, _, test = load_data_and_model(str(file))
+    config, network, _, _, _, test = load_data_and_model(str(file), tmp_path)
     assert type(network) is BASELINES[name]
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, network)
     assert trainer.evaluate(test, load_best_model=False) == result
     capsys.readouterr()
-    cli.main(["recommend", str(file), "--users", "u0", "--top-k", "3"])
+    cli.main(
+        ["recommend", str(file), "--users", "u0", "--top-k", "3", "--data-path", str(tmp_path)]
+    )
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
