@@ -33,15 +33,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging import getLogger
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 from recbole_missing import loaded, logs
+from recbole_missing.data import saved
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
-_SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
-_OF_A_RUN = ("model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset")
 
 # ------------------------------------------------------------------------- install and uninstall
 
@@ -164,13 +162,6 @@ def register_model(model: type) -> type:
     raise MODELS.taken(model, holder)
 
 
-def _is_ours(model: type) -> bool:
-    """Tell whether a model class reads modalities and declares its settings, as ours do."""
-    from recbole_missing.model.base import MultimodalRecommender
-
-    return issubclass(model, MultimodalRecommender)
-
-
 # ---------------------------------------------------------------------------------------- config
 
 
@@ -181,6 +172,7 @@ def _init_config(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
 ) -> None:
+    from recbole_missing import run_settings
     from recbole_missing.config import check
 
     self.config_files_read = check.check_files(config_file_list or ())
@@ -188,7 +180,7 @@ def _init_config(
     original(self, model, dataset, config_file_list, config_dict)
     check.refuse_code(self.model_class, self)
     if self.model_class.type in _types_with_our_data():
-        _check_config(self)
+        run_settings.check_config(self)
 
 
 def _convert_config_dict(self: Any, config_dict: dict[str, Any]) -> dict[str, Any]:
@@ -232,6 +224,7 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
 
     From here on RecBole derives settings from others, so a wrong one is refused before.
     """
+    from recbole_missing import run_settings
     from recbole_missing.config import check, defaults
 
     given = self.external_config_dict
@@ -244,13 +237,14 @@ def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset:
     general = model_class.type in _types_with_our_data()
     if general and defaults.overall().keys() <= self.internal_config_dict.keys():
         check.refuse_alien(model, alien)
-        _check_recboles(self, model, model_class)
+        run_settings.check_recboles(self, model, model_class)
     elif alien:
         words = ", ".join(f"{key}: {part}" for key, part in alien.items())
         getLogger().warning(f"{model}: checkpoints will not hold what is no plain value: {words}.")
 
 
 def _layer(self: Any, model: str, model_class: Any, dataset: str) -> None:
+    from recbole_missing import run_settings
     from recbole_missing.config import defaults
     from recbole_missing.model import MODELS
 
@@ -264,8 +258,8 @@ def _layer(self: Any, model: str, model_class: Any, dataset: str) -> None:
     if model_class.type not in _types_with_our_data():
         return
     of_model = defaults.of_class(model_class, MODELS)
-    ours = _is_ours(model_class)
-    theirs = _own_settings(model_class)
+    ours = run_settings.is_ours(model_class)
+    theirs = run_settings.own_settings(model_class)
     alien = _alien({**of_model, **given}, theirs)
     wanted = asked or _turns_something_on(given, theirs)
     if alien and wanted:
@@ -303,27 +297,19 @@ def _register_metrics(given: dict[str, Any]) -> None:
 
 
 def _turns_something_on(given: dict[str, Any], theirs: frozenset[str]) -> bool:
+    from recbole_missing import run_settings
     from recbole_missing.config import defaults
 
     default = defaults.overall()
-    switches = [key for key in _SWITCHES if key not in theirs]
+    switches = [key for key in run_settings.SWITCHES if key not in theirs]
     return any(given.get(key) not in (None, default[key]) for key in switches)
-
-
-def _own_settings(model_class: type) -> frozenset[str]:
-    """Settings that a model declares itself and that are not ours; empty for our own models."""
-    from recbole_missing.config import defaults
-    from recbole_missing.model import MODELS
-
-    if _is_ours(model_class):
-        return frozenset()
-    declared = getattr(model_class, "hyperparameters", {})
-    return frozenset({*defaults.of_class(model_class, MODELS), *declared})
 
 
 def _alien(values: dict[str, Any], theirs: frozenset[str]) -> list[str]:
     """Settings of the model itself whose values cannot be meant for ours of the same name."""
-    constraints = package_settings()
+    from recbole_missing import run_settings
+
+    constraints = run_settings.package_settings()
     unchecked = ("imputation", "preset", "learning_rate_scheduler")
     shared = [key for key in constraints if key in theirs and key not in unchecked]
     return [key for key in shared if key in values and not constraints[key].accepts(values[key])]
@@ -341,184 +327,12 @@ def _of_outside_imputer(values: dict[str, Any], given: dict[str, Any]) -> dict[s
     return imputer_defaults(given["imputation"])
 
 
-def has_our_settings(config: Any) -> bool:
-    """Tell whether a config holds the settings of this package, so that they are in force."""
-    return config.final_config_dict.keys() >= {*_SWITCHES}  # older checkpoints lack newer settings
-
-
 @functools.cache
 def _types_with_our_data() -> tuple[Any, ...]:
     """Kinds of RecBole models that get our settings and data: those that rank items for users."""
     from recbole.utils import ModelType
 
     return ModelType.GENERAL, ModelType.TRADITIONAL
-
-
-# ------------------------------------------------------------------------------ check of settings
-
-
-@functools.cache
-def package_settings() -> dict[str, Any]:
-    """Settings of this package that every run of ours reads, and their constraints."""
-    from recbole_missing.config.check import OF_PACKAGE
-    from recbole_missing.data.dataset import DATA_SETTINGS
-
-    return {**DATA_SETTINGS, **OF_PACKAGE}
-
-
-@functools.cache
-def recbole_settings() -> frozenset[str]:
-    """Settings that RecBole names for every model."""
-    import recbole
-    from recbole.utils import argument_list as lists
-
-    from recbole_missing.config import defaults, of_recbole
-
-    folder = Path(recbole.__file__).parent / "properties"
-    files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
-    in_yaml = {key for path in files for key in defaults.load(path)}
-    names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
-    unnamed = ("local_rank", *of_recbole.UNLISTED)
-    return frozenset(in_yaml.union(_OF_A_RUN, unnamed, *names, lists.dataset_arguments))
-
-
-def _check_recboles(config: Any, model: str, model_class: Any) -> None:
-    """Refuse values of RecBole's settings that would fail, or mean nothing, later on.
-
-    Raises:
-        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
-    """
-    from recbole_missing.config import constraints, of_recbole
-    from recbole_missing.evaluation.metrics import check_metrics
-
-    given = config.external_config_dict
-    for key, kind in (("topk", list), ("gpu_id", tuple)):  # RecBole takes one of the two kinds
-        if isinstance(given.get(key), (list, tuple)):
-            given[key] = kind(given[key])
-    values = {**config.internal_config_dict, **given}
-    of_recbole.check_evaluation(model, values)
-    declared = {**of_recbole.OF_RUNS, **of_recbole.OF_DATA}
-    if _is_ours(model_class):
-        of_recbole.check_derived(model, given)
-        declared |= of_recbole.OF_TRAINING
-        values["learner"] = _lower(values["learner"])
-    own = getattr(model_class, "hyperparameters", {})
-    declared = {key: rule for key, rule in declared.items() if key in values and key not in own}
-    constraints.check(model, values, declared)
-    if _is_ours(model_class):
-        of_recbole.check_training(model, values)
-    check_metrics(values)
-
-
-def _lower(word: Any) -> Any:
-    """Name of a learner as RecBole reads it, in lower case."""
-    return word.lower() if isinstance(word, str) else word
-
-
-def _check_config(config: Any) -> None:
-    """Refuse settings that nothing reads, that break their constraint, or that do not fit together.
-
-    Raises:
-        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
-    """
-    from recbole_missing.config import check, constraints
-
-    if not has_our_settings(config):
-        _warn_of_idle_settings(config)
-        return
-    ours = _is_ours(config.model_class)
-    constraints.check(config.model, config, {"modalities": package_settings()["modalities"]})
-    declared = _declared(config)
-    _check_names(config, declared, ours)
-    if ours:
-        config["learner"] = _lower(config["learner"])
-        declared = {**declared, **config.model_class.hyperparameters}
-        check.refuse_absent(config.model, config.model_class.hyperparameters, config)
-    else:
-        for key in ("preset", "learning_rate_scheduler"):
-            del declared[key]
-    constraints.check(config.model, config, declared)
-    check.check_together(config, config.external_config_dict)
-    if ours and config["enable_amp"]:
-        raise ValueError(
-            f"{config.model}: enable_amp must be False, got True; sparse products are float32."
-        )
-
-
-def _declared(config: Any) -> dict[str, Any]:
-    """Constraints of the settings of data, modalities and the chosen imputer."""
-    from recbole_missing.data.sources import modality_settings
-    from recbole_missing.imputation import imputer_settings
-
-    declared = dict(package_settings())
-    del declared["imputation"]  # the registry of imputers judges that word
-    if isinstance(config["modalities"], (list, tuple)):
-        declared.update(imputer_settings(config["imputation"]))
-    for name in _modality_names(config):
-        declared.update(modality_settings(name))
-    return declared
-
-
-def _modality_names(config: Any) -> list[str]:
-    """Modalities of every layer: a shorter list on the command line leaves keys without use."""
-    layers = [config.internal_config_dict, *config.config_files_read, config.variable_config_dict]
-    lists = [layer.get("modalities") for layer in (*layers, config.final_config_dict)]
-    return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
-
-
-def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
-    from recbole_missing import identity
-    from recbole_missing.config import check, defaults
-    from recbole_missing.data.sources import KINDS, modality_settings
-    from recbole_missing.imputation import IMPUTERS
-    from recbole_missing.model import MODELS
-
-    given = config.external_config_dict
-    of_package = {*declared, *defaults.overall()}
-    of_modality = {
-        "modalities": _modality_names(config),
-        "endings": [key[1:] for key in modality_settings("x")],
-    }
-    if not ours:
-        known = of_package | recbole_settings() | config.internal_config_dict.keys()
-        theirs = identity.is_recboles(config.model_class)
-        choices = known if theirs else of_package - recbole_settings()
-        check.warn_of_likeness(config.model, given, known, choices, **of_modality)
-        return
-    of_model = {*defaults.of_class(config.model_class, MODELS)}
-    of_model |= set(config.model_class.hyperparameters)
-    of_others = {key for name in MODELS for key in defaults.read("model", name)}
-    of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
-    check.refuse_unknown(
-        config.model,
-        given,
-        known=of_package | of_model | recbole_settings(),
-        of_others=of_others,
-        from_command_line=config.cmd_config_dict,
-        sources=[f"_{kind}" for kind in KINDS],
-        **of_modality,
-    )
-
-
-def _warn_of_idle_settings(config: Any) -> None:
-    """Say it where settings of this package are given and nothing turns the package on."""
-    from recbole_missing import identity
-    from recbole_missing.config import check, defaults
-
-    of_recbole = recbole_settings()
-    ours = {key: value for key, value in defaults.overall().items() if key not in of_recbole}
-    given = config.external_config_dict
-    if identity.is_recboles(config.model_class):
-        known = {*ours, *of_recbole, *config.internal_config_dict}
-        check.warn_of_likeness(config.model, given, known, choices=known)
-    theirs = _own_settings(config.model_class)
-    mine = [key for key in ours if key in given and key not in theirs]
-    idle = [key for key in mine if given[key] not in (None, ours[key])]
-    if idle:
-        getLogger().warning(
-            f"{config.model}: {', '.join(idle)} of recbole_missing has no effect without "
-            "`modalities` or `plugin_defaults: True`."
-        )
 
 
 # -------------------------------------------------------------------------------------- look-ups
@@ -556,12 +370,13 @@ def get_trainer(model_type: Any, model_name: str) -> Any:
     """Find a trainer: ours for multimodal models, else RecBole's with our checkpoints."""
     from recbole.trainer import Trainer
 
+    from recbole_missing import run_settings
     from recbole_missing.model import MODELS
     from recbole_missing.registry import ModelName
     from recbole_missing.trainer import MultimodalTrainer, PluginTrainer
 
     known = model_name.model if isinstance(model_name, ModelName) else MODELS.find(model_name)
-    if known is not None and _is_ours(known):
+    if known is not None and run_settings.is_ours(known):
         return MultimodalTrainer
     trainer = _original("recbole.utils.utils:get_trainer")(model_type, model_name)
     if trainer is Trainer:
@@ -573,7 +388,9 @@ def get_trainer(model_type: Any, model_name: str) -> Any:
 
 def create_dataset(config: Any) -> Any:
     """Create the data set: a :class:`MultimodalDataset` where our settings are in force."""
-    ours = config["MODEL_TYPE"] in _types_with_our_data() and has_our_settings(config)
+    from recbole_missing import run_settings
+
+    ours = config["MODEL_TYPE"] in _types_with_our_data() and run_settings.has_our_settings(config)
     if ours:
         from recbole_missing.data.dataset import fingerprint
         from recbole_missing.data.interactions import check_interaction_files
@@ -581,7 +398,7 @@ def create_dataset(config: Any) -> Any:
         check_interaction_files(config)
         config["data_fingerprint"] = fingerprint(config)
     make = _dataset_class(config, ours)
-    dataset = _cached_dataset(config, make)
+    dataset = saved.load_dataset(config, make)
     if dataset is None:
         dataset = make(config)
         if config["save_dataset"]:
@@ -635,87 +452,6 @@ def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any
         for split in built_datasets:
             split.identity = parts
     return samplers
-
-
-# ------------------------------------------------------------------------------ RecBole's caches
-#
-# RecBole unpickles any file that has the name of a cache, and a pickle can run code. Here a cache
-# is read only if the run asks for it and this user's key has signed it.
-
-
-def save_dataset(self: Any) -> None:
-    """Save a data set for later runs that ask for it."""
-    from recbole_missing.data import signed
-
-    path = _cache(self.config, type(self).__name__)
-    self.logger.info(f"Saving filtered dataset into [{path}]")
-    signed.write(path, "dataset", self)
-
-
-def _cached_dataset(config: Any, make: type) -> Any:
-    """Data set of an earlier run; None if none is asked for, or its settings were others."""
-    from recbole_missing.data import signed
-
-    if not (config["save_dataset"] or config["dataset_save_path"]):
-        return None
-    path = Path(config["dataset_save_path"] or _cache(config, make.__name__))
-    dataset = signed.read(path, "dataset")
-    if dataset is None or not _same_data(config, dataset.config, "repeatable", "seed"):
-        return None
-    getLogger().info(f"Load filtered dataset from: [{path}]")
-    return dataset
-
-
-def save_split_dataloaders(config: Any, dataloaders: Any) -> None:
-    """Save the dataloaders for later runs that ask for them; those of this run stay as they are."""
-    from recbole_missing.data import signed
-
-    path = _cache(config, f"for-{config['model']}-dataloader")
-    getLogger().info(f"Saving split dataloaders into: [{path}]")
-    samplers = [loader.sampler for loader in dataloaders]
-    generators = [getattr(sampler, "generator", None) for sampler in samplers]
-    own = [loader.generator for loader in dataloaders]
-    saved = [(loader, loader.generator.get_state()) for loader in dataloaders]
-    try:
-        for loader in dataloaders:  # a generator cannot be pickled
-            loader.generator = loader.sampler.generator = None
-        signed.write(path, "dataloaders", saved)
-    finally:
-        for loader, generator, of_sampler in zip(dataloaders, own, generators):
-            loader.generator, loader.sampler.generator = generator, of_sampler
-
-
-def load_split_dataloaders(config: Any) -> Any:
-    """Dataloaders of an earlier run; None if none are asked for, or their settings were others."""
-    import torch
-
-    from recbole_missing.data import signed
-
-    if not (config["save_dataloaders"] or config["dataloaders_save_path"]):
-        return None
-    default = _cache(config, f"for-{config['model']}-dataloader")
-    path = Path(config["dataloaders_save_path"] or default)
-    saved = signed.read(path, "dataloaders")
-    keys = ("eval_args", "repeatable", "seed")
-    if saved is None or not _same_data(config, saved[0][0].config, *keys):
-        return None
-    for loader, state in saved:
-        loader.generator = loader.sampler.generator = torch.Generator().set_state(state)
-        loader.update_config(config)
-    getLogger().info(f"Load split dataloaders from: [{path}]")
-    return tuple(loader for loader, _ in saved)
-
-
-def _cache(config: Any, what: str) -> Path:
-    """File of a cache, as RecBole names it."""
-    return Path(config["checkpoint_dir"], f"{config['dataset']}-{what}.pth")
-
-
-def _same_data(config: Any, saved: Any, *keys: str) -> bool:
-    """Tell whether a saved config makes the same data, by the settings that RecBole compares."""
-    from recbole.utils.argument_list import dataset_arguments
-
-    return all(config[key] == saved[key] for key in (*dataset_arguments, *keys))
 
 
 def load_data_and_model(
@@ -783,12 +519,12 @@ _REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
         "Config._get_model_and_dataset": _get_model_and_dataset,
         "Config._load_internal_config_dict": _load_internal_config_dict,
     },
-    "recbole.data.dataset.dataset": {"Dataset.save": save_dataset},
+    "recbole.data.dataset.dataset": {"Dataset.save": saved.save_dataset},
     "recbole.data.utils": {
         "create_dataset": create_dataset,
         "create_samplers": create_samplers,
-        "load_split_dataloaders": load_split_dataloaders,
-        "save_split_dataloaders": save_split_dataloaders,
+        "load_split_dataloaders": saved.load_split_dataloaders,
+        "save_split_dataloaders": saved.save_split_dataloaders,
     },
     "recbole.quick_start.quick_start": {
         "load_data_and_model": load_data_and_model,

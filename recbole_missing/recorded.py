@@ -16,10 +16,9 @@ from recbole.utils import argument_list
 
 from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.config.constraints import Int, ListOf, Optional, Text
-from recbole_missing.data.dataset import DATA_SETTINGS
 from recbole_missing.data.sources import modality_settings
 from recbole_missing.imputation import imputer_settings
-from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.run_settings import is_ours, package_settings
 
 OF_THIS_PROCESS = frozenset({
     "MODEL_INPUT_TYPE", "MODEL_TYPE", "checkpoint_dir", "config_file", "config_files",
@@ -113,7 +112,7 @@ def settings(
     known = {*defined, *defaults.overall(), *declared, *_UNLISTED}
     known |= {*argument_list.training_arguments, *argument_list.evaluation_arguments}
     known |= {*argument_list.dataset_arguments, *argument_list.general_arguments}
-    strange = [key for key in given if key not in known] if _is_ours(config.model_class) else ()
+    strange = [key for key in given if key not in known] if is_ours(config.model_class) else ()
     for key in strange:
         near = constraints.did_you_mean(key, known)
         raise ValueError(f"{file}: unknown setting {key!r}.{near} Remove it, or correct its name.")
@@ -122,7 +121,7 @@ def settings(
         if key in skipped:
             continue
         if key not in known and not _is_number(value):
-            left_out += [] if _is_ours(config.model_class) else [key]
+            left_out += [] if is_ours(config.model_class) else [key]
             continue
         default = defined.get(key)
         kind = _kind(default)
@@ -157,14 +156,14 @@ def _check(file: str, values: Mapping[str, Any], model: type, given: Mapping[str
 
 def _declared(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Constraints of the settings of package, data, modalities, imputer and model."""
-    found = {**DATA_SETTINGS, **check.OF_PACKAGE}
+    found = dict(package_settings())
     del found["imputation"]  # the registry of imputers judges that word
     names = values.get("modalities")
     if isinstance(names, (list, tuple)):
         found.update(imputer_settings(values["imputation"]))
         for name in map(str, names):
             found.update(modality_settings(name))
-    if _is_ours(model):
+    if is_ours(model):
         own: dict[str, Any] = model.hyperparameters  # type: ignore[attr-defined]
         return {**found, **of_recbole.OF_OUR_MODELS, **own}
     return {key: found[key] for key in found if key not in ("preset", "learning_rate_scheduler")}
@@ -175,10 +174,6 @@ def _files(values: Mapping[str, Any]) -> Iterable[str]:
     names = values.get("modalities")
     names = names if isinstance(names, (list, tuple)) else ()
     return (*_FILES, *(f"{name}_{end}" for name in names for end in ("features", "ids")))
-
-
-def _is_ours(model: type) -> bool:
-    return issubclass(model, MultimodalRecommender)
 
 
 def _is_number(value: Any) -> bool:

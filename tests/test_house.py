@@ -12,7 +12,7 @@ from helpers import PROPERTIES
 from recbole_missing.config import defaults
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
-from recbole_missing.plugin import package_settings
+from recbole_missing.run_settings import package_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "recbole_missing"
@@ -27,11 +27,11 @@ FLOORS = [
     "nn imputation",
     "data model baseline",
     "convert evaluation",
-    "recorded",
+    "run_settings",
+    "recorded in_force",
     "checkpoint hidden_state",
     "trainer",
     "plugin",
-    "in_force",
     "resume",
     "quick_start",
     "benchmark",

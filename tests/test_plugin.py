@@ -31,7 +31,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
 
 import recbole_missing
-from recbole_missing import MODELS, cli, plugin, register_model
+from recbole_missing import MODELS, cli, plugin, register_model, run_settings
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Int, Text
 from recbole_missing.data.dataset import MultimodalDataset
@@ -309,11 +309,11 @@ def test_recboles_models_give_plain_recboles_result_bit_for_bit(settings, tmp_pa
 def test_defaults_of_recboles_models_are_recboles_until_the_package_is_turned_on(settings):
     plain = Config("BPR", "ml-100k")
     assert (plain["epochs"], plain["topk"], plain["stopping_step"]) == (300, [10], 10)
-    assert plain["modalities"] is None and not plugin.has_our_settings(plain)
+    assert plain["modalities"] is None and not run_settings.has_our_settings(plain)
     for words in ({"plugin_defaults": True}, {"new_items": "stratified"}, {"test_mask": "train"}):
         config = Config("BPR", "ml-100k", config_dict=words)
         assert (config["epochs"], config["stopping_step"]) == (500, 20)
-        assert plugin.has_our_settings(config) and config["plugin_defaults"] is None
+        assert run_settings.has_our_settings(config) and config["plugin_defaults"] is None
     assert Config("VBPR", "ml-100k", config_dict={"plugin_defaults": False})["epochs"] == 500
     with pytest.raises(ValueError, match="plugin_defaults: must be True or False, got 'yes'"):
         Config("BPR", "ml-100k", config_dict={"plugin_defaults": "yes"})
@@ -394,13 +394,13 @@ def test_settings_that_a_model_declares_are_its_own(settings, caplog, model, giv
     config = Config(model, config_dict={**plain, **given})
     values = {**getattr(model, "properties", {}), **given}
     assert {key: config[key] for key in given} == given
-    assert not plugin.has_our_settings(config) and "has no effect" not in caplog.text
+    assert not run_settings.has_our_settings(config) and "has no effect" not in caplog.text
     asked = Config(model, config_dict={**plain, **values, "plugin_defaults": True})
     assert {key: asked[key] for key in values} == values
-    assert not plugin.has_our_settings(asked)
+    assert not run_settings.has_our_settings(asked)
     assert "modalities" in caplog.text and "recbole_missing is not turned on" in caplog.text
     both = Config(Declaring, config_dict={**settings, "new_items": "none", "missing_ratio": 0.0})
-    assert not plugin.has_our_settings(both), "a value of theirs turns nothing on"
+    assert not run_settings.has_our_settings(both), "a value of theirs turns nothing on"
 
 
 # --------------------------------------------------------------------------- order of override

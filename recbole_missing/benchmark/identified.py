@@ -11,7 +11,7 @@ from typing import Any
 from recbole.data import create_dataset
 from recbole.utils import argument_list, init_seed
 
-from recbole_missing import identity, in_force, plugin, registry
+from recbole_missing import identity, in_force, plugin, registry, run_settings
 from recbole_missing.data.dataset import (
     MultimodalDataset,
     data_settings,
@@ -86,7 +86,7 @@ def _kind(config: Any) -> str:
 
     All runs with settings of this package use one class. Other models may have their own.
     """
-    return "" if plugin.has_our_settings(config) else str(config["model"])
+    return "" if run_settings.has_our_settings(config) else str(config["model"])
 
 
 def current_source(line: Mapping[str, Any]) -> str | None:

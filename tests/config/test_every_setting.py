@@ -18,7 +18,7 @@ from folders import workplace as workplace
 from recbole.config import Config
 from recbole.evaluator import register
 
-from recbole_missing import IMPUTERS, MODELS, plugin, run_recbole_missing
+from recbole_missing import IMPUTERS, MODELS, run_recbole_missing, run_settings
 from recbole_missing.cli import is_refusal
 from recbole_missing.config import check, of_recbole
 from recbole_missing.config.constraints import Keys
@@ -55,7 +55,7 @@ def said(model: Any, settings: Mapping[str, Any], config: Any = None) -> str:
         else:
             again = copy.copy(config)
             again.__dict__["final_config_dict"] = {**config.final_config_dict, **settings}
-            plugin._check_config(again)
+            run_settings.check_config(again)
     except Exception as error:
         assert isinstance(error, ValueError) and is_refusal(error), f"{error!r} is no refusal"
         module = error.__traceback__
@@ -99,7 +99,7 @@ def test_settings_of_every_imputer(settings: dict[str, Any], imputer: str) -> No
 
 @pytest.mark.parametrize("model", ["VBPR", "BPR"])
 def test_settings_of_data_and_modalities(settings: dict[str, Any], model: str) -> None:
-    declared = {**plugin.package_settings(), **modality_settings("image")}
+    declared = {**run_settings.package_settings(), **modality_settings("image")}
     if model == "BPR":  # it may have settings of its own by these names
         for key in ("preset", "learning_rate_scheduler"):
             del declared[key]
@@ -279,19 +279,19 @@ def test_every_key_that_recbole_reads_is_known(settings: dict[str, Any]) -> None
     keys = keys_that_recbole_reads()
     assert {"encoding", "tail_ratio", "topk", "worker", "transform", "NEG_PREFIX"} <= keys
     of_one = _OF_ONE_KIND | {key for key in keys if key.startswith(("xgb_", "lgb_"))}
-    known = plugin.recbole_settings().union(of_recbole.DERIVED)
+    known = run_settings.recbole_settings().union(of_recbole.DERIVED)
     of_transforms = {key for key in keys if key.isupper() and key not in known}
     assert of_transforms <= {"POS_ITEMS", "NEG_ITEMS", "MASK_ITEM_SEQ", "MASK_INDEX"}
     for key in sorted(keys - of_one - of_transforms):
         message = said("VBPR", {**settings, key: settings.get(key)})
         assert "Unknown setting" not in message, message
     assert of_one >= _OF_ONE_KIND & keys
-    assert not (_OF_ONE_KIND & plugin.recbole_settings())
+    assert not (_OF_ONE_KIND & run_settings.recbole_settings())
 
 
 def test_a_setting_has_one_table() -> None:
-    tables = (of_recbole.OF_EVALUATION, of_recbole.OF_OUR_MODELS, plugin.package_settings())
+    tables = (of_recbole.OF_EVALUATION, of_recbole.OF_OUR_MODELS, run_settings.package_settings())
     names = [name for table in tables for name in table]
     assert len(names) == len(set(names))
     assert not set(of_recbole.DERIVED) & set(names)
-    assert set(check.OF_PACKAGE) <= set(plugin.package_settings())
+    assert set(check.OF_PACKAGE) <= set(run_settings.package_settings())

@@ -1,0 +1,187 @@
+"""The settings of a run: which there are, and what they must be.
+
+:mod:`.plugin` calls this while RecBole makes a config. The rules stand where the settings are read:
+in :mod:`.config.of_recbole` for RecBole's, in the rooms of data, imputers and models for ours.
+"""
+
+from __future__ import annotations
+
+import functools
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import recbole
+from recbole.utils import argument_list as lists
+
+from recbole_missing import identity
+from recbole_missing.config import check, constraints, defaults, of_recbole
+from recbole_missing.data.dataset import DATA_SETTINGS
+from recbole_missing.data.sources import KINDS, modality_settings
+from recbole_missing.evaluation.metrics import check_metrics
+from recbole_missing.imputation import IMPUTERS, imputer_settings
+from recbole_missing.model import MODELS
+from recbole_missing.model.base import MultimodalRecommender
+
+SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
+"""Settings that turn this package on for RecBole's own models."""
+
+_OF_A_RUN = ("model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset")
+
+
+def is_ours(model: type) -> bool:
+    """Tell whether a model class reads modalities and declares its settings, as ours do."""
+    return issubclass(model, MultimodalRecommender)
+
+
+def has_our_settings(config: Any) -> bool:
+    """Tell whether a config holds the settings of this package, so that they are in force."""
+    return config.final_config_dict.keys() >= {*SWITCHES}  # older checkpoints lack newer settings
+
+
+def own_settings(model_class: type) -> frozenset[str]:
+    """Settings that a model declares itself and that are not ours; empty for our own models."""
+    if is_ours(model_class):
+        return frozenset()
+    declared = getattr(model_class, "hyperparameters", {})
+    return frozenset({*defaults.of_class(model_class, MODELS), *declared})
+
+
+@functools.cache
+def package_settings() -> dict[str, Any]:
+    """Settings of this package that every run of ours reads, and their constraints."""
+    return {**DATA_SETTINGS, **check.OF_PACKAGE}
+
+
+@functools.cache
+def recbole_settings() -> frozenset[str]:
+    """Settings that RecBole names for every model."""
+    folder = Path(recbole.__file__).parent / "properties"
+    files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
+    in_yaml = {key for path in files for key in defaults.load(path)}
+    names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
+    unnamed = ("local_rank", *of_recbole.UNLISTED)
+    return frozenset(in_yaml.union(_OF_A_RUN, unnamed, *names, lists.dataset_arguments))
+
+
+def check_recboles(config: Any, model: str, model_class: Any) -> None:
+    """Refuse values of RecBole's settings that would fail, or mean nothing, later on.
+
+    Raises:
+        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
+    """
+    given = config.external_config_dict
+    for key, kind in (("topk", list), ("gpu_id", tuple)):  # RecBole takes one of the two kinds
+        if isinstance(given.get(key), (list, tuple)):
+            given[key] = kind(given[key])
+    values = {**config.internal_config_dict, **given}
+    of_recbole.check_evaluation(model, values)
+    declared = {**of_recbole.OF_RUNS, **of_recbole.OF_DATA}
+    if is_ours(model_class):
+        of_recbole.check_derived(model, given)
+        declared |= of_recbole.OF_TRAINING
+        values["learner"] = _lower(values["learner"])
+    own = getattr(model_class, "hyperparameters", {})
+    declared = {key: rule for key, rule in declared.items() if key in values and key not in own}
+    constraints.check(model, values, declared)
+    if is_ours(model_class):
+        of_recbole.check_training(model, values)
+    check_metrics(values)
+
+
+def _lower(word: Any) -> Any:
+    """Name of a learner as RecBole reads it, in lower case."""
+    return word.lower() if isinstance(word, str) else word
+
+
+def check_config(config: Any) -> None:
+    """Refuse settings that nothing reads, that break their constraint, or that do not fit together.
+
+    Raises:
+        ValueError: in the grammar of :mod:`recbole_missing.config.constraints`.
+    """
+    if not has_our_settings(config):
+        _warn_of_idle_settings(config)
+        return
+    ours = is_ours(config.model_class)
+    constraints.check(config.model, config, {"modalities": package_settings()["modalities"]})
+    declared = _declared(config)
+    _check_names(config, declared, ours)
+    if ours:
+        config["learner"] = _lower(config["learner"])
+        declared = {**declared, **config.model_class.hyperparameters}
+        check.refuse_absent(config.model, config.model_class.hyperparameters, config)
+    else:
+        for key in ("preset", "learning_rate_scheduler"):
+            del declared[key]
+    constraints.check(config.model, config, declared)
+    check.check_together(config, config.external_config_dict)
+    if ours and config["enable_amp"]:
+        raise ValueError(
+            f"{config.model}: enable_amp must be False, got True; sparse products are float32."
+        )
+
+
+def _declared(config: Any) -> dict[str, Any]:
+    """Constraints of the settings of data, modalities and the chosen imputer."""
+    declared = dict(package_settings())
+    del declared["imputation"]  # the registry of imputers judges that word
+    if isinstance(config["modalities"], (list, tuple)):
+        declared.update(imputer_settings(config["imputation"]))
+    for name in _modality_names(config):
+        declared.update(modality_settings(name))
+    return declared
+
+
+def _modality_names(config: Any) -> list[str]:
+    """Modalities of every layer: a shorter list on the command line leaves keys without use."""
+    layers = [config.internal_config_dict, *config.config_files_read, config.variable_config_dict]
+    lists = [layer.get("modalities") for layer in (*layers, config.final_config_dict)]
+    return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
+
+
+def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
+
+    given = config.external_config_dict
+    of_package = {*declared, *defaults.overall()}
+    of_modality = {
+        "modalities": _modality_names(config),
+        "endings": [key[1:] for key in modality_settings("x")],
+    }
+    if not ours:
+        known = of_package | recbole_settings() | config.internal_config_dict.keys()
+        theirs = identity.is_recboles(config.model_class)
+        choices = known if theirs else of_package - recbole_settings()
+        check.warn_of_likeness(config.model, given, known, choices, **of_modality)
+        return
+    of_model = {*defaults.of_class(config.model_class, MODELS)}
+    of_model |= set(config.model_class.hyperparameters)
+    of_others = {key for name in MODELS for key in defaults.read("model", name)}
+    of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
+    check.refuse_unknown(
+        config.model,
+        given,
+        known=of_package | of_model | recbole_settings(),
+        of_others=of_others,
+        from_command_line=config.cmd_config_dict,
+        sources=[f"_{kind}" for kind in KINDS],
+        **of_modality,
+    )
+
+
+def _warn_of_idle_settings(config: Any) -> None:
+    """Say it where settings of this package are given and nothing turns the package on."""
+    theirs = recbole_settings()
+    ours = {key: value for key, value in defaults.overall().items() if key not in theirs}
+    given = config.external_config_dict
+    if identity.is_recboles(config.model_class):
+        known = {*ours, *theirs, *config.internal_config_dict}
+        check.warn_of_likeness(config.model, given, known, choices=known)
+    own = own_settings(config.model_class)
+    mine = [key for key in ours if key in given and key not in own]
+    idle = [key for key in mine if given[key] not in (None, ours[key])]
+    if idle:
+        getLogger().warning(
+            f"{config.model}: {', '.join(idle)} of recbole_missing has no effect without "
+            "`modalities` or `plugin_defaults: True`."
+        )
