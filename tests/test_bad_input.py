@@ -47,7 +47,7 @@ from recbole_missing.evaluation.ranking import top_items
 from recbole_missing.graph.knn import knn_graph, stable_topk
 from recbole_missing.imputation import IMPUTERS, FeatProp, Mean, imputer_settings
 from recbole_missing.model import MODELS
-from recbole_missing.plugin import package_settings
+from recbole_missing.run_settings import package_settings
 
 pytestmark = AT_WORK
 SIZE = N_ITEMS  # items of the tiny data set, the cold one included
