@@ -32,13 +32,17 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         kind: what the classes are, as error messages say it.
         register: name of the function that registers a class from outside, for error messages.
         table: name -> ``module:Class``, alphabetical.
+        base: ``module:Class`` from which a class from outside must derive; None for no such class.
 
     Attributes:
         registered: name -> class from outside the package, made known by :meth:`register`.
     """
 
-    def __init__(self, kind: str, register: str, table: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, register: str, table: Mapping[str, str], base: str | None = None
+    ) -> None:
         """Store the table; nothing is imported yet."""
+        self._base = base
         self.kind = kind
         self.register_name = register
         self.registered: dict[str, type[T]] = {}
@@ -100,17 +104,27 @@ class Registry(Mapping[str, "type[T]"], Generic[T]):
         A module that an address names is imported, from the current folder too.
 
         Raises:
-            ValueError: for an unknown name, or an address that does not lead to a class.
+            ValueError: for an unknown name, or an address that does not lead to a class of this
+                kind.
         """
         if isinstance(word, type):
-            return self.remember(cast("type[T]", word))
+            return self.remember(self._judged(word, word.__name__))
         word = str(word)
         found = self.find(word)
         if found is not None:
             return found
         if not is_address(word):
             raise ValueError(unknown(self.kind, word, {*self, *self.registered}))
-        return self.remember(cast("type[T]", import_class(self.kind, word)))
+        return self.remember(self._judged(import_class(self.kind, word), word))
+
+    def _judged(self, cls: type, word: str) -> type[T]:
+        base = object if self._base is None else _import(self._base)
+        if not issubclass(cls, base):
+            raise ValueError(
+                f"{self.kind}: {word!r} must be a subclass of {address(base)}, got a class that is "
+                "not; derive it."
+            )
+        return cast("type[T]", cls)
 
     def recorded(self, word: str, path: Path | str, option: str) -> type[T] | None:
         """Return the class that a checkpoint names; a checkpoint never makes Python import code.

@@ -556,6 +556,27 @@ def test_a_report_imports_nothing(bench, capsys, tmp_path):
     assert "planted" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    "own",
+    [{"imputation": "planted:Filler"}, {"metrics": ["planted:Metric"]}, {"model": "planted:Evil"}],
+    ids=str,
+)
+def test_the_file_of_a_data_set_folder_imports_nothing(bench, capsys, tmp_path, own):
+    """Whoever made the folder chose the class, not the user who opens it."""
+    (file,) = (tmp_path / "data" / "tiny").glob("*.yaml")
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **own}))
+    answers = [
+        refused(capsys, "impute", "data/tiny", "--method", "mean", "--output", "out"),
+        refused(capsys, "export", "mmrec", "data/tiny", "--output", "out"),
+    ]
+    with pytest.raises(SystemExit):
+        bench()
+    answers.append(capsys.readouterr().err)
+    assert "planted" not in sys.modules
+    for answer in answers:
+        assert "must be a name, got 'planted:" in answer and file.name in answer
+
+
 def test_a_search_space_is_data(bench, capsys, tmp_path):
     space = tmp_path / "space.hyper"
     for line in (f"learning_rate choice [{CODE}]", f"learning_rate choice {'[' * 9999}"):

@@ -359,3 +359,10 @@ def test_a_metric_from_outside_by_its_address(settings, metric, capsys):
     assert "user_id:token" in capsys.readouterr().out
     with pytest.raises(ValueError, match="metric: 'own_metrics:No' must be module:Class"):
         prepare("VBPR", settings, metrics=["own_metrics:No"])
+
+
+@pytest.mark.parametrize("registry", [MODELS, IMPUTERS])
+def test_a_class_of_another_kind_is_refused(registry):
+    for word in ("pathlib:Path", Path):
+        with pytest.raises(ValueError, match="must be a subclass of .*, got a class that is not"):
+            registry.resolve(word)

@@ -23,6 +23,7 @@ from recbole_missing.atomic import whole_file
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
+from recbole_missing.config import check
 from recbole_missing.data.interactions import check_interaction_files
 from recbole_missing.evaluation import retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
@@ -41,7 +42,7 @@ class Job:
         benchmark, title: name and title of the benchmark file.
         point: axis -> value.
         settings: settings that win over those of ``files``.
-        files: YAML files of settings, such as the data set's.
+        files: YAML files of settings in the folder of the data set.
         stage: ``test``, or ``search`` for a trial, which never looks at the test split.
         measures: names of :data:`.plan.MEASURES`.
         keep: names of :data:`KEEP`.
@@ -71,6 +72,7 @@ class Job:
         Raises:
             ValueError: if a setting is wrong.
         """
+        check.check_found_files(map(Path, self.files))
         quiet = {"show_progress": False, "state": "WARNING", "plugin_defaults": True}
         with checkpoint.no_command_line():
             return Config(

@@ -71,7 +71,7 @@ def opened(known: Namespace, mask: str | None, edges: str | None = None) -> Iter
     Raises:
         ValueError: for whatever the settings or the files are refused for.
     """
-    from recbole_missing.config.check import check_files
+    from recbole_missing.config.check import check_files, check_found_files
     from recbole_missing.convert.importers import import_rows
 
     files = known.config_files.split()
@@ -79,7 +79,7 @@ def opened(known: Namespace, mask: str | None, edges: str | None = None) -> Iter
     _check_data_path(map(Path, files))
     folder = _folder(known.source, files, known.data_path)
     if folder is not None:
-        check_files(map(str, _yaml(folder)))
+        check_found_files(_yaml(folder))
         _check_data_path(_yaml(folder))
     if folder is None or files or not _is_foreign(folder):
         yield _open(known.source, folder, files, mask, edges)

@@ -48,6 +48,30 @@ def check_files(files: Iterable[str]) -> list[dict[str, Any]]:
     return contents
 
 
+def check_found_files(files: Iterable[Path]) -> None:
+    """Refuse config files that the user has not named, but only their folder, if they name code.
+
+    Whoever made the folder chose the code. In a file or an option that the user names,
+    ``module:Class`` is imported by design.
+
+    Raises:
+        ValueError: naming the file, for ``module:Class`` or what :func:`check_files` refuses.
+    """
+    files = list(files)
+    for file, content in zip(files, check_files(map(str, files))):
+        metrics = content.get("metrics")
+        words = {key: [content.get(key)] for key in ("imputation", "model")}
+        words["metrics"] = metrics if isinstance(metrics, list) else [metrics]
+        for key, values in words.items():
+            named = [value for value in values if isinstance(value, str) and ":" in value]
+            if named:
+                raise ValueError(
+                    f"{file}: {key} must be a name, got {named[0]!r}; the file of a data set's "
+                    "folder imports no code. Name the class on the command line, in --config_files "
+                    "or in the benchmark file."
+                )
+
+
 def refuse_code(model: type, values: Any) -> None:
     """Refuse the settings that RecBole's own models evaluate, unless they are plain names.
 

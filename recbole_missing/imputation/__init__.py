@@ -46,6 +46,7 @@ IMPUTERS: Registry[Imputer] = Registry(
         "random": "recbole_missing.imputation.statistics:Random",
         "zeros": "recbole_missing.imputation.statistics:Zeros",
     },
+    base="recbole_missing.imputation.base:Imputer",
 )
 """The table of imputers: word of the setting ``imputation`` -> ``module:Class``, alphabetical."""
 

@@ -32,4 +32,5 @@ MODELS: Registry[MultimodalRecommender] = Registry(
         "SLMRec": "recbole_missing.model.slmrec:SLMRec",
         "VBPR": "recbole_missing.model.vbpr:VBPR",
     },
+    base="recbole.model.abstract_recommender:AbstractRecommender",
 )
