@@ -8,6 +8,7 @@ declares its options, ``execute`` runs it.
 from __future__ import annotations
 
 import argparse
+import atexit
 import linecache
 import os
 import select
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             COMMANDS[known.command][0].execute(known)
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
+        atexit.register(_ignore_signals)  # a second one must not break what Python does at its end
         print(f"interrupted{_told(stop)}", file=sys.stderr)
         raise SystemExit(143 if _caused_by(stop, _Terminated) else 130) from None
     except Exception as error:
@@ -124,6 +126,12 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _ignore_signals() -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _told(stop: KeyboardInterrupt) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from recbole_missing import identity
 _INTERNAL = frozenset(vars(nn.Module()))
 # RecBole's models make these anew in every epoch.
 _REMADE = frozenset({"sub_graph1", "sub_graph2", "restore_user_e", "restore_item_e"})
+_LIBRARIES = ("recbole", "torch", "logging", "pandas", "enum", "pathlib")
+_SMALL = 4096  # numbers of a tensor whose content is compared
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -81,23 +84,41 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
                 yield f"{prefix}.{name}", value
 
 
-def _token(value: Any) -> Any:
-    """A value that differs after a change of ``value``; large values are not copied."""
+def _token(value: Any, depth: int = 3) -> Any:
+    """A value that differs after a change of ``value``; large values are not copied.
+
+    A large tensor that is changed behind the back of autograd (``.data``) looks unchanged.
+    """
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return type(value).__name__, repr(value)
     if isinstance(value, Tensor):
-        return id(value), None if value.is_inference() else value._version
+        small = (
+            value.numel() <= _SMALL and value.device.type == "cpu" and value.layout == torch.strided
+        )
+        content = identity.digest(value.detach()) if small else None
+        return id(value), None if value.is_inference() else value._version, content
     if isinstance(value, np.generic) or _is_array(value):
         return identity.digest(np.asarray(value) if isinstance(value, np.generic) else value)
     if isinstance(value, _GENERATORS):
         return identity.digest(_generator_state(value))
     if isinstance(value, Mapping):
-        return [(_token(key), _token(item)) for key, item in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [_token(item) for item in value]
+        return [(_token(key, depth), _token(item, depth)) for key, item in value.items()]
+    if isinstance(value, np.ndarray):  # of objects
+        return [_token(item, depth) for item in value.ravel().tolist()]
+    if isinstance(value, (list, tuple, deque)):
+        return [_token(item, depth) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(repr(_token(item)) for item in value)
-    return id(value)
+        return sorted(repr(_token(item, depth)) for item in value)
+    if isinstance(value, nn.Module):
+        return [_token(part, depth) for part in (*value.parameters(), *value.buffers())]
+    inner = {} if depth == 0 or _is_foreign(value) else getattr(value, "__dict__", {})
+    parts = [(k, _token(part, depth - 1)) for k, part in inner.items() if not callable(part)]
+    return id(value), parts
+
+
+def _is_foreign(value: Any) -> bool:
+    """Tell whether an object belongs to a library, whose objects training does not change."""
+    return type(value).__module__.partition(".")[0] in _LIBRARIES
 
 
 def _is_array(value: Any) -> bool:

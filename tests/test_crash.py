@@ -452,6 +452,32 @@ def test_a_full_disk_skips_what_is_optional_and_the_result_is_printed(
     assert not list((disk / "imputed").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--workers", "2"]], ids=["alone", "workers"])
+def test_a_full_disk_stops_a_benchmark_and_loses_no_run(
+    disk: Path, tmp_path: Path, words: list[str]
+) -> None:
+    folder, _ = recbole_folder(tmp_path)
+    grid = "grid: {dataset: [tiny], model: [VBPR], seed: [1, 2]}"
+    settings = "settings: {epochs: 3, topk: [5], valid_metric: Recall@5, checkpoint_every: 0}"
+    (tmp_path / "mine.yaml").write_text(f"title: Mine\n{grid}\n{settings}\n")
+    fill = disk / "fill"
+    with fill.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(fill, fill.stat().st_size - 16 * 1024)  # for the store, not a checkpoint
+    words = ["benchmark", tmp_path / "mine.yaml", f"--data-path={folder.parent}", *words]
+    code, output, errors = end(command(disk, *words))
+    assert code == 2 and "Traceback" not in errors
+    assert "must fit on its disk" in errors and "Start the benchmark again" in errors
+    assert not (disk / "mine.jsonl").exists() or not (disk / "mine.jsonl").read_text()
+    fill.unlink()
+    assert end(command(disk, *words))[0] == 0
+    lines = [json.loads(text) for text in (disk / "mine.jsonl").read_text().splitlines()]
+    assert [one["status"] for one in lines] == ["done", "done"]
+    assert not (disk / ".mine.jsonl.unfinished").exists()
+
+
 # ----------------------------------------------------------------- two processes at one place
 
 SLOW = """

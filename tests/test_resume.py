@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,35 @@ def test_hidden_state_holds_what_changed_and_no_more():
     hidden.restore(values, "cpu")
     assert torch.equal(module.changing, torch.full((3,), 2.0))
     assert list(hidden.changed()[0]) == [".changing"]
+
+
+class Counter:
+    """An object of no library."""
+
+    def __init__(self):
+        """Begin."""
+        self.seen = 0
+
+
+CHANGES: dict[str, Any] = {
+    "queue": (deque([1]), lambda value: value.append(2)),
+    "counter": (Counter(), lambda value: setattr(value, "seen", 1)),
+    "modules": ([nn.Linear(1, 1)], lambda value: value[0].weight.data.add_(1)),
+    "objects": (np.array([1, "a"], dtype=object), lambda value: value.__setitem__(0, 2)),
+    "behind": (torch.ones(3), lambda value: value.data.add_(1)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_change_is_overlooked(name):
+    module = nn.Linear(2, 2)
+    value, change = CHANGES[name]
+    setattr(module, f"own_{name}", value)
+    hidden = HiddenState(module)
+    assert hidden.changed() == ({}, [])
+    change(value)
+    values, lost = hidden.changed()
+    assert [*values, *(word.split()[0] for word in lost)] == [f".own_{name}"]
 
 
 # --------------------------------------------------------------------------------- any moment

@@ -19,7 +19,7 @@ from recbole.config import Config
 
 from recbole_missing import checkpoint, identity, in_force, plugin, version
 from recbole_missing import resume as resuming
-from recbole_missing.atomic import whole_file
+from recbole_missing.atomic import FullDiskError, whole_file
 from recbole_missing.benchmark.identified import DataSets, mask_of
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
@@ -142,6 +142,9 @@ class Identified:
 
         The ``source`` of the line is that of the code which this process has loaded. It may have
         been edited after the job was identified.
+
+        Raises:
+            OSError: if the disk is full. The run has no line then, and can go on.
         """
         cost = Cost()
         ran = self
@@ -155,6 +158,10 @@ class Identified:
                 found = ran._measured(config, cost)
             status, error = "done", None
         except Exception as failure:
+            if _is_full(failure):  # it would stop the next runs, too
+                raise OSError(
+                    f"{failure} Start the benchmark again when there is room; the run goes on."
+                ) from failure
             found, status, error = {}, "failed", _explained(failure)
         device = found.pop("device", None)
         seconds = [entry.pop("seconds") for entry in found.get("epochs", ())]
@@ -235,10 +242,11 @@ class Identified:
                 cost.add(last.noted)
             try:
                 return self._trained(run)
-            except Exception:  # not an interrupt, after which the run goes on
-                if last is not None:
-                    last.remove()
-                Path(trainer.saved_model_file).unlink(missing_ok=True)
+            except Exception as error:  # not an interrupt, after which the run goes on
+                if not _is_full(error):
+                    if last is not None:
+                        last.remove()
+                    Path(trainer.saved_model_file).unlink(missing_ok=True)
                 raise
 
     def _trained(self, run: Run) -> dict[str, Any]:
@@ -329,6 +337,13 @@ _COST = (
     "threads",
 )  # fmt: skip
 _ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Tell whether a full disk caused an error."""
+    while error is not None and not isinstance(error, FullDiskError):
+        error = error.__cause__
+    return error is not None
 
 
 def _now() -> str:

@@ -121,7 +121,7 @@ class Store:
         except OSError:
             print(data.decode(), end="", flush=True)
             where = f"is on standard output; when there is room, add it to {self.path}"
-        end = f"The file is unchanged. The line of the finished run {where}"
+        end = f"The file is unchanged. The line of the run {where}"
         if error.errno in FULL:
             free = shutil.disk_usage(self.path.parent).free
             return FullDiskError(self.path, error.errno, f"{len(data):,}", free, end)

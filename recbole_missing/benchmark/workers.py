@@ -170,13 +170,15 @@ class Ray:
 
 def _received(receiver: Any, process: Any, job: Identified) -> Line:
     try:
-        line: Line = receiver.recv()
+        line: Line | str = receiver.recv()
     except (EOFError, OSError):
         process.join()
         code = process.exitcode
         reason = f"signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
         return job.died(f"the process of this run died with {reason}")
     process.join()
+    if isinstance(line, str):
+        raise OSError(line)
     return line
 
 
@@ -184,7 +186,10 @@ def _in_process(job: Identified, threads: int, sender: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    sender.send(job.execute())
+    try:
+        sender.send(job.execute())
+    except OSError as error:  # the disk is full
+        sender.send(str(error))
 
 
 def _end_with_parent() -> None:
