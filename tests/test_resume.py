@@ -215,6 +215,22 @@ def test_hidden_state_holds_what_changed_and_no_more():
     assert list(hidden.changed()[0]) == [".changing"]
 
 
+@pytest.mark.parametrize("pattern", ["*.pth", "*.last", "*.best-*", ".*.lock"])
+def test_a_link_in_the_place_of_a_file_of_a_run_is_not_followed(settings, tmp_path, pattern):
+    killed(begun("BM3", settings), 3)
+    file = next(Path(settings["checkpoint_dir"]).glob(pattern))
+    theirs = tmp_path / "theirs"
+    file.rename(theirs)
+    before = theirs.read_bytes()
+    file.symlink_to(theirs)
+    with pytest.raises(
+        ValueError, match="must not be a symbolic link, got one; remove it"
+    ) as raised:
+        ended(begun("BM3", settings), "auto")
+    assert str(raised.value).startswith(str(file))
+    assert file.is_symlink() and theirs.read_bytes() == before
+
+
 # --------------------------------------------------------------------------------- any moment
 
 
@@ -563,6 +579,17 @@ def test_a_run_that_fails_leaves_no_checkpoint(bench, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".mine.jsonl.unfinished/*.*"))
 
 
+def test_checkpoints_of_a_benchmark_are_not_behind_a_link(bench, tmp_path):
+    bench("mine.jsonl", stop=10)
+    folder = tmp_path / ".mine.jsonl.unfinished"
+    folder.rename(tmp_path / "theirs")
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ValueError, match="unfinished: must not be a symbolic link"):
+        bench("mine.jsonl")
+    assert sorted(path.name for path in (tmp_path / "theirs").iterdir()) == names
+
+
 def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     bench("mine.jsonl", stop=10)
     folder = tmp_path / ".mine.jsonl.unfinished"
@@ -577,8 +604,9 @@ def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     past = time.time() - 15 * 86400
     for file in folder.iterdir():
         os.utime(file, (past, past))
-    (folder / "fresh.pth").touch()
+    fresh = "0" * 16
+    (folder / f"{fresh}.pth").touch()
     resuming.remove_leftovers(folder, lambda name: False)
-    assert [file.name for file in folder.iterdir()] == ["fresh.pth"]
-    resuming.remove_leftovers(folder, lambda name: name == "fresh")
+    assert [file.name for file in folder.iterdir()] == [f"{fresh}.pth"]
+    resuming.remove_leftovers(folder, lambda name: name == fresh)
     assert not folder.exists()
