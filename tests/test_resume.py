@@ -291,10 +291,13 @@ def test_killed_at_other_moments(settings, monkeypatch, moment):
             run.fit()
         monkeypatch.setattr(torch, "save", save)
         for name in (run.trainer.saved_model_file, only(settings, "*.last")):
-            Path(f"{name}.123.tmp").touch()  # a process that is killed removes nothing
+            scratch = Path(name).with_name(f".{Path(name).name}.writing")
+            scratch.mkdir()  # a process that is killed removes nothing
+            for leftover in ("lock", Path(name).name):
+                (scratch / leftover).touch()
     run = begun("BM3", settings)
     assert_same(ended(run, "auto"), expected)
-    assert not [name for name in files(settings) if name.endswith(".tmp")]
+    assert not [name for name in files(settings) if name.endswith(".writing")]
     assert (run.trainer.start_epoch > 0) == (moment != "before any")
     if moment == "before test":
         assert run.trainer.start_epoch == 4
