@@ -5,6 +5,9 @@ operating system marks that folder as in use. The lock ends with its process, ho
 the next writer in ``data`` knows what a killed process left there. It puts old content back that
 was moved aside, and removes the rest. A lock also holds between machines that share a disk. Where
 the system has no locks, nothing of another process is removed.
+
+A clone or an archive can hold anything at these names. So no symbolic link is followed there, and a
+folder of another user, or one without our lock, is left as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,6 +48,16 @@ def check_file(path: Path, force: bool) -> None:
         raise ValueError(f"{path}: must not exist yet; replace a file with --force.")
 
 
+def check_no_link(path: Path) -> None:
+    """Refuse a symbolic link at a name where this package keeps files of its own.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path}: must not be a symbolic link, got one; remove it.")
+
+
 @contextmanager
 def whole_file(path: Path, force: bool = True) -> Iterator[Path]:
     """Give a temporary path of the same name. The file written there becomes ``path`` at the end.
@@ -55,7 +69,8 @@ def whole_file(path: Path, force: bool = True) -> Iterator[Path]:
         force: replace a file that exists at the end.
 
     Raises:
-        ValueError: if ``force`` is not set and the file exists at the end.
+        ValueError: if ``force`` is not set and the file exists at the end, or if the hidden folder
+            is a link or not ours.
         OSError: if the file cannot be written; for a full disk it says how many bytes fit.
     """
     target = _real(path)
@@ -83,8 +98,9 @@ def new_folder(target: Path, command: str, force: bool = False) -> Iterator[Path
         force: replace the folder.
 
     Raises:
-        ValueError: if another process writes the folder, if it is not one of those, or if a file
-            in it that this function did not write, or not with that content, would be replaced.
+        ValueError: if another process writes the folder, if it is not one of those, if a file in
+            it that this function did not write, or not with that content, would be replaced, or if
+            the hidden folder is a link or not ours.
         OSError: if a file cannot be written; for a full disk it says how many bytes fit.
     """
     real = _real(target)
@@ -117,13 +133,17 @@ def write_report(folder: Path, content: Mapping[str, Any]) -> None:
 def tidy(folder: Path) -> None:
     """Put back or remove what killed writers left in a folder."""
     for scratch in folder.glob(f".*{_SUFFIX}"):
+        name = scratch.name[1 : -len(_SUFFIX)]
+        if name in ("", ".", ".."):  # no writer has such a target
+            continue
         lock = _Lock(scratch / _LOCK)
         # A ValueError concerns the next writer of that target, an OSError another user's files.
         with suppress(ValueError, OSError):
+            _check_own(scratch)
             if not lock.path.is_file():
                 scratch.rmdir()  # if it is empty: its process was killed before it took the lock
             elif lock.take() and lock.holds:
-                _end(scratch, folder / scratch.name[1 : -len(_SUFFIX)])
+                _end(scratch, folder / name)
         lock.release()
 
 
@@ -139,9 +159,15 @@ class _Lock:
         self._file = -1
 
     def take(self, wait: bool = False) -> bool:
-        """Lock the file; False if another process has locked it, or has removed its folder."""
+        """Lock the file; False if another process has locked it, or has removed its folder.
+
+        Raises:
+            ValueError: if it is a symbolic link.
+        """
+        check_no_link(self.path)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(self.path, flags, 0o666)
         except FileNotFoundError:
             return False
         try:
@@ -188,7 +214,8 @@ def _scratch(target: Path, shown: Path, wait: bool) -> Iterator[Path]:
         lock = _reserved(scratch, shown, wait)
         try:
             own = scratch if lock.holds else scratch / str(os.getpid())
-            own.mkdir(exist_ok=True)
+            if own != scratch:
+                _make(own)
             _empty(own, target)
             try:
                 yield own
@@ -210,14 +237,58 @@ def _scratch(target: Path, shown: Path, wait: bool) -> Iterator[Path]:
 def _reserved(scratch: Path, shown: Path, wait: bool) -> _Lock:
     lock = _Lock(scratch / _LOCK)
     for _ in itertools.count() if wait else range(_TRIES):
-        scratch.mkdir(exist_ok=True)
+        _make(scratch)
+        unmarked = _is_unmarked(scratch)
         if lock.take(wait):
+            if unmarked and lock.holds and any(path != lock.path for path in scratch.iterdir()):
+                lock.path.unlink()
+                lock.release()
+                raise _refusal(scratch, "a folder without our lock")
             return lock
         if not wait:  # another process may just be tidying up
             time.sleep(_PAUSE)
     raise ValueError(
         f"{shown}: must be written by one process at a time, got another one that writes it; wait "
         "for its end, or choose another name."
+    )
+
+
+def _make(scratch: Path) -> None:
+    """Make a folder, or refuse what is there if it is not ours."""
+    try:
+        scratch.mkdir()
+    except FileExistsError:
+        with suppress(FileNotFoundError):  # its process has just ended
+            _check_own(scratch)
+
+
+def _check_own(scratch: Path) -> None:
+    """Refuse anything but a folder of this user.
+
+    Raises:
+        ValueError: if it is a symbolic link, a file, or a folder of another user.
+    """
+    state = scratch.lstat()
+    if stat.S_ISLNK(state.st_mode):
+        raise _refusal(scratch, "a symbolic link")
+    if not stat.S_ISDIR(state.st_mode):
+        raise _refusal(scratch, "a file")
+    if os.name == "posix" and state.st_uid != os.geteuid():
+        raise _refusal(scratch, "a folder of another user")
+
+
+def _is_unmarked(scratch: Path) -> bool:
+    """Tell whether a folder has content but no lock, which our writers make first."""
+    try:
+        return any(scratch.iterdir()) and not os.path.lexists(scratch / _LOCK)
+    except FileNotFoundError:
+        return False
+
+
+def _refusal(scratch: Path, got: str) -> ValueError:
+    return ValueError(
+        f"{scratch}: must be absent, or a folder that a writer of this user left, got {got}; "
+        "remove it, or choose another name."
     )
 
 
@@ -228,9 +299,10 @@ def _empty(scratch: Path, target: Path) -> None:
         ValueError: if old content can neither be put back nor be replaced.
     """
     old = scratch / "old"
-    if old.is_dir() and not target.exists():
+    moved = old.is_dir() and not old.is_symlink()
+    if moved and not os.path.lexists(target):
         old.replace(target)
-    elif old.is_dir():
+    elif moved:
         foreign = _foreign(old)
         if (scratch / "new").exists():
             raise ValueError(
@@ -319,9 +391,10 @@ def _foreign(folder: Path) -> list[Path]:
 
 
 def _check_collisions(target: Path, foreign: list[Path], folder: Path) -> None:
-    """Refuse to replace files of others by those in ``folder``."""
+    """Refuse to replace files of others by those in ``folder``, or to follow a link there."""
     for path in foreign:
-        above = [part for part in path.parents if (folder / part).is_file()]
+        parts = [folder / part for part in path.parents]
+        above = any(part.is_file() or part.is_symlink() for part in parts)
         if above or os.path.lexists(folder / path):
             raise ValueError(
                 f"{target / path}: must be as the last run wrote it to be replaced, got a file "
@@ -403,7 +476,7 @@ def _full(error: BaseException | None, scratch: Path) -> int | None:
 
 def _refused(scratch: Path) -> int | None:
     """The system's code if a further megabyte does not fit where a writer failed."""
-    files = [leaf for leaf in _leaves(scratch) if leaf.is_file()]
+    files = [leaf for leaf in _leaves(scratch) if leaf.is_file() and not leaf.is_symlink()]
     try:
         with max(files, key=lambda leaf: leaf.stat().st_size).open("ab", buffering=0) as file:
             left = _BLOCK

@@ -14,8 +14,10 @@ They are removed when the run has been tested.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,11 +29,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from recbole_missing import checkpoint, identity, in_force
-from recbole_missing.atomic import whole_file
+from recbole_missing.atomic import check_no_link, whole_file
 
 AUTO = "auto"
 _EVERY = 5.0  # seconds, where the settings of this package are not in force
 _ENDING = ".last"
+_OF_RUN = re.compile(r"\.?(?P<run>[0-9a-f]{16})\.(pth|(?P=run)\.(last|last\.lock|best-\d+))")
 _begun: list[Last] = []  # by this process; an interrupted run stays until the next one begins
 
 
@@ -112,7 +115,7 @@ class Last:
         kept = None if others_than is None else self._best_of(others_than)
         prefix = f"{self.path.stem}.best-"
         for file in list(self.path.parent.iterdir()):
-            if file.name.startswith(prefix) and file != kept:
+            if file.name.removeprefix(prefix).isdecimal() and file != kept:
                 file.unlink(missing_ok=True)
 
     def _best_of(self, epoch: int) -> Path:
@@ -120,19 +123,30 @@ class Last:
 
     # ------------------------------------------------------------------------- for who runs it
 
+    def check_links(self) -> None:
+        """Refuse symbolic links in the place of the files, also of the best checkpoint.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        own = self.path.parent.glob(f"{glob.escape(self.path.stem)}.best-*")
+        for path in (self._best, self.path, *own):
+            check_no_link(path)
+
     def claim(self, patience: float = 0.0) -> bool:
         """Reserve the files for this process; False if another one has reserved them.
 
         Args:
             patience: seconds to wait for it.
+
+        Raises:
+            ValueError: if a symbolic link is in the place of the lock.
         """
+        check_no_link(Path(self._lock.lock_file))
         with suppress(Timeout):
             self._lock.acquire(timeout=patience)
             with suppress(OSError):  # Windows: a locked file cannot be written
                 Path(self._lock.lock_file).write_text(str(os.getpid()))
-            for file in self.path.parent.iterdir():  # what a process was writing when it was killed
-                if file.name.startswith(f"{self._best.stem}.") and file.suffix == ".tmp":
-                    file.unlink(missing_ok=True)
             return True
         self._every = None
         return False
@@ -217,7 +231,7 @@ def kept(
 
     Raises:
         ValueError: if the file is no checkpoint of this run, or is in use, or such a run cannot be
-            resumed.
+            resumed, or a symbolic link is in the place of one of its files.
     """
     trainer, config = run.trainer, run.config
     checkpoint.note_data(config, run.train_data)
@@ -230,8 +244,10 @@ def kept(
     every = config.final_config_dict.get("checkpoint_every", _EVERY)
     options = (run_id or run_of(config), every, note)
     if best is not None:
+        check_no_link(best.parent)
         best.parent.mkdir(parents=True, exist_ok=True)
         last = Last(best, *options)
+        last.check_links()
         if last.claim(patience=10.0):
             trainer.saved_model_file = str(best)
             if last.path.is_file():
@@ -265,20 +281,20 @@ def last_checkpoint() -> Path | None:
 def remove_leftovers(folder: Path, is_over: Callable[[str], bool], days: float = 14.0) -> None:
     """Remove the files of runs in a folder that no process will go on with.
 
+    Files with other names than a benchmark gives, and a folder behind a symbolic link, stay.
+
     Args:
         folder: its files begin with the identity of their run. It is removed when it is empty.
         is_over: tells for the identity of a run whether it is over.
         days: files that nothing has changed for so long are removed, too.
     """
-    if not folder.is_dir():
-        return
-    files = list(folder.iterdir())
-    runs = {file.name.lstrip(".").partition(".")[0] for file in files}
-    newest = max((file.stat().st_mtime for file in files), default=0.0)
-    for run in runs:
-        own = [file for file in files if file.name.lstrip(".").partition(".")[0] == run]
-        ages = [newest - file.stat().st_mtime for file in own if file.is_file()]
-        if is_over(run) or min(ages, default=0.0) > days * 86400:
+    times: dict[str, float] = {}
+    for file, run in _of_runs(folder):
+        with suppress(FileNotFoundError):  # its run has just ended
+            times[run] = max(times.get(run, 0.0), file.lstat().st_mtime)
+    newest = max(times.values(), default=0.0)
+    for run, time in times.items():
+        if is_over(run) or newest - time > days * 86400:
             remove_of(folder, run)
     with suppress(OSError):
         folder.rmdir()
@@ -287,17 +303,25 @@ def remove_leftovers(folder: Path, is_over: Callable[[str], bool], days: float =
 def remove_of(folder: Path, run: str) -> None:
     """Remove the files of one run in a folder, unless a process has reserved them."""
     path = Last(folder / f"{run}.pth", run, None).path
-    if not folder.is_dir():
-        return
     lock = _lock_of(path)
+    if not folder.is_dir() or folder.is_symlink() or lock.is_symlink():
+        return
     with suppress(Timeout), FileLock(lock).acquire(blocking=False):
-        for file in list(folder.iterdir()):
-            if file.name.startswith(f"{run}."):
+        for file, owner in _of_runs(folder):
+            if owner == run and file != lock:
                 file.unlink(missing_ok=True)
         with suppress(OSError):
             lock.unlink(missing_ok=True)
     with suppress(OSError):  # other runs have files there
         folder.rmdir()
+
+
+def _of_runs(folder: Path) -> list[tuple[Path, str]]:
+    """The files of runs in the folder of a benchmark, and the identity of each one's run."""
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    found = [(file, _OF_RUN.fullmatch(file.name)) for file in folder.iterdir()]
+    return [(file, name["run"]) for file, name in found if name and not file.is_dir()]
 
 
 # ------------------------------------------------------------------------------ which checkpoint
@@ -321,6 +345,7 @@ def _found(trainer: Any, options: tuple[Any, ...]) -> Last:
     files = [file for file in folder.glob(f"*{ending}") if not file.name.startswith(".")]
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         last = Last(file.with_name(f"{file.name.removesuffix(ending)}.pth"), *options)
+        last.check_links()
         if not last.claim():
             getLogger().info(f"resume: {file} is in use by {_user_of(file)}")
         elif file.is_file() and _continued(last, trainer):
@@ -356,6 +381,7 @@ def _given(file: Path, trainer: Any, options: tuple[Any, ...]) -> Last:
             raise ValueError(f"{file}: must keep its name NAME.RUN{_ENDING}, got another one.")
         best = file.with_name(f"{name}.pth")
     last = Last(best, *options)
+    last.check_links()
     if not last.claim():
         raise ValueError(
             f"{file}: must not be in use, got {_user_of(last.path)}; wait for its end."

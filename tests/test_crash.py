@@ -24,7 +24,7 @@ from folders import REPOSITORY, recbole_folder, tiny_content
 from folders import workplace as workplace
 from lines import line
 
-from recbole_missing import atomic, run_recbole_missing
+from recbole_missing import atomic, resume, run_recbole_missing
 from recbole_missing.benchmark.store import Store
 
 # ------------------------------------------------- writers that are killed, and what they leave
@@ -281,6 +281,166 @@ def test_without_locks_no_writer_touches_what_another_one_does(
     with atomic.new_folder(tmp_path / "folder", "mine") as folder:
         (folder / "result").write_text("mine")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine"]
+
+
+# ------------------------------------------- what a clone or an archive holds at our hidden names
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Iterator[Path]:
+    """A folder of the user outside the place that is written; it is unchanged at the end."""
+    folder = tmp_path / "precious"
+    (folder / "new").mkdir(parents=True)
+    texts = {
+        name: f"of the user: {name}" for name in ("thesis.txt", "lock", "new/a", atomic.REPORT)
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (tmp_path / "out").mkdir()
+    yield folder
+    found = {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    assert found == texts
+
+
+def write_file(path: Path) -> None:
+    with atomic.whole_file(path) as temporary:
+        temporary.write_text("mine")
+
+
+def write_folder(path: Path) -> None:
+    with atomic.new_folder(path, "mine", force=True) as folder:
+        (folder / "result").write_text("mine")
+
+
+LINKS = pytest.mark.parametrize("link", [".mine.writing", ".mine.writing/lock"])
+
+
+@LINKS
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_link_in_the_place_of_a_scratch_folder_is_not_followed(
+    precious: Path, tmp_path: Path, write: Any, link: str
+) -> None:
+    link_to = tmp_path / "out" / link
+    link_to.parent.mkdir(exist_ok=True)
+    link_to.symlink_to(precious if link.endswith("writing") else precious / "lock")
+    with pytest.raises(ValueError, match=f"{link}: must .* symbolic link.* remove it") as raised:
+        write(tmp_path / "out" / "mine")
+    assert "\n" not in str(raised.value)
+    write(tmp_path / "out" / "other")
+    assert link_to.is_symlink()
+    link_to.unlink()
+    write(tmp_path / "out" / "mine")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine", "other"]
+
+
+def test_only_folders_of_ours_are_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = tmp_path / ".mine.writing"
+    scratch.write_text("of the user")
+    with pytest.raises(ValueError, match=r"\.mine\.writing: must .* got a file;"):
+        write_file(tmp_path / "mine")
+    scratch.unlink()
+    scratch.mkdir()
+    (scratch / "thesis.txt").write_text("of the user")
+    atomic.tidy(tmp_path)
+    with pytest.raises(ValueError, match=r"\.mine\.writing: must .* without our lock;"):
+        write_file(tmp_path / "mine")
+    assert [path.name for path in scratch.iterdir()] == ["thesis.txt"]
+    (scratch / "lock").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: scratch.stat().st_uid + 1)
+        atomic.tidy(tmp_path)
+        with pytest.raises(ValueError, match=r"\.mine\.writing: must .* of another user;"):
+            write_file(tmp_path / "mine")
+    assert (scratch / "thesis.txt").read_text() == "of the user"
+    write_file(tmp_path / "mine")
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("links", [{"old": ""}, {"new": ""}, {"done": ""}, {"a": "", "b": "lock"}])
+def test_links_inside_a_scratch_folder_are_not_followed(
+    precious: Path, tmp_path: Path, links: dict[str, str]
+) -> None:
+    out = tmp_path / "out"
+    (out / "mine").mkdir()
+    (out / ".mine.writing").mkdir()
+    (out / ".mine.writing" / "lock").touch()
+    for name, end in links.items():
+        (out / ".mine.writing" / name).symlink_to(precious / end)
+    atomic.tidy(out)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    assert not list((out / "mine").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("scratch", "planted", "link"),
+    [
+        (".mine.writing", "a", "mine"),
+        (".mine.writing", "sub/a", "mine/sub"),
+        ("....writing", "a", ""),
+    ],
+)
+def test_content_that_was_moved_aside_is_not_carried_through_a_link(
+    precious: Path, tmp_path: Path, scratch: str, planted: str, link: str
+) -> None:
+    """The last one names the folder above."""
+    out = tmp_path / "out"
+    file = out / scratch / "old" / planted
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (out / scratch / "lock").touch()
+    if link:
+        (out / link).parent.mkdir(exist_ok=True)
+        (out / link).symlink_to(precious)
+    atomic.tidy(out)
+    assert file.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
+
+
+def test_without_locks_a_link_in_the_place_of_a_process_is_not_followed(
+    precious: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "fcntl", None)
+    link = tmp_path / "out" / ".mine.writing" / str(os.getpid())
+    link.parent.mkdir()
+    link.symlink_to(precious)
+    with pytest.raises(ValueError, match="got a symbolic link;"):
+        write_file(tmp_path / "out" / "mine")
+
+
+@pytest.mark.parametrize("name", ["lock", "claims", "claims/a"])
+def test_links_beside_a_store_are_not_followed(precious: Path, tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "out" / "mine.jsonl")
+    link = tmp_path / "out" / f".mine.jsonl.{name}"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(precious if name == "claims" else precious / "lock")
+    with pytest.raises(ValueError, match=f"{name}: must not be a symbolic link, got one; remove"):
+        store.claim("a")
+    if name != "lock":
+        store.release(store.claim("b")) if name != "claims" else store.tidy()
+        store.tidy()
+    assert link.is_symlink()
+
+
+def test_only_files_of_runs_are_removed_as_leftovers(precious: Path, tmp_path: Path) -> None:
+    run = "0123456789abcdef"
+    folder = tmp_path / "out" / ".mine.jsonl.unfinished"
+    folder.mkdir()
+    of_run = [f"{run}.pth", f"{run}.{run}.last", f"{run}.{run}.best-3", f".{run}.{run}.last.lock"]
+    of_user = ["thesis.txt", f"{run}.txt", f"{run}.{run}.best-of", f".{run}", f"{run}0.pth"]
+    for name in of_run + of_user:
+        (folder / name).touch()
+    moved = precious.parent / "moved"
+    folder.rename(moved)
+    folder.symlink_to(moved)
+    resume.remove_leftovers(folder, lambda name: True)
+    resume.remove_of(folder, run)
+    assert len(list(moved.iterdir())) == len(of_run + of_user)
+    resume.remove_leftovers(moved, lambda name: True)
+    assert sorted(path.name for path in moved.iterdir()) == sorted(of_user)
+    (moved / of_run[0]).touch()
+    (moved / of_run[3]).symlink_to(precious / "lock")
+    resume.remove_leftovers(moved, lambda name: True)
+    assert (moved / of_run[0]).exists(), "its lock is a link"
 
 
 # ----------------------------------------------------------------------------------- a full disk

@@ -446,6 +446,26 @@ def test_a_signature_holds_for_one_content_kind_and_user(tmp_path, monkeypatch, 
     assert signed.read(tmp_path / "absent", "dataset") is None
 
 
+@pytest.mark.skipif(os.name != "posix", reason="no owners and modes")
+def test_a_planted_key_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(bytes(32))
+    theirs.chmod(0o600)
+    signed.key_file().parent.mkdir()
+    signed.key_file().symlink_to(theirs)
+    key = signed.user_key()
+    assert key != theirs.read_bytes() == bytes(32)
+    assert not signed.key_file().is_symlink()
+    assert signed.user_key() == key
+    owner = signed.key_file().stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    signed.key_file().parent.chmod(0o755)
+    with pytest.raises(PermissionError, match="only this user can read"):
+        signed.user_key()  # what is written here is never of that user
+    assert signed.key_file().read_bytes() != key
+
+
 def test_without_a_place_for_the_key_a_cache_is_written_and_not_read(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

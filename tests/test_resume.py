@@ -245,6 +245,22 @@ def test_no_change_is_overlooked(name):
     assert [*values, *(word.split()[0] for word in lost)] == [f".own_{name}"]
 
 
+@pytest.mark.parametrize("pattern", ["*.pth", "*.last", "*.best-*", ".*.lock"])
+def test_a_link_in_the_place_of_a_file_of_a_run_is_not_followed(settings, tmp_path, pattern):
+    killed(begun("BM3", settings), 3)
+    file = next(Path(settings["checkpoint_dir"]).glob(pattern))
+    theirs = tmp_path / "theirs"
+    file.rename(theirs)
+    before = theirs.read_bytes()
+    file.symlink_to(theirs)
+    with pytest.raises(
+        ValueError, match="must not be a symbolic link, got one; remove it"
+    ) as raised:
+        ended(begun("BM3", settings), "auto")
+    assert str(raised.value).startswith(str(file))
+    assert file.is_symlink() and theirs.read_bytes() == before
+
+
 # --------------------------------------------------------------------------------- any moment
 
 
@@ -305,10 +321,13 @@ def test_killed_at_other_moments(settings, monkeypatch, moment):
             run.fit()
         monkeypatch.setattr(torch, "save", save)
         for name in (run.trainer.saved_model_file, only(settings, "*.last")):
-            Path(f"{name}.123.tmp").touch()  # a process that is killed removes nothing
+            scratch = Path(name).with_name(f".{Path(name).name}.writing")
+            scratch.mkdir()  # a process that is killed removes nothing
+            for leftover in ("lock", Path(name).name):
+                (scratch / leftover).touch()
     run = begun("BM3", settings)
     assert_same(ended(run, "auto"), expected)
-    assert not [name for name in files(settings) if name.endswith(".tmp")]
+    assert not [name for name in files(settings) if name.endswith(".writing")]
     assert (run.trainer.start_epoch > 0) == (moment != "before any")
     if moment == "before test":
         assert run.trainer.start_epoch == 4
@@ -593,6 +612,17 @@ def test_a_run_that_fails_leaves_no_checkpoint(bench, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".mine.jsonl.unfinished/*.*"))
 
 
+def test_checkpoints_of_a_benchmark_are_not_behind_a_link(bench, tmp_path):
+    bench("mine.jsonl", stop=10)
+    folder = tmp_path / ".mine.jsonl.unfinished"
+    folder.rename(tmp_path / "theirs")
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ValueError, match="unfinished: must not be a symbolic link"):
+        bench("mine.jsonl")
+    assert sorted(path.name for path in (tmp_path / "theirs").iterdir()) == names
+
+
 def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     bench("mine.jsonl", stop=10)
     folder = tmp_path / ".mine.jsonl.unfinished"
@@ -607,8 +637,9 @@ def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     past = time.time() - 15 * 86400
     for file in folder.iterdir():
         os.utime(file, (past, past))
-    (folder / "fresh.pth").touch()
+    fresh = "0" * 16
+    (folder / f"{fresh}.pth").touch()
     resuming.remove_leftovers(folder, lambda name: False)
-    assert [file.name for file in folder.iterdir()] == ["fresh.pth"]
-    resuming.remove_leftovers(folder, lambda name: name == "fresh")
+    assert [file.name for file in folder.iterdir()] == [f"{fresh}.pth"]
+    resuming.remove_leftovers(folder, lambda name: name == fresh)
     assert not folder.exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_missing import resume as resuming
+from recbole_missing.atomic import check_no_link
 from recbole_missing.benchmark.job import Identified
 from recbole_missing.benchmark.line import Line, better
 from recbole_missing.benchmark.progress import Progress
@@ -41,6 +42,9 @@ def settle(
 
     Returns:
         The lines of the jobs, in their order.
+
+    Raises:
+        ValueError: if a symbolic link is in the place of a file or folder beside the store.
     """
     sources = {job.run: job.source for job in jobs}
 
@@ -49,6 +53,7 @@ def settle(
         return changed or (retry_failed and not line.done)
 
     done = {line.run for line in store.lines() if line.done and not repeated(line)}
+    check_no_link(unfinished(store))
     resuming.remove_leftovers(unfinished(store), done.__contains__)
     board = Board(jobs, store, repeated)
     progress = Progress(jobs[0].job, workers, say)

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from recbole_missing.atomic import FULL, FullDiskError, tidy, whole_file
+from recbole_missing.atomic import FULL, FullDiskError, check_no_link, tidy, whole_file
 from recbole_missing.benchmark import line
 from recbole_missing.benchmark.line import Line
 
@@ -128,8 +128,14 @@ class Store:
         return OSError(f"{self.path}: cannot be written ({error}). {end}")
 
     def claim(self, run: str) -> FileLock | None:
-        """Reserve a run for this process; None if it is already reserved."""
+        """Reserve a run for this process; None if it is already reserved.
+
+        Raises:
+            ValueError: if a symbolic link is in the place of the claims, of this one or of a lock.
+        """
         lock = FileLock(self._claims / run)
+        check_no_link(self._claims)
+        check_no_link(self._claims / run)
         with self.locked():
             self._claims.mkdir(exist_ok=True)
             try:
@@ -146,23 +152,32 @@ class Store:
 
     def tidy(self) -> None:
         """Remove what killed processes left beside the file: claims, and half-written files."""
-        if self._claims.is_dir():
+        if self._claims.is_dir() and not self._claims.is_symlink():
             with self.locked():
                 self._tidy()
         tidy(self.path.parent)
 
     def _tidy(self) -> None:
+        if self._claims.is_symlink():
+            return
         for path in self._claims.glob("*"):
+            if path.is_symlink() or not path.is_file():
+                continue
             with suppress(Timeout), FileLock(path).acquire(blocking=False):
                 path.unlink(missing_ok=True)
         with suppress(OSError):  # it is absent, or still holds claims of other processes
             self._claims.rmdir()
 
     def locked(self) -> AbstractContextManager[Any]:
-        """Lock the file and the claims; wait if another process has locked them."""
+        """Lock the file and the claims; wait if another process has locked them.
+
+        Raises:
+            ValueError: if a symbolic link is in the place of the lock.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-        return lock.acquire(poll_interval=_POLL)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        check_no_link(lock)
+        return FileLock(lock).acquire(poll_interval=_POLL)
 
     def _end(self, file: Any) -> tuple[int, bool]:
         """Position of the next line, and whether a line break precedes it."""

@@ -13,6 +13,7 @@ import hmac
 import os
 import pickle
 import secrets
+import stat
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -75,19 +76,25 @@ def signature_of(path: Path) -> Path:
 
 
 def user_key() -> bytes:
-    """The secret key of the user. A key that others can read is replaced by a new one.
+    """The secret key of the user.
+
+    A key that others can read or made, and a symbolic link in its place, is replaced by a new one.
 
     Raises:
-        OSError: if there is no key and none can be written.
+        OSError: if there is no key and none can be written that only this user can read.
     """
     path = key_file()
     if not _is_private(path):
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with whole_file(path) as temporary:
             temporary.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(_KEY_SIZE))
+        if not _is_private(path):
+            raise PermissionError(f"{path}: must be a file that only this user can read")
     return path.read_bytes()  # another process may have made it in the meantime
 
 
@@ -98,9 +105,13 @@ def key_file() -> Path:
 
 
 def _is_private(path: Path) -> bool:
-    if not path.is_file() or path.stat().st_size != _KEY_SIZE:
+    try:
+        state = path.lstat()
+    except OSError:
         return False
-    return os.name != "posix" or not path.stat().st_mode & 0o077
+    if not stat.S_ISREG(state.st_mode) or state.st_size != _KEY_SIZE:
+        return False
+    return os.name != "posix" or (state.st_uid == os.geteuid() and not state.st_mode & 0o077)
 
 
 def _sign(key: bytes, kind: str, content: bytes) -> str:
