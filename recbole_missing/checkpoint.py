@@ -24,14 +24,35 @@ from scipy import sparse
 
 from recbole_missing import identity, recorded
 from recbole_missing.atomic import whole_file
+from recbole_missing.config.check import raised_in
 from recbole_missing.data.dataset import MultimodalDataset, imputation_in_force
 from recbole_missing.imputation import IMPUTERS
+from recbole_missing.memory import fits, is_exhausted, of_config
 from recbole_missing.model import MODELS
 from recbole_missing.registry import is_address, without_imports
 from recbole_missing.version import __version__, versions
 
 _OF_THIS_PROCESS = ("local_rank", "nproc", "world_size", "ip", "port", "offset", "device")
 _TRAINER = "trainer"
+_LONGEST = 300  # characters of an error in a message
+_OF_A_RUN: dict[str, Any] = {
+    "epoch": int,
+    "cur_step": int,
+    "best_epoch": (int, type(None)),
+    "best_valid_score": (int, float),
+    "best_valid_result": (Mapping, type(None)),
+    "history": list,
+    "train_loss_dict": Mapping,
+    "hidden": Mapping,
+    "lost": list,
+    "steppers": Mapping,
+    "optimizer_in_use": (str, type(None)),
+    "random": Mapping,
+    "loaders": list,
+    "written_by": Mapping,
+}
+"""Part of the state of a run, beside what every checkpoint holds -> its kind."""
+_PARTS_OF_AN_EPOCH = {"epoch", "seconds", "loss"}
 _SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
 
@@ -198,6 +219,60 @@ def _malformed(state: Any) -> str | None:
     return None
 
 
+@contextmanager
+def refused_as(text: str) -> Iterator[None]:
+    """Run a body that uses a part of a file; if that fails, refuse the file.
+
+    Errors of the system, absent packages, refusals of this package and memory that runs out are
+    raised as they are.
+
+    Args:
+        text: the file and what is wrong with it; the error and what to do are added.
+
+    Raises:
+        ValueError: from any other error.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = isinstance(error, ValueError) and raised_in(error, "recbole_missing.")
+        if ours or isinstance(error, (OSError, ImportError)) or is_exhausted(error):
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{text}: {words[:_LONGEST]}; train again.") from error
+
+
+def check_whole(file: str, state: Mapping[str, Any]) -> None:
+    """Check that a file holds every part of the state of a run, each of its kind.
+
+    Args:
+        file: its path, for messages.
+        state: what :func:`load` returned.
+
+    Raises:
+        ValueError: naming the first part that is absent or of another kind.
+    """
+    must = f"{file}: must hold the whole state of a run"
+    if "hidden" not in state:
+        raise ValueError(f"{must}, got a checkpoint of an older version; train again.")
+    for part, kinds in _OF_A_RUN.items():
+        if part not in state:
+            raise ValueError(f"{must}, got no {part}; train again.")
+        if not isinstance(state[part], kinds):
+            kind = type(state[part]).__name__
+            raise ValueError(f"{must}, got a bad {part}: a {kind}; train again.")
+    entries = all(isinstance(entry, Mapping) for entry in state["history"])
+    if not entries or not all(entry.keys() >= _PARTS_OF_AN_EPOCH for entry in state["history"]):
+        raise ValueError(f"{must}, got a bad history: epochs without parts; train again.")
+    if not all(isinstance(epoch, int) for epoch in state["train_loss_dict"]):
+        raise ValueError(f"{must}, got a bad train_loss_dict: no numbers of epochs; train again.")
+    for part in ("source", "machine"):
+        if not isinstance(state["written_by"].get(part), Mapping):
+            raise ValueError(f"{must}, got a bad written_by: no {part}; train again.")
+    if not isinstance(state.get("noted"), (Mapping, type(None))):
+        raise ValueError(f"{must}, got a bad noted: no mapping; train again.")
+
+
 def _is_archive(path: Path) -> bool:
     """Tell whether torch will read a file as a zip archive, as it writes them.
 
@@ -226,6 +301,8 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
     kind, keys, position, has_gauss, gauss = state["numpy"]
+    if not 0 <= position <= len(keys):  # numpy would read beyond its memory
+        raise ValueError(f"numpy: position must be between 0 and {len(keys)}, got {position!r}.")
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
@@ -520,8 +597,8 @@ def load_data_and_model(
 
     Raises:
         ValueError: if the file is not such a checkpoint, the data are absent or have changed since,
-            the parameters do not fit, or it needs a class from outside that the user has not named
-            or registered in this process.
+            the settings or the parameters do not fit, or it needs a class from outside that the
+            user has not named or registered in this process.
     """
     remarks, found = restored(load(Path(model_file)), data_path, settings)
     for remark in remarks:
@@ -551,16 +628,20 @@ def restored(
     model_class = outside_model(state, file)
     config, left_out = _rebuilt(file, saved, model_class, data_path, dict(settings or {}))
     _check_folder(file, saved, config)
-    init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    getLogger().info(config)
-    dataset = create_dataset(config)
-    getLogger().info(dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
-    note_data(config, train_data)
-    check_data(file, saved, config)
-    init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    with refused_as(f"{file}: its settings do not fit {config['model']}"):
+        init_seed(config["seed"], config["reproducibility"])
+        init_logger(config)
+        getLogger().info(config)
+        with fits(f"data set {config['dataset']!r}: its tables and features", {}):
+            dataset = create_dataset(config)
+            getLogger().info(dataset)
+            train_data, valid_data, test_data = data_preparation(config, dataset)
+        note_data(config, train_data)
+        check_data(file, saved, config)
+        init_seed(config["seed"], config["reproducibility"])
+        with fits(f"{config['model']}: the model", of_config(config, "embedding_size", "knn_k")):
+            network = get_model(config["model"])(config, train_data._dataset)
+            model = network.to(config["device"])
     fill(model, state, config)
     writer = _other_writer(state, config)
     remarks = [_writer_remark(file, writer)] if writer else []

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import linecache
 import os
 import select
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,16 +93,14 @@ def is_refusal(error: Exception) -> bool:
     where a requirement of this package is absent. A ValueError from inside torch, or from an
     expression of ours that went wrong, is a bug.
     """
+    from recbole_missing.config.check import raised_in
+
     if isinstance(error, OSError):
         return True
     if isinstance(error, ImportError):
         return bool(_absent())
-    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
-    statement = linecache.getline(frame.f_code.co_filename, line).lstrip()
-    module = frame.f_globals.get("__name__", "")
-    ours = isinstance(error, ValueError) and module.startswith("recbole_missing.")
-    judged = ours or module.startswith(("recbole.config.", "recbole.data.", "recbole.sampler."))
-    return judged and statement.startswith("raise")
+    ours = isinstance(error, ValueError) and raised_in(error, "recbole_missing.")
+    return ours or raised_in(error, "recbole.config.", "recbole.data.", "recbole.sampler.")
 
 
 class _Terminated(KeyboardInterrupt):

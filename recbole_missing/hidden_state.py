@@ -25,6 +25,9 @@ _INTERNAL = frozenset(vars(nn.Module()))
 _REMADE = frozenset({"sub_graph1", "sub_graph2", "restore_user_e", "restore_item_e"})
 _LIBRARIES = ("recbole", "torch", "logging", "pandas", "enum", "pathlib")
 _SMALL = 4096  # numbers of a tensor whose content is compared
+# RecBole's base classes take these from the data set; training never changes them.
+_OF_DATA = frozenset({"USER_ID", "ITEM_ID", "NEG_ITEM_ID", "n_users", "n_items"})
+_SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -60,24 +63,66 @@ class HiddenState:
                     lost.append(f"{path} ({type(value).__name__})")
         return values, lost
 
-    def restore(self, values: Mapping[str, Any], device: torch.device | str) -> None:
-        """Put values that :meth:`changed` returned into the model."""
+    def restore(
+        self, values: Mapping[str, Any], device: torch.device | str, file: str = "checkpoint"
+    ) -> None:
+        """Put values that :meth:`changed` returned into the model.
+
+        Args:
+            values: path of an attribute -> value.
+            device: where tensors go that the model does not have yet.
+            file: path of the checkpoint, for messages.
+
+        Raises:
+            ValueError: for a path that training does not change (parameters, methods, sizes of the
+                data), and for a value that :meth:`changed` does not return.
+        """
+        known = dict(_attributes(self._model))
+        modules = dict(self._model.named_modules())
+        for path in values:
+            if path not in known and not _is_new(modules, path):
+                raise ValueError(
+                    f"{file}: hidden must hold attributes that training changes, got "
+                    f"{str(path)!r}; train again."
+                )
         for path, value in values.items():
             prefix, _, name = path.rpartition(".")
-            module = self._model.get_submodule(prefix)
-            old = getattr(module, name, None)
-            restored = _unpacked(value, old, device)
-            if name in module._buffers:
-                module._buffers[name] = restored
-            elif restored is not old:
-                setattr(module, name, restored)
+            module, old = modules[prefix], known.get(path)
+            try:
+                restored = _unpacked(value, old, device)
+                if name in module._buffers:
+                    module._buffers[name] = _tensor(restored)
+                elif restored is not old:
+                    setattr(module, name, restored)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
+                    ValueError) as error:  # fmt: skip
+                raise ValueError(
+                    f"{file}: hidden must hold values as training leaves them, got a bad {path} "
+                    f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); train again."
+                ) from error
+
+
+def _is_new(modules: Mapping[str, nn.Module], path: Any) -> bool:
+    """Tell whether a path leads to an attribute that the model has not yet; training may make it.
+
+    Methods, parameters and properties are attributes that it has.
+    """
+    prefix, dot, name = str(path).rpartition(".")
+    fits = dot and prefix in modules and name.isidentifier() and not name.startswith("__")
+    return bool(fits) and name not in _REMADE and not hasattr(modules[prefix], name)
+
+
+def _tensor(value: Any) -> Tensor | None:
+    if isinstance(value, (Tensor, type(None))):
+        return value
+    raise TypeError(f"a buffer must be a tensor, got a {type(value).__name__}")
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Path and value of everything in a model that its ``state_dict`` does not hold."""
     for prefix, module in model.named_modules():
         remade = {name for kind in type(module).__mro__ for name in vars(kind).get("remade", ())}
-        left_out = _INTERNAL | _REMADE | remade
+        left_out = _INTERNAL | _REMADE | _OF_DATA | remade
         passing = {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
         for name, value in {**vars(module), **passing}.items():
             if name not in left_out and not callable(value):
@@ -166,9 +211,13 @@ def _unpacked(value: list[Any], old: Any, device: torch.device | str) -> Any:
         return array if kind == "array" else array[()]
     if kind == "sparse":
         form, shape, *arrays = content
+        if form not in _SPARSE:
+            raise ValueError(f"no sparse format: {form!r}")
         data, row, col = (_unpacked(array, None, device) for array in arrays)
         return sparse.coo_matrix((data, (row, col)), shape=shape).asformat(form)
     if kind == "generator":
+        if not isinstance(old, _GENERATORS):
+            raise TypeError("the state of a generator for something else")
         _set_generator(old, _unpacked(content[0], None, "cpu"))
         return old
     if kind == "dict":
@@ -197,6 +246,16 @@ def _set_generator(generator: Any, state: Any) -> None:
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     elif isinstance(generator, np.random.RandomState):
+        _check_places({"pos": state[2]})
         generator.set_state(state)
     else:
+        _check_places(state)
+        _check_places(state["state"])
         generator.bit_generator.state = state
+
+
+def _check_places(state: Any) -> None:
+    """Refuse places beyond the memory of a generator of numpy, which would read there."""
+    for key, last in (("pos", 624), ("buffer_pos", 4)):
+        if isinstance(state, Mapping) and not 0 <= state.get(key, 0) <= last:
+            raise ValueError(f"{key} must be between 0 and {last}, got {state[key]!r}")

@@ -42,6 +42,7 @@ _DERIVE = {
     "valid_metric": Text(),
     "loss_type": Optional(Text()),
 }
+_OF_EVALUATION = (*of_recbole.OF_EVALUATION, "eval_args", "benchmark_filename")
 _WORD = re.compile(r"\w+(@\d+)?")
 _UNLISTED = (*of_recbole.UNLISTED, "train_neg_sample_args")  # RecBole lists them nowhere
 
@@ -77,9 +78,11 @@ def derivations(file: str, saved: Mapping[str, Any]) -> dict[str, Any]:
                 f"{file}: metrics, valid_metric and loss_type must be names such as Recall@20, "
                 f"got {word!r}."
             )
+    of_evaluation = {key: saved[key] for key in _OF_EVALUATION if key in saved}
+    if of_evaluation.get("topk", ()) is None:  # metrics without lists
+        del of_evaluation["topk"]
+    of_recbole.check_evaluation(file, {"eval_args": {}, **of_evaluation})
     if "eval_args" in saved:
-        if not isinstance(saved["eval_args"], Mapping):
-            raise ValueError(f"{file}: eval_args must be a mapping, got {saved['eval_args']!r}.")
         found["eval_args"] = dict(saved["eval_args"])
     return found
 
@@ -106,9 +109,12 @@ def settings(
     defined = config.final_config_dict
     left_out = [key for key in saved if _PATHS.fullmatch(key) and key not in _files(saved)]
     left_out = [key for key in left_out if saved[key] and key not in OF_THIS_PROCESS]
-    skipped = {*OF_THIS_PROCESS, *_START, *left_out, *given}
+    # RecBole has completed eval_args by its defaults.
+    skipped = {*OF_THIS_PROCESS, *_START, *left_out, *given, "eval_args"}
     declared = _declared(config.model_class, saved)
-    rules = declared if defaults.overall().keys() <= {*defined, *saved} else {}
+    rules = _of_recbole(config.model_class)
+    if defaults.overall().keys() <= {*defined, *saved}:
+        rules |= declared
     known = {*defined, *defaults.overall(), *declared, *_UNLISTED}
     known |= {*argument_list.training_arguments, *argument_list.evaluation_arguments}
     known |= {*argument_list.dataset_arguments, *argument_list.general_arguments}
@@ -144,7 +150,9 @@ def _check(file: str, values: Mapping[str, Any], model: type, given: Mapping[str
                 f"settings={{{key!r}: FILE}} in Python, if you trust it."
             )
     for key in _SUFFIXES:
-        odd = [name for name in values.get(key) or () if not _is_name(name)]
+        names = values.get(key)
+        names = names if isinstance(names, (list, tuple, Mapping, type(None))) else [names]
+        odd = [name for name in names or () if not _is_name(name)]
         if key not in given and odd:
             raise ValueError(f"{file}: {key} must hold endings of file names, got {odd[0]!r}.")
     if "n_cate" in values and "n_cate" not in given and values["n_cate"] != 1:
@@ -155,7 +163,7 @@ def _check(file: str, values: Mapping[str, Any], model: type, given: Mapping[str
 
 
 def _declared(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Constraints of the settings of package, data, modalities, imputer and model."""
+    """Constraints of our own settings: of package, data, modalities, imputer and model."""
     found = dict(package_settings())
     del found["imputation"]  # the registry of imputers judges that word
     names = values.get("modalities")
@@ -165,8 +173,18 @@ def _declared(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
             found.update(modality_settings(name))
     if is_ours(model):
         own: dict[str, Any] = model.hyperparameters  # type: ignore[attr-defined]
-        return {**found, **of_recbole.OF_OUR_MODELS, **own}
+        return {**found, **own}
     return {key: found[key] for key in found if key not in ("preset", "learning_rate_scheduler")}
+
+
+def _of_recbole(model: type) -> dict[str, Any]:
+    """Constraints of RecBole's settings that a model does not declare itself."""
+    rules = {**of_recbole.OF_RUNS, **of_recbole.OF_DATA}
+    rules["train_neg_sample_args"] = of_recbole.OF_TRAINING["train_neg_sample_args"]
+    if is_ours(model):
+        rules = of_recbole.OF_OUR_MODELS
+    own = getattr(model, "hyperparameters", {})
+    return {key: rule for key, rule in rules.items() if key not in own}
 
 
 def _files(values: Mapping[str, Any]) -> Iterable[str]:

@@ -172,7 +172,9 @@ class Last:
             ValueError: if it is not a checkpoint of this run; the message names what differs.
         """
         state = checkpoint.load(file, trainer.device)
-        differs = _differences(state, trainer.config)
+        checkpoint.check_whole(str(file), state)
+        with checkpoint.refused_as(f"{file}: must hold the settings of a run, got others"):
+            differs = _differences(state, trainer.config)
         if differs:
             raise ValueError(
                 f"{file}: must be a checkpoint of this run, got {', '.join(differs)}; restore "
@@ -198,7 +200,7 @@ class Last:
         kept = file.with_name(f"{file.stem}.best-{epoch}")
         if kept.is_file():
             _copy(kept, self._best)
-        elif not self._best.is_file() or checkpoint.load(self._best)["epoch"] != epoch:
+        elif not self._best.is_file() or checkpoint.load(self._best).get("epoch") != epoch:
             raise ValueError(
                 f"{file}: must lie beside {kept.name}, the best checkpoint that belongs to it, got "
                 "no such file; copy both."
@@ -360,6 +362,8 @@ def _continued(last: Last, trainer: Any) -> bool:
     try:
         last.load(trainer, last.path)
     except ValueError as error:
+        if trainer.is_resumed:  # it has a part of the state, so it cannot start anew
+            raise
         getLogger().warning(f"resume: not continued: {error}")
         return False
     getLogger().info(f"resume: {last.path}, epoch {trainer.start_epoch} is next")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -79,9 +80,10 @@ class PluginTrainer(Trainer):
         if self._resumed is not None:
             file, state = self._resumed
             checkpoint.check_data(file, state["config"], self.config)
-            checkpoint.set_random_state(state["random"])
-            for generator, saved_state in zip(self._generators, state["loaders"]):
-                generator.set_state(saved_state.cpu())
+            with checkpoint.refused_as(f"{_must_be_whole(file)} random or loaders"):
+                checkpoint.set_random_state(state["random"])
+                for generator, saved_state in zip(self._generators, state["loaders"]):
+                    generator.set_state(saved_state.cpu())
             if self._is_over():
                 self.eval_collector.data_collect(train_data)
                 return self.best_valid_score, self.best_valid_result
@@ -89,6 +91,11 @@ class PluginTrainer(Trainer):
         result = super().fit(train_data, valid_data, *options)
         self._write_last(max(self.train_loss_dict, default=-1))
         return result
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the state of another run has been taken over, as a whole or in part."""
+        return self._resumed is not None
 
     def _is_over(self) -> bool:
         """Tell whether a resumed run has had its last epoch."""
@@ -154,22 +161,20 @@ class PluginTrainer(Trainer):
         Raises:
             ValueError: if it is the state of another model or of other data, or incomplete.
         """
-        if state["config"]["model"] != self.config["model"]:
+        if state["config"].get("model") != self.config["model"]:
             raise ValueError(
                 f"{file}: must be a checkpoint of {self.config['model']}, "
-                f"got one of {state['config']['model']}; pass the file of the same model."
+                f"got one of {state['config'].get('model')}; pass the file of the same model."
             )
-        checkpoint.check_data(file, state["config"], self.config)
-        if "hidden" not in state:
-            raise ValueError(
-                f"{file}: must hold the whole state of a run, got a checkpoint of an older "
-                "version; train again."
-            )
+        with checkpoint.refused_as(f"{_must_be_whole(file)} config"):
+            checkpoint.check_data(file, state["config"], self.config)
+        checkpoint.check_whole(file, state)
         if state["lost"]:
+            lost = ", ".join(map(str, state["lost"]))
             raise ValueError(
                 f"{file}: must hold everything that training changes, got a model that also "
-                f"changes {', '.join(state['lost'])}; make these buffers of the model, or name "
-                "them in `remade` if every epoch makes them anew."
+                f"changes {lost}; make these buffers of the model, or name them in `remade` if "
+                "every epoch makes them anew."
             )
         self._resumed = (file, state)
         self.start_epoch = state["epoch"] + 1
@@ -180,13 +185,22 @@ class PluginTrainer(Trainer):
         self.history = [dict(entry) for entry in state["history"]]
         self.train_loss_dict = dict(state["train_loss_dict"])
         self._load_model(state)
-        self._hidden.restore(state["hidden"], self.device)
-        steppers = self._steppers()
-        for name, values in state["steppers"].items():
-            steppers[name].load_state_dict(values)
-        if "optimizer" not in state["steppers"]:  # one of several that take turns
-            self.optimizer = steppers[state["optimizer_in_use"]]
+        self._hidden.restore(state["hidden"], self.device, file)
+        with checkpoint.refused_as(f"{_must_be_whole(file)} steppers"):
+            self._restore_steppers(state["steppers"], state["optimizer_in_use"])
         self.logger.info(f"Checkpoint loaded. Resume training from epoch {self.start_epoch}")
+
+    def _restore_steppers(self, saved: Mapping[str, Any], in_use: str | None) -> None:
+        steppers = self._steppers()
+        if saved.keys() | {"optimizer"} != steppers.keys() | {"optimizer"}:
+            raise KeyError(f"{sorted(map(str, saved))} instead of {sorted(steppers)}")
+        for name, values in saved.items():
+            # A schedule takes every key as an attribute.
+            if values.keys() != steppers[name].state_dict().keys():
+                raise KeyError(f"{sorted(map(str, values))} in {name}")
+            steppers[name].load_state_dict(values)
+        if "optimizer" not in saved:  # one of several that take turns
+            self.optimizer = steppers[str(in_use)]
 
     def _steppers(self) -> dict[str, Any]:
         """Optimisers and schedules by the name of the attribute; each one once."""
@@ -307,6 +321,10 @@ class PluginTrainer(Trainer):
 
     def _load_model(self, state: dict[str, Any]) -> None:
         checkpoint.fill(self.model, state, self.config)
+
+
+def _must_be_whole(file: str) -> str:
+    return f"{file}: must hold the whole state of a run, got a bad"
 
 
 def _generators(loader: Any) -> list[torch.Generator]:

@@ -155,6 +155,11 @@ def test_the_example_of_the_issue(settings, capsys):
         ({"load_col": {"../inter": ["user_id"]}}, "load_col must hold endings of file names"),
         ({"imputation": ["zeros"]}, "must be known before this checkpoint is read"),
         ({"modalities": ["a"], "imputation": "os:path"}, "must be known before this checkpoint"),
+        ({"unload_col": float("nan")}, "unload_col must hold endings of file names, got nan"),
+        ({"benchmark_filename": True}, "benchmark_filename must hold endings of file names"),
+        ({"eval_args": {"mode": 5}}, "eval_args: mode must be full, labeled"),
+        ({"transform": "os:path"}, "its settings do not fit VBPR: NotImplementedError: There is"),
+        ({"alias_of_user_id": ["os:path"]}, "its settings do not fit VBPR: KeyError: 'os:path'"),
     ],
     ids=str,
 )
@@ -163,6 +168,53 @@ def test_a_setting_of_a_checkpoint_is_refused(settings, capsys, changes, answer)
     altered(file, **changes)
     message = refused(capsys, "recommend", file, *HERE)
     assert answer in message and str(file) in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({"seed": True}, "seed must be an int between"),
+        ({"seed": float("nan")}, "seed must be an int between"),
+        ({"train_neg_sample_args": {"a": "os:path"}}, "train_neg_sample_args: Unknown key 'a'."),
+        ({"eval_args": {"a": "os:path"}}, "eval_args: Unknown key 'a'."),
+        ({"unused_col": 1e20}, "unused_col must be a mapping"),
+        ({"alias_of_item_id": "os:path"}, "alias_of_item_id must be a list"),
+        ({"discretization": "os:path"}, "discretization must be a mapping"),
+        ({"transform": ["os:path"]}, "its settings do not fit LDiffRec: TypeError: unhashable"),
+        ({"dims_dnn": ["os:path"]}, "its settings do not fit LDiffRec: TypeError: "),
+        ({"in_dims": ["os:path"]}, "its settings do not fit LDiffRec: TypeError: "),
+        ({"mlp_act_func": "os:path"}, "its settings do not fit LDiffRec: UnboundLocalError: "),
+        ({"noise_min": float("nan")}, "its settings do not fit LDiffRec: AssertionError: betas"),
+        ({"steps": True}, "its settings do not fit LDiffRec: TypeError: zeros()"),
+        ({"embedding_size": 10**20}, "its settings do not fit LDiffRec: TypeError: "),
+    ],
+    ids=str,
+)
+def test_a_setting_of_recboles_own_model_is_refused(settings, capsys, changes, answer):
+    _, file = trained("LDiffRec", settings, n_cate=1)
+    altered(file, **changes)
+    message = refused(capsys, "recommend", file, *HERE)
+    assert f"{file}: {answer}" in message and message.count("\n") == 1
+
+
+def test_incomplete_eval_args_are_completed_as_recbole_does(settings):
+    _, file = trained("BPR", settings)
+    config = load_data_and_model(str(altered(file, eval_args={})), ".")[0]
+    assert config["eval_args"]["mode"] == {"valid": "full", "test": "full"}
+    assert config["eval_args"].keys() == {"split", "order", "group_by", "mode"}
+
+
+def test_what_is_no_matter_of_settings_keeps_its_error(settings, monkeypatch):
+    _, file = trained("VBPR", settings)
+    for error in (OSError("full"), ImportError("absent"), MemoryError()):
+        monkeypatch.setattr(checkpoint, "note_data", lambda *_, e=error: (_ for _ in ()).throw(e))
+        with pytest.raises(type(error)) as found:
+            load_data_and_model(str(file), ".")
+        assert found.value is error
+    monkeypatch.setattr(checkpoint, "note_data", lambda *_: {}["odd"])
+    with pytest.raises(ValueError, match="its settings do not fit VBPR: KeyError: 'odd'") as found:
+        load_data_and_model(str(file), ".")
+    assert isinstance(found.value.__cause__, KeyError)
 
 
 def test_settings_for_other_models_of_recbole(settings):
@@ -369,6 +421,8 @@ def test_lists_longer_than_the_catalogue_are_refused(settings, capsys):
     _, file = trained("VBPR", settings)
     message = refused(capsys, "recommend", file, *HERE, "--top-k", N_ITEMS + 1)
     assert f"--top-k must be at most the number of items ({N_ITEMS}), got {N_ITEMS + 1}" in message
+    message = refused(capsys, "retrieve", file, *HERE, "--top", 5, N_ITEMS + 1)
+    assert f"--top must be at most the number of items ({N_ITEMS}), got {N_ITEMS + 1}" in message
 
 
 # ------------------------------------------------------------------------------------------- caches

@@ -37,6 +37,7 @@ pytestmark = AT_WORK
 
 RECBOLES = ["BPR", "LightGCN", "NGCF", "SGL"]
 OFTEN = {"checkpoint_every": 0, "epochs": 4, "train_batch_size": 100}
+ONE = ["array", torch.zeros(1), "<f4", [1]]  # as a checkpoint holds an array of one number
 # What a model changes rarely is changed here in a short run.
 CHANGES: dict[str, dict[str, Any]] = {
     "DGMRec": {"epochs": 7, "score_on_refreshed_graph": True},
@@ -261,6 +262,84 @@ def test_a_link_in_the_place_of_a_file_of_a_run_is_not_followed(settings, tmp_pa
     assert file.is_symlink() and theirs.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (".calculate_loss", ["plain", 5]),
+        (".n_items", ["plain", 3]),
+        (".user", ["plain", 3]),
+        (".__class__", ["plain", 3]),
+        (".__made", ["plain", 3]),
+        ("made", ["plain", 3]),
+        ("strange.made", ["plain", 3]),
+        (3, ["plain", 3]),
+    ],
+    ids=str,
+)
+def test_a_file_changes_only_what_training_changes(settings, path, value):
+    run = begun(Odd, settings)
+    model, hidden = run.trainer.model, run.trainer._hidden
+    before = dict(vars(model))
+    with pytest.raises(ValueError) as error:
+        hidden.restore({".count": ["plain", 7], path: value}, "cpu", "x.last")
+    assert str(error.value) == (
+        "x.last: hidden must hold attributes that training changes, got "
+        f"{str(path)!r}; train again."
+    )
+    assert vars(model) == before, "nothing is taken from such a file"
+    hidden.restore({".count": ["plain", 7], ".made": ["plain", 8]}, "cpu")
+    assert (model.count, model.made) == (7, 8), "training may make an attribute"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (".count", []),
+        (".count", 5),
+        (".count", ["plain"]),
+        (".count", ["odd", 5]),
+        (".count", ["generator", ["plain", 1]]),
+        (".passing", ["plain", 5]),
+        (".momentum", ["tensor", "text"]),
+        (".table", ["array", torch.zeros(1), "O", [1]]),
+        (".table", ["array", torch.zeros(1), "<f4", [9]]),
+        (".matrix", ["sparse", "array", [10**9, 10**9], *[ONE] * 3]),
+        (".matrix", ["sparse", "csr", [2, 2]]),
+        (".own", ["generator", ["tensor", torch.zeros(3)]]),
+        (".pure", ["generator", ["plain", 3]]),
+        (".theirs", ["generator", ["dict", []]]),
+        (".nested", ["dict", [3]]),
+        (".nested", ["list", 3]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_malformed_values_are_refused(settings, path, value):
+    hidden = begun(Odd, settings).trainer._hidden
+    with pytest.raises(ValueError, match=rf"x: hidden must hold values .* got a bad \{path} \("):
+        hidden.restore({path: value}, "cpu", "x")
+
+
+def test_a_place_beyond_the_memory_of_a_generator_is_refused(settings):
+    model = nn.Linear(1, 1)
+    model.theirs = np.random.Generator(np.random.MT19937(1))
+    model.old = np.random.RandomState(1)
+    hidden = HiddenState(model)
+    model.theirs.random(), model.old.rand()
+    values, _ = hidden.changed()
+    hidden.restore(values, "cpu")
+    (pairs,) = (pair[1] for pair in values[".theirs"][1][1] if pair[0] == ["plain", "state"])
+    (place,) = (pair for pair in pairs[1] if pair[0] == ["plain", "pos"])
+    place[1] = ["plain", 10**6]
+    values[".old"][1][1][2] = ["plain", 10**6]
+    for path in (".theirs", ".old"):
+        with pytest.raises(ValueError, match=f"got a bad {path} .*pos must be between 0 and 624"):
+            hidden.restore({path: values[path]}, "cpu")
+    state = checkpoint.random_state()
+    state["numpy"][2] = 10**6
+    with pytest.raises(ValueError, match="position must be between 0 and 624"):
+        checkpoint.set_random_state(state)
+
+
 # --------------------------------------------------------------------------------- any moment
 
 
@@ -357,6 +436,83 @@ def test_a_file_of_another_run_is_refused_by_what_differs(settings):
         with pytest.raises(ValueError, match=rf"\.last: must be a checkpoint of this run.*{words}"):
             ended(begun(model, settings, **changes), file)
     assert ended(begun("VBPR", settings), file)
+
+
+NEEDED = (
+    "epoch", "cur_step", "best_epoch", "best_valid_score", "best_valid_result", "history",
+    "train_loss_dict", "hidden", "lost", "steppers", "optimizer_in_use", "random", "loaders",
+    "written_by",
+)  # fmt: skip
+
+
+def altered(file, change):
+    state = torch.load(file, weights_only=True)
+    change(state)
+    torch.save(state, file)
+
+
+def refused_resume(settings, file, by=ended):
+    with pytest.raises(ValueError) as error:
+        by(begun("VBPR", settings), str(file))
+    assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_file_with_parts_lost_is_refused(settings):
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    whole = file.read_bytes()
+    for part in NEEDED:
+        altered(file, lambda state, part=part: state.pop(part))
+        word = "a checkpoint of an older version" if part == "hidden" else f"no {part}"
+        must = f"must hold the whole state of a run, got {word}; train again."
+        assert must in refused_resume(settings, file)
+        by = lambda run, path: run.trainer.resume_checkpoint(path)  # noqa: E731
+        assert must in refused_resume(settings, file, by)
+        file.write_bytes(whole)
+        altered(file, lambda state, part=part: state.update({part: torch.zeros(1)}))
+        assert f"got a bad {part}: a Tensor" in refused_resume(settings, file)
+        file.write_bytes(whole)
+    assert ended(begun("VBPR", settings), str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        (lambda s: s["config"].pop("epochs"), "got others: KeyError: 'epochs'"),
+        (lambda s: s["config"].update(epochs="x"), "got others: TypeError: "),
+        (lambda s: s["written_by"].pop("source"), "got a bad written_by: no source"),
+        (lambda s: s["written_by"].update(machine=3), "got a bad written_by: no machine"),
+        (lambda s: s.update(noted=3), "got a bad noted: no mapping"),
+        (lambda s: s["history"].append(3), "got a bad history: epochs without parts"),
+        (lambda s: s["history"][0].pop("loss"), "got a bad history: epochs without parts"),
+        (lambda s: s["train_loss_dict"].update(x=1.0), "got a bad train_loss_dict: no numbers"),
+        (lambda s: s["steppers"].pop("scheduler"), "got a bad steppers: KeyError: "),
+        (lambda s: s["steppers"].update(model={}), "got a bad steppers: KeyError: "),
+        (lambda s: s["steppers"]["scheduler"].update(step=3), "got a bad steppers: KeyError: "),
+        (lambda s: s["steppers"].update(optimizer=3), "got a bad steppers: AttributeError: "),
+        (lambda s: s["random"].pop("torch"), "got a bad random or loaders: KeyError: 'torch'"),
+        (lambda s: s["random"].update(numpy=[]), "got a bad random or loaders: ValueError: "),
+        (lambda s: s.update(loaders=[3]), "got a bad random or loaders: AttributeError: "),
+        (lambda s: s["hidden"].update({".forward": ["plain", 3]}), "got '.forward'"),
+    ],
+)
+def test_a_file_with_malformed_parts_is_refused(settings, change, answer):
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    altered(file, change)
+    assert answer in refused_resume(settings, file)
+
+
+def test_a_run_that_took_a_part_of_a_state_does_not_start_anew(settings):
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    altered(file, lambda state: state["steppers"].clear())
+    with pytest.raises(ValueError, match="got a bad steppers"):
+        ended(begun("VBPR", settings), "auto")
+    altered(file, lambda state: state.pop("steppers"))
+    run = begun("VBPR", settings)
+    assert ended(run, "auto") and run.trainer.start_epoch == 0
 
 
 def test_auto_takes_only_the_same_run(settings, caplog):

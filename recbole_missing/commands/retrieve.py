@@ -41,8 +41,8 @@ def execute(known: Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: for a model without modalities, nothing hidden, a file that exists, and
-            whatever the checkpoint is refused for.
+        ValueError: for a model without modalities, nothing hidden, lists longer than the
+            catalogue, a file that exists, and whatever the checkpoint is refused for.
     """
     from recbole_missing.evaluation import retrieval
     from recbole_missing.trainer import protocol
@@ -52,7 +52,12 @@ def execute(known: Namespace) -> None:
     if min(known.top) < 1:
         raise ValueError(f"retrieve: --top must be ints >= 1, got {min(known.top)}.")
     ks = sorted(set(known.top))
-    config, model, _, train_data, *_ = trained(known)
+    config, model, dataset, train_data, *_ = trained(known)
+    if ks[-1] >= dataset.item_num:
+        raise ValueError(
+            f"retrieve: --top must be at most the number of items ({dataset.item_num - 1}), got "
+            f"{ks[-1]}; lower it."
+        )
     with quiet():
         results = retrieval.evaluate(model, train_data._dataset, ks)
     title = protocol(config)

@@ -6,7 +6,9 @@ model) and calls these functions.
 
 from __future__ import annotations
 
+import linecache
 import sys
+import traceback
 from collections.abc import Collection, Iterable, Mapping
 from logging import getLogger
 from pathlib import Path, PurePath
@@ -29,6 +31,16 @@ OF_PACKAGE = {
     "preset": Text(),
 }
 """Settings of this package beside those of data, imputation and models."""
+
+
+def raised_in(error: BaseException, *rooms: str) -> bool:
+    """Tell whether a ``raise`` statement made an error, in a module whose name begins so."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    if not frames:
+        return False
+    frame, line = frames[-1]
+    statement = linecache.getline(frame.f_code.co_filename, line).lstrip()
+    return statement.startswith("raise") and frame.f_globals.get("__name__", "").startswith(rooms)
 
 
 def check_files(files: Iterable[str]) -> list[dict[str, Any]]:
