@@ -570,7 +570,7 @@ def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     run = old.name.partition(".")[0]
     resuming.remove_leftovers(folder, lambda name: False)
     assert old.exists(), "another benchmark may go on with it"
-    lock = FileLock(folder / f".{old.name}.lock")
+    lock = FileLock(folder / f".{run}.lock")
     with lock.acquire():
         resuming.remove_leftovers(folder, lambda name: name == run)
         assert old.exists(), "its process lives"
