@@ -15,6 +15,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_environment, get_model, get_trainer, init_logger, init_seed
 
 from recbole_missing import resume as resuming
+from recbole_missing.atomic import FullDiskError
 from recbole_missing.memory import fits, of_config
 
 
@@ -78,9 +79,14 @@ def run_recbole_missing(
 
 @contextmanager
 def _naming_checkpoint(trainer: Any) -> Iterator[None]:
-    """Let an interrupt say where the checkpoint lies."""
+    """Let an interrupt and a full disk say which checkpoint is left."""
     try:
         yield
+    except FullDiskError as error:
+        last = resuming.last_checkpoint()
+        if last is not None:
+            error.args = (f"{error} Then the same command with --resume=auto goes on from {last}.",)
+        raise
     except KeyboardInterrupt as stop:
         file = Path(trainer.saved_model_file)
         found = f"the best epoch so far is in {file}" if file.is_file() else "no epoch was saved"

@@ -7,7 +7,7 @@ While a run trains, the state after an epoch is written beside its best checkpoi
   is the identity of the run: data, settings in force and model.
 - ``saved/NAME.RUN.best-EPOCH``: the best checkpoint as it was then. A later best one may replace
   ``NAME.pth`` before the process is killed.
-- ``saved/.NAME.RUN.last.lock``: locked by the process that the run belongs to.
+- ``saved/.NAME.lock``: locked by the process that writes ``NAME.pth``, from before its training.
 
 They are removed when the run has been tested.
 """
@@ -34,7 +34,9 @@ from recbole_missing.atomic import check_no_link, whole_file
 AUTO = "auto"
 _EVERY = 5.0  # seconds, where the settings of this package are not in force
 _ENDING = ".last"
-_OF_RUN = re.compile(r"\.?(?P<run>[0-9a-f]{16})\.(pth|(?P=run)\.(last|last\.lock|best-\d+))")
+_OF_RUN = re.compile(r"\.?(?P<run>[0-9a-f]{16})\.(pth|lock|(?P=run)\.(last|best-\d+))")
+_BEST = re.compile(r"(.+)\.([^.]+)\.best-\d+")  # NAME.RUN.best-EPOCH
+_COMPARED = 3  # files of other runs that are read, and differences that are named
 _begun: list[Last] = []  # by this process; an interrupted run stays until the next one begins
 
 
@@ -70,8 +72,9 @@ class Last:
         self.path = best.with_name(f"{best.stem}.{run}{_ENDING}")
         self.noted: Mapping[str, Any] = {}
         self._best, self._every, self._note = best, every, note
-        self._lock = FileLock(_lock_of(self.path))
+        self._lock = FileLock(_lock_of(best))
         self._written = perf_counter()
+        self._refused = False  # by the disk
         self._kept: int | None = None  # epoch of the best checkpoint that is kept
 
     # ------------------------------------------------------------------------- for the trainer
@@ -95,15 +98,35 @@ class Last:
             )
             self._every = None
             return
-        if not self._lock.is_locked and not self.claim():
+        if not self._lock.is_locked:
             return
         try:
             self._keep(best, state["best_epoch"])
             checkpoint.save({**state, "noted": dict(self._note())}, self.path)
             self._drop(others_than=state["best_epoch"])
         except OSError as error:
-            getLogger().warning(f"{self.path}: not written ({error}); the run goes on without it.")
+            if not self._refused:
+                getLogger().warning(
+                    f"{self.path}: not written ({error}); the run goes on without it."
+                )
+            self._refused = True
         self._written = perf_counter()
+
+    def make_room(self) -> bool:
+        """Give up the files for the best checkpoint, which found no room on the disk.
+
+        Returns:
+            False if there are none.
+        """
+        if not self._lock.is_locked or not self.path.is_file():
+            return False
+        self.remove()
+        self._every = None
+        getLogger().warning(
+            f"{self.path}: removed, for the disk has no room for it and the best checkpoint; the "
+            "run goes on without it."
+        )
+        return True
 
     def _keep(self, best: Path, epoch: int | None) -> None:
         """Keep the best checkpoint, as a link where the file system has links."""
@@ -147,23 +170,44 @@ class Last:
             self._lock.acquire(timeout=patience)
             with suppress(OSError):  # Windows: a locked file cannot be written
                 Path(self._lock.lock_file).write_text(str(os.getpid()))
+            for file in list(self.path.parent.iterdir()):  # what a killed process left
+                if _is_left(file, self._best.stem):
+                    file.unlink(missing_ok=True)
             return True
         self._every = None
         return False
 
+    def reserve(self, file: Path | None = None) -> None:
+        """Reserve the files for this process.
+
+        Args:
+            file: what the user asked for; it is the best checkpoint by default.
+
+        Raises:
+            ValueError: if another process has reserved them.
+        """
+        if not self.claim():
+            raise ValueError(
+                f"{file or self._best}: must not be in use, got {self.user()}; wait for its end."
+            )
+
+    def user(self) -> str:
+        """The process that has reserved the files, in words."""
+        text = _content(Path(self._lock.lock_file))
+        return f"process {text}" if text.isdigit() else "another process"
+
     def give_back(self) -> None:
         """End the claim. The files stay for a later process if there are any."""
-        lock = Path(self._lock.lock_file)
-        if self._lock.is_locked and not self.path.is_file():
+        if self._lock.is_locked:
             with suppress(OSError):
-                lock.unlink(missing_ok=True)
+                Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release(force=True)
 
     def remove(self) -> None:
         """Remove the files, for the run has ended. The best checkpoint stays."""
-        if self._lock.is_locked:
-            self.path.unlink(missing_ok=True)
+        if self._lock.is_locked:  # a process killed in between leaves what the next one finds
             self._drop()
+            self.path.unlink(missing_ok=True)
 
     def load(self, trainer: Any, file: Path) -> None:
         """Let a trainer go on from a file.
@@ -180,9 +224,18 @@ class Last:
                 f"{file}: must be a checkpoint of this run, got {', '.join(differs)}; restore "
                 "these, or start without --resume."
             )
+        kept = None
         if file.suffix == _ENDING:
-            self._put_back(file, state["best_epoch"])
+            kept = self._kept_best(file, state, trainer.config)
+        elif state.get("best_epoch", state["epoch"]) != state["epoch"]:
+            raise ValueError(
+                f"{file}: must be the checkpoint of a best epoch, got that of a last one (epoch "
+                f"{state['epoch']}, where {state['best_epoch']} is the best); keep its name "
+                f"NAME.RUN{_ENDING}, beside NAME.RUN.best-{state['best_epoch']}."
+            )
         trainer.restore(state, str(file))
+        if kept is not None:
+            _copy(kept, self._best)
         trainer.saved_model_file = str(self._best)
         self.noted = state.get("noted") or {}
         for word, now in checkpoint.written_by(trainer.config)["machine"].items():
@@ -193,18 +246,31 @@ class Last:
                     "in their last digits."
                 )
 
-    def _put_back(self, file: Path, epoch: int | None) -> None:
-        """Put the best checkpoint that belongs to a file in its place again."""
+    def _kept_best(self, file: Path, state: Mapping[str, Any], config: Any) -> Path | None:
+        """The best checkpoint that belongs to a file; None if it is in its place, or there is none.
+
+        Raises:
+            ValueError: if it is absent, damaged, or of another epoch or run.
+        """
+        epoch = state["best_epoch"]
         if epoch is None:
-            return
+            return None
         kept = file.with_name(f"{file.stem}.best-{epoch}")
-        if kept.is_file():
-            _copy(kept, self._best)
-        elif not self._best.is_file() or checkpoint.load(self._best).get("epoch") != epoch:
+        there = kept.is_file()
+        if not there and not (self._best.is_file() and _epoch_of(self._best) == epoch):
             raise ValueError(
                 f"{file}: must lie beside {kept.name}, the best checkpoint that belongs to it, got "
                 "no such file; copy both."
             )
+        best = checkpoint.load(kept if there else self._best)
+        differs = [] if best["epoch"] == epoch else [f"epoch {best['epoch']} instead of {epoch}"]
+        differs += _differences(best, config)
+        if differs:
+            raise ValueError(
+                f"{best['file']}: must be the best checkpoint that belongs to {file.name}, got "
+                f"{', '.join(differs)}; copy both again, or start without --resume."
+            )
+        return kept if there else None
 
 
 @contextmanager
@@ -232,8 +298,9 @@ def kept(
         None if the run writes no ``last`` checkpoint.
 
     Raises:
-        ValueError: if the file is no checkpoint of this run, or is in use, or such a run cannot be
-            resumed, or a symbolic link is in the place of one of its files.
+        ValueError: if the file is no checkpoint of this run, or such a run cannot be resumed, or
+            another process writes the best checkpoint, or a symbolic link is in the place of one of
+            the files.
     """
     trainer, config = run.trainer, run.config
     checkpoint.note_data(config, run.train_data)
@@ -241,7 +308,13 @@ def kept(
     if obstacle or not (run.saved or resume):
         if resume is not None and obstacle:
             raise ValueError(f"resume: must be left out for {config['model']}, got {obstacle}.")
-        yield None
+        alone = Last(Path(trainer.saved_model_file), "", None)
+        try:
+            if run.saved:
+                alone.reserve()
+            yield None
+        finally:
+            alone.give_back()
         return
     every = config.final_config_dict.get("checkpoint_every", _EVERY)
     options = (run_id or run_of(config), every, note)
@@ -254,12 +327,14 @@ def kept(
             trainer.saved_model_file = str(best)
             if last.path.is_file():
                 _continued(last, trainer)
+        else:
+            last = _new(trainer, (options[0], None, note))
     elif resume == AUTO:
         last = _found(trainer, options)
     elif resume is not None:
-        last = _given(Path(resume), trainer, options)
+        last = _given(resume, trainer, options)
     else:
-        last = Last(Path(trainer.saved_model_file), *options)
+        last = _new(trainer, options)
     trainer.last = last
     _begun[:] = [last]
     try:
@@ -304,8 +379,7 @@ def remove_leftovers(folder: Path, is_over: Callable[[str], bool], days: float =
 
 def remove_of(folder: Path, run: str) -> None:
     """Remove the files of one run in a folder, unless a process has reserved them."""
-    path = Last(folder / f"{run}.pth", run, None).path
-    lock = _lock_of(path)
+    lock = _lock_of(folder / f"{run}.pth")
     if not folder.is_dir() or folder.is_symlink() or lock.is_symlink():
         return
     with suppress(Timeout), FileLock(lock).acquire(blocking=False):
@@ -340,21 +414,83 @@ def _obstacle(trainer: Any, config: Any) -> str:
     return ""
 
 
+def _new(trainer: Any, options: tuple[Any, ...]) -> Last:
+    """Reserve the best checkpoint of a trainer that starts anew."""
+    last = Last(Path(trainer.saved_model_file), *options)
+    last.reserve()
+    return last
+
+
 def _found(trainer: Any, options: tuple[Any, ...]) -> Last:
     """The ``last`` checkpoint of the same run that was written latest, or a new one."""
     folder, run = Path(trainer.saved_model_file).parent, options[0]
     ending = f".{run}{_ENDING}"
-    files = [file for file in folder.glob(f"*{ending}") if not file.name.startswith(".")]
-    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
+    for file in _lasts(folder):
+        if not file.name.endswith(ending):
+            continue
         last = Last(file.with_name(f"{file.name.removesuffix(ending)}.pth"), *options)
         last.check_links()
         if not last.claim():
-            getLogger().info(f"resume: {file} is in use by {_user_of(file)}")
+            getLogger().info(f"resume: {file} is in use by {last.user()}")
         elif file.is_file() and _continued(last, trainer):
+            _tidy(folder)
             return last
         last.give_back()
-    getLogger().info(f"resume: {folder} holds no checkpoint of this run, which starts anew")
-    return Last(Path(trainer.saved_model_file), *options)
+    _tidy(folder)
+    nearest = _nearest(folder, ending, trainer.config)
+    getLogger().info(
+        f"resume: {folder} holds no checkpoint of this run, which starts anew{nearest}"
+    )
+    return _new(trainer, options)
+
+
+def _lasts(folder: Path) -> list[Path]:
+    """The ``last`` checkpoints in a folder, the newest one first."""
+    files = [file for file in folder.glob(f"*{_ENDING}") if not file.name.startswith(".")]
+    return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+
+
+def _nearest(folder: Path, ending: str, config: Any) -> str:
+    """What the newest file of the same model and data set differs in; empty if there is none."""
+    for file in [file for file in _lasts(folder) if not file.name.endswith(ending)][:_COMPARED]:
+        try:
+            state = checkpoint.load(file)
+        except ValueError:
+            continue
+        if any(state["config"].get(key) != config[key] for key in ("model", "dataset")):
+            continue
+        differs = _differences(state, config)
+        if not differs:
+            epochs = f"{state['config'].get('epochs')} instead of {config['epochs']}"
+            return f"; only epochs {epochs} differ in {file}: --resume={file} goes on from it"
+        more = [f"{len(differs) - _COMPARED} more"] if len(differs) > _COMPARED else []
+        return f"; {file} is of a run with {', '.join(differs[:_COMPARED] + more)}"
+    return ""
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what runs left that were killed before their first ``last`` checkpoint."""
+    names = {file.name.rpartition(".")[0].rpartition(".")[0] for file in _lasts(folder)}
+    left = set()
+    for file in folder.iterdir():
+        found = _BEST.fullmatch(file.name)
+        if found:
+            left.add(found[1])
+        elif file.name.startswith(".") and file.suffix == ".lock" and _content(file).isdigit():
+            left.add(file.name[1 : -len(".lock")])
+    for name in left - names:
+        one = Last(folder / f"{name}.pth", "", None)
+        with suppress(OSError):  # it belongs to another user
+            one.claim()
+            one.give_back()
+
+
+def _is_left(file: Path, name: str) -> bool:
+    """Tell whether a killed process that wrote ``NAME.pth`` left a file which is of no use."""
+    found = _BEST.fullmatch(file.name)
+    if found:
+        return found[1] == name and not file.with_name(f"{name}.{found[2]}{_ENDING}").exists()
+    return file.suffix == ".tmp" and file.name.startswith(f"{name}.")
 
 
 def _continued(last: Last, trainer: Any) -> bool:
@@ -370,26 +506,39 @@ def _continued(last: Last, trainer: Any) -> bool:
     return True
 
 
-def _given(file: Path, trainer: Any, options: tuple[Any, ...]) -> Last:
+def _given(resume: str | Path, trainer: Any, options: tuple[Any, ...]) -> Last:
     """The ``last`` checkpoint of a run that goes on from a file.
 
     Raises:
         ValueError: if the file is no checkpoint of this run, or is in use.
     """
+    file = Path(resume)
+    if not str(resume) or file.is_dir():
+        got = f"the folder {resume}" if str(resume) else "nothing"
+        raise ValueError(
+            f"resume: must be `{AUTO}` or a file NAME.RUN{_ENDING} or NAME.pth, got {got}; name a "
+            f"file, or `{AUTO}`."
+        )
     if not file.is_file():
         checkpoint.load(file)  # says what is wrong
+    if _BEST.fullmatch(file.name):
+        other = f"{file.stem}{_ENDING}"
+        raise ValueError(
+            f"{file}: must be a file NAME.RUN{_ENDING} or NAME.pth, got the best checkpoint that "
+            f"belongs to {other}; name that one."
+        )
     best = file
     if file.suffix == _ENDING:
         name = file.stem.rpartition(".")[0]
         if not name:
-            raise ValueError(f"{file}: must keep its name NAME.RUN{_ENDING}, got another one.")
+            raise ValueError(
+                f"{file}: must keep its name NAME.RUN{_ENDING}, got another one; give it the name "
+                "of its file NAME.RUN.best-EPOCH again."
+            )
         best = file.with_name(f"{name}.pth")
     last = Last(best, *options)
     last.check_links()
-    if not last.claim():
-        raise ValueError(
-            f"{file}: must not be in use, got {_user_of(last.path)}; wait for its end."
-        )
+    last.reserve(file)
     try:
         last.load(trainer, file)
     except BaseException:
@@ -399,15 +548,21 @@ def _given(file: Path, trainer: Any, options: tuple[Any, ...]) -> Last:
     return last
 
 
-def _user_of(file: Path) -> str:
-    text = ""
-    with suppress(OSError):
-        text = _lock_of(file).read_text()
-    return f"process {text}" if text.isdigit() else "another process"
+def _epoch_of(file: Path) -> int:
+    epoch: int = checkpoint.load(file)["epoch"]
+    return epoch
 
 
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+def _content(lock: Path) -> str:
+    """What a lock file says: the number of a process."""
+    try:
+        return lock.read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _lock_of(best: Path) -> Path:
+    return best.with_name(f".{best.stem}.lock")
 
 
 def _differences(state: Mapping[str, Any], config: Any) -> list[str]:

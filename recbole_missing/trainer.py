@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Mapping
@@ -36,8 +37,8 @@ class PluginTrainer(Trainer):
         history: one entry for each epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum
             over the batches) and, if the epoch was validated, ``valid`` (metric -> value).
         last: where the state after an epoch is written, beside that after the best one. It has
-            ``is_due()`` and ``write(state, best_file)``; :mod:`recbole_missing.resume` sets it.
-            None: nowhere.
+            ``is_due()``, ``write(state, best_file)`` and ``make_room()``;
+            :mod:`recbole_missing.resume` sets it. None: nowhere.
     """
 
     def __init__(self, config: Any, model: Any) -> None:
@@ -284,7 +285,13 @@ class PluginTrainer(Trainer):
         file = Path(kwargs.pop("saved_model_file", self.saved_model_file))
         self._check_parameters(epoch)
         self._best_epoch = epoch
-        checkpoint.save(self._state(epoch), file)
+        try:
+            checkpoint.save(self._state(epoch), file)
+        except OSError as error:
+            scarce = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not scarce or self.last is None or not self.last.make_room():
+                raise
+            checkpoint.save(self._state(epoch), file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 

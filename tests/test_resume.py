@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import logging.handlers  # `workplace` replaces what it is made of
@@ -26,6 +27,7 @@ from torch import nn
 
 from recbole_missing import MODELS, checkpoint, cli, quick_start, run_recbole_missing
 from recbole_missing import resume as resuming
+from recbole_missing.atomic import FullDiskError
 from recbole_missing.benchmark import job, plan, runner
 from recbole_missing.benchmark.line import settled
 from recbole_missing.benchmark.store import Store
@@ -345,12 +347,7 @@ def test_a_place_beyond_the_memory_of_a_generator_is_refused(settings):
 
 def test_killed_between_the_best_checkpoint_and_the_last(settings, monkeypatch):
     """The best checkpoint on disk is then one of the future."""
-    valid = PluginTrainer._valid_epoch
-    monkeypatch.setattr(  # every epoch is the best one yet
-        PluginTrainer,
-        "_valid_epoch",
-        lambda self, *args, **kwargs: (len(self.history), valid(self, *args, **kwargs)[1]),
-    )
+    every_epoch_is(monkeypatch, better=True)
     expected = ended(begun("VBPR", settings))
     run = begun("VBPR", settings)
     save = run.trainer._save_checkpoint
@@ -581,6 +578,209 @@ def test_two_processes_do_not_share_a_file(settings, caplog):
     assert resuming.last_checkpoint() is None
 
 
+def every_epoch_is(monkeypatch, better):
+    """Let every epoch be better, or worse, than the one before."""
+    valid, sign = PluginTrainer._valid_epoch, 1 if better else -1
+    monkeypatch.setattr(
+        PluginTrainer,
+        "_valid_epoch",
+        lambda self, *args, **kwargs: (sign * len(self.history), valid(self, *args, **kwargs)[1]),
+    )
+
+
+def names(settings):
+    """All files of runs, hidden ones too."""
+    return sorted(
+        path.name for path in Path(settings["checkpoint_dir"]).iterdir() if path.is_file()
+    )
+
+
+@pytest.mark.parametrize("ending", [".last", ".pth"])
+def test_a_run_with_other_epochs_does_not_write_the_checkpoint_of_a_living_one(settings, ending):
+    run = begun("VBPR", settings)
+    train_epoch = run.trainer._train_epoch
+
+    def second(data, epoch, **kwargs):
+        if epoch == 2:
+            before = [path.read_bytes() for path in folder.glob("*.*") if path.is_file()]
+            with pytest.raises(ValueError, match=r"must not be in use, got process \d+; wait"):
+                ended(begun("VBPR", settings, epochs=6), only(settings, f"*{ending}"))
+            assert before == [path.read_bytes() for path in folder.glob("*.*") if path.is_file()]
+        return train_epoch(data, epoch, **kwargs)
+
+    folder, run.trainer._train_epoch = Path(settings["checkpoint_dir"]), second
+    ended(run)
+    assert names(settings) == [Path(run.trainer.saved_model_file).name]
+
+
+def test_a_run_holds_its_checkpoint_before_it_writes_a_last_one(settings):
+    file = Path(settings["checkpoint_dir"]) / "mine.pth"
+    shutil.copy(run_recbole_missing("VBPR", config_dict=settings)["checkpoint"], file)
+    first = begun("VBPR", settings, checkpoint_every=None)
+    with (
+        resuming.kept(first, file),
+        pytest.raises(ValueError, match=r"mine\.pth: must not be in use"),
+    ):
+        ended(begun("VBPR", settings, epochs=6), file)
+    stage = {"train_stage": "actor_pretrain", "pretrain_epochs": 1, "save_step": 1}
+    other = begun("RaCT", settings, **stage)
+    with resuming.kept(other) as last:
+        best = Path(other.trainer.saved_model_file)
+        assert last is None and best.with_name(f".{best.stem}.lock").read_text() == str(os.getpid())
+    assert not [name for name in names(settings) if name.endswith(".lock")]
+
+
+def test_a_last_checkpoint_under_the_name_of_a_best_one_is_refused(settings, monkeypatch):
+    every_epoch_is(monkeypatch, better=False)
+    killed(begun("VBPR", settings), 3)
+    file = only(settings, "*.last")
+    mine = file.with_name("mine.pth")
+    shutil.copy(file, mine)
+    words = (
+        r"mine\.pth: must be the checkpoint of a best epoch, got .*epoch 2, where 0 is.*NAME\.RUN"
+    )
+    with pytest.raises(ValueError, match=words):
+        ended(begun("VBPR", settings), mine)
+    best = only(settings, "*.best-0")
+    with pytest.raises(ValueError, match=rf"got the best .* belongs to {file.name}; name that one"):
+        ended(begun("VBPR", settings), best)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("truncated", "a file whose end is lost"),
+        ("epoch", "best checkpoint that belongs to .*, got epoch 1 instead of 0"),
+        ("run", "best checkpoint that belongs to .*, got learning_rate 0.1 instead of 0.01"),
+    ],
+)
+def test_a_wrong_best_checkpoint_is_refused_before_training(
+    settings, monkeypatch, caplog, spoil, words
+):
+    every_epoch_is(monkeypatch, better=False)
+    killed(begun("VBPR", settings), 2)
+    file, best = only(settings, "*.last"), only(settings, "*.best-0")
+    if spoil == "truncated":
+        content = best.read_bytes()
+        best.unlink()  # a link to NAME.pth
+        best.write_bytes(content[:100])
+    elif spoil == "epoch":
+        shutil.copy(file, f"{best}x")
+        Path(f"{best}x").replace(best)
+    else:
+        state = checkpoint.load(best)
+        state["config"]["learning_rate"] = 0.1
+        checkpoint.save(state, best)
+    with pytest.raises(ValueError, match=words):
+        ended(begun("VBPR", settings), file)
+    assert checkpoint.load(file.with_name(f"{file.stem.rpartition('.')[0]}.pth"))["epoch"] == 0
+    run = begun("VBPR", settings)
+    ended(run, "auto")
+    assert run.trainer.start_epoch == 0
+    assert "not continued" in caplog.text
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_on_a_full_disk_the_last_checkpoint_makes_room_for_the_best_one(
+    settings, monkeypatch, caplog, fits
+):
+    expected = run_recbole_missing("VBPR", config_dict=settings)
+    save, refused = checkpoint.save, []
+
+    def full(state, path):
+        lasts = list(path.parent.glob("*.last"))
+        if path.suffix == ".pth" and state["epoch"] > 0 and (lasts or not fits):
+            refused.append(path)
+            code = errno.ENOSPC if fits else errno.EFBIG
+            raise FullDiskError(path, code, "more than 9", 9, "What was there is unchanged.")
+        save(state, path)
+
+    every_epoch_is(monkeypatch, better=True)
+    monkeypatch.setattr(checkpoint, "save", full)
+    if not fits:  # no room can be made: a limit on the size of a file
+        words = r"unchanged\. Then the same command with --resume=auto goes on from .*\.last\.$"
+        with pytest.raises(OSError, match=words):
+            run_recbole_missing("VBPR", config_dict=settings)
+        assert only(settings, "*.last")
+        return
+    found = run_recbole_missing("VBPR", config_dict=settings)
+    assert len(refused) == 1 and found["test_result"].keys() == expected["test_result"].keys()
+    assert checkpoint.load(Path(found["checkpoint"]))["epoch"] == 3
+    assert caplog.text.count("removed, for the disk has no room") == 1
+    assert not [name for name in names(settings) if ".last" in name or ".best-" in name]
+
+
+def test_what_a_run_left_before_its_first_last_checkpoint_is_removed(settings):
+    folder = Path(settings["checkpoint_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("VBPR-1.pth", "VBPR-1.abc.best-0", "VBPR-3.abc.best-0", "mine.txt.best"):
+        (folder / name).touch()
+    for name in (".VBPR-1.lock", ".VBPR-2.lock", ".VBPR-3.lock"):
+        (folder / name).write_text("1")
+    (folder / ".mine.lock").write_text("of the user")
+    with FileLock(folder / ".VBPR-3.lock").acquire():  # its process lives
+        (folder / ".VBPR-3.lock").write_text("1")
+        run = begun("VBPR", settings)
+        ended(run, "auto")
+        own = Path(run.trainer.saved_model_file).name
+        living = {"VBPR-3.abc.best-0", ".VBPR-3.lock"}
+        assert {*names(settings)} == {own, "VBPR-1.pth", "mine.txt.best", ".mine.lock", *living}
+
+
+def test_a_kill_while_the_files_are_removed_leaves_what_is_found(settings, monkeypatch):
+    run = begun("VBPR", settings)
+    unlink = Path.unlink
+
+    def stop(path, **options):
+        if path.suffix == ".last":
+            raise Killed
+        unlink(path, **options)
+
+    with pytest.raises(Killed), resuming.kept(run) as last:
+        run.fit()
+        monkeypatch.setattr(Path, "unlink", stop)
+        last.remove()
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert not list(Path(settings["checkpoint_dir"]).glob("*.best-*"))
+    again = begun("VBPR", settings)
+    ended(again, "auto")
+    assert again.trainer.start_epoch == 4
+    assert names(settings) == [Path(run.trainer.saved_model_file).name]
+
+
+def test_auto_names_the_nearest_run_and_what_differs(settings, caplog):
+    caplog.set_level(logging.INFO)
+    killed(begun("VBPR", settings), 2)
+    file = only(settings, "*.last")
+    for changes, words in (
+        ({"learning_rate": 0.02}, f"{file} is of a run with learning_rate 0.01 instead of 0.02"),
+        ({"epochs": 6}, f"only epochs 4 instead of 6 differ in {file}: --resume={file} goes on"),
+    ):
+        with resuming.kept(begun("VBPR", settings, **changes), "auto"):
+            assert f"which starts anew; {words}" in caplog.text
+    caplog.clear()
+    with resuming.kept(begun("BM3", settings), "auto"):
+        assert "starts anew" in caplog.text and "starts anew;" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("word", "got"),
+    [
+        ("", "resume: must be `auto` or a file .*, got nothing; name a file, or `auto`"),
+        ("saved", "resume: must be `auto` or a file .*, got the folder .*saved; name a file"),
+        ("saved/mine.last", r"mine\.last: must keep its name NAME.RUN.last, .*best-EPOCH again"),
+        ("saved/none.pth", "must be a checkpoint, got no such file"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(settings, word, got):
+    folder = Path(settings["checkpoint_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.last").touch()
+    path = word and str(folder.parent / word.replace("saved", folder.name))
+    with pytest.raises(ValueError, match=got):
+        ended(begun("VBPR", settings), path)
+
+
 def test_how_often_it_is_written(settings, monkeypatch):
     written = []
     monkeypatch.setattr(resuming.Last, "write", lambda self, state, best: written.append(state))
@@ -786,7 +986,7 @@ def test_leftovers_of_runs_that_are_over_are_removed(bench, tmp_path):
     run = old.name.partition(".")[0]
     resuming.remove_leftovers(folder, lambda name: False)
     assert old.exists(), "another benchmark may go on with it"
-    lock = FileLock(folder / f".{old.name}.lock")
+    lock = FileLock(folder / f".{run}.lock")
     with lock.acquire():
         resuming.remove_leftovers(folder, lambda name: name == run)
         assert old.exists(), "its process lives"
