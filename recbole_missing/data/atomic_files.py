@@ -190,8 +190,8 @@ class AtomicFile:
         """A column of finite numbers, in which those that differ in the file differ.
 
         Returns:
-            The column as it is where float64 tells its numbers apart. Otherwise integers, or objects
-            (int or Decimal) where 64 bits are not enough.
+            The column as it is where float64 tells its numbers apart. Otherwise integers, or
+            objects (int or Decimal) where 64 bits are not enough.
         """
         column = frame[field]
         read = column.to_numpy(dtype=np.float64)
