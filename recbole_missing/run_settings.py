@@ -74,6 +74,9 @@ def check_recboles(config: Any, model: str, model_class: Any) -> None:
     for key, kind in (("topk", list), ("gpu_id", tuple)):  # RecBole takes one of the two kinds
         if isinstance(given.get(key), (list, tuple)):
             given[key] = kind(given[key])
+    negatives = given.get("train_neg_sample_args")
+    if isinstance(negatives, dict) and negatives.get("distribution") == "none":
+        given["train_neg_sample_args"] = None  # RecBole writes one and reads only the other
     values = {**config.internal_config_dict, **given}
     of_recbole.check_evaluation(model, values)
     declared = {**of_recbole.OF_RUNS, **of_recbole.OF_DATA}

@@ -146,7 +146,8 @@ def _collection(
             {name: Path(file) for name, file in named(option, words or []).items()}
             for option, words in (("--features", known.features), ("--ids", known.ids))
         )
-        yield read_files(known.interactions, features, ids, mask, known.edges), settings, []
+        collection = read_files(known.interactions, features, ids, mask, known.edges)
+        yield collection, settings, list(collection.notes)
         return
     with opened(known, mask, known.edges) as data:
         settings = imputation_of(methods, known.set, data.config)

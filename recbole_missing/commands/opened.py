@@ -21,8 +21,9 @@ _FIXED = {
     "metrics": ["Recall"],
     "topk": [1],
     "valid_metric": "Recall@1",
+    "train_neg_sample_args": {"distribution": "uniform"},
 }
-"""Our defaults, and an evaluation that fits any data set: nothing is evaluated here."""
+"""Our defaults, and what fits the model and any data set: nothing is trained or evaluated here."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ single files where RecBole is not installed (:mod:`recbole_missing.data.single_f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class Collection:
         interactions: training interactions, shape ``(n_users, n_items)``.
         donors: bool ``(n_items,)``, see :meth:`Imputer.fit`; None: every item is a donor.
         edges: the user's own item graph, shape ``(n_items, n_items)``, or None.
+        notes: lines for people on how the files were read.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Collection:
     interactions: sparse.csr_matrix
     donors: Tensor | None = None
     edges: sparse.csr_matrix | None = None
+    notes: Sequence[str] = ()
 
     @classmethod
     def of(cls, train: Any) -> Collection:

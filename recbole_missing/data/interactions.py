@@ -17,9 +17,12 @@ import numpy as np
 import pandas as pd
 import recbole
 from numpy.typing import NDArray
+from recbole.data.dataloader import UserDataLoader
 from recbole.data.dataset import Dataset
-from recbole.utils import FeatureSource
+from recbole.data.utils import get_dataloader
+from recbole.utils import FeatureSource, InputType, ModelType
 
+from recbole_missing import identity
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import ListOf, Text, unknown
 from recbole_missing.data.atomic_files import AtomicFile
@@ -37,8 +40,10 @@ def check_interaction_files(config: Any) -> None:
 
     Raises:
         ValueError: if the data set or a file is absent, a header is wrong, or a setting of columns,
-            filters or order does not fit the columns; it names the file or the setting.
+            filters or order does not fit the columns; it names the file or the setting. Also if
+            the model needs negatives and there are none.
     """
+    _check_negatives(config)
     folder, name = Path(config["data_path"]), config["dataset"]
     if not folder.is_dir():
         raise ValueError(_absent(folder, name))
@@ -50,6 +55,7 @@ def check_interaction_files(config: Any) -> None:
         )
     _check_column_settings(config)
     ids = [config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]]
+    _check_ids(config, ids)
     columns: dict[str, str] = {}
     for path in [folder / f"{part}.inter" for part in _stems(config)]:
         if not path.is_file():
@@ -69,6 +75,59 @@ def check_interaction_files(config: Any) -> None:
             columns.update(dict.fromkeys(AtomicFile.opened(path, config, []).names, "token"))
     _check_filters(config, columns)
     _check_threshold(config, interaction_columns)
+    _check_discretization(config, columns)
+
+
+def _check_discretization(config: Any, columns: Collection[str]) -> None:
+    for field in config["discretization"] or ():
+        if field not in (config["numerical_features"] or ()) or field not in columns:
+            raise ValueError(
+                "discretization: every column must be read and be in numerical_features, got "
+                f"{field!r}, numerical_features {config['numerical_features']} and the columns "
+                f"{list(columns)}; add it, or remove it here."
+            )
+
+
+def _check_negatives(config: Any) -> None:
+    """Refuse a model of pairs without negatives. Our own models say themselves if they need them.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    model = config.model_class
+    if not identity.is_recboles(model) or config["MODEL_INPUT_TYPE"] != InputType.PAIRWISE:
+        return
+    if not _samples_negatives(config) and not _reads_users(config):
+        raise ValueError(
+            f"{config['model']}: train_neg_sample_args must sample negatives, because the model "
+            "learns from pairs of a positive and a negative item, got none; set it to "
+            "{distribution: uniform, sample_num: 1}, or take another model."
+        )
+
+
+def _samples_negatives(config: Any) -> bool:
+    return (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
+
+
+def _reads_users(config: Any) -> bool:
+    """Tell whether the model learns from whole users, whatever type of input it declares."""
+    return get_dataloader(config, "train") is UserDataLoader
+
+
+def _check_ids(config: Any, ids: Sequence[str]) -> None:
+    """Refuse settings that give users and items one column, or that take one of theirs away."""
+    if ids[0] == ids[1]:
+        raise ValueError(
+            f"USER_ID_FIELD, ITEM_ID_FIELD: must be two columns, got {ids[0]!r} for both; correct "
+            "one."
+        )
+    for suffix, fields in (config["unused_col"] or {}).items():
+        needed = [field for field in fields if field in ids]
+        if needed:
+            raise ValueError(
+                f"unused_col: must not name users and items, got {needed} under {suffix}; remove "
+                "them there."
+            )
 
 
 def _stems(config: Any) -> list[str]:
@@ -290,9 +349,8 @@ def check_labels(config: Any, labels: NDArray[Any]) -> None:
     Raises:
         ValueError: with the number of interactions whose label is 0 or less.
     """
-    modes = {*config["eval_args"]["mode"].values()}
-    sampled = (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
-    if modes == {"labeled"} and not sampled:
+    labeled = {*config["eval_args"]["mode"].values()} == {"labeled"}
+    if labeled and not _samples_negatives(config) and _learns_labels(config):
         return  # every reader of the interactions reads the labels too
     negative = int((pd.to_numeric(pd.Series(labels), errors="coerce") <= 0).sum())
     if not negative:
@@ -306,10 +364,44 @@ def check_labels(config: Any, labels: NDArray[Any]) -> None:
         who, what, remedy = field, "with label 0", f'set val_interval: {{{field}: "(0,inf)"}}'
     if config["benchmark_filename"] is not None:
         remedy = "remove them from the files"
+    harm = "RecBole would train on and count as hits all the same"
+    if labeled and not _learns_labels(config):
+        harm = f"{config['model']} would train on as positive ones"
+        remedy += ", or take a model that learns from labels, such as NeuMF"
     raise ValueError(
         f"{who}: every interaction must be a positive one, got {negative:,} of {len(labels):,} "
-        f"{what}, which RecBole would train on and count as hits all the same; {remedy}."
+        f"{what}, which {harm}; {remedy}."
     )
+
+
+def _learns_labels(config: Any) -> bool:
+    """Tell whether a model learns from single pairs and their labels, and from nothing else."""
+    pointwise = config["MODEL_INPUT_TYPE"] == InputType.POINTWISE
+    traditional = config["MODEL_TYPE"] == ModelType.TRADITIONAL
+    return pointwise and not traditional and not _reads_users(config)
+
+
+def check_given(config: Any, table: pd.DataFrame) -> None:
+    """Refuse empty cells where labels come from: RecBole would fill them with the mean.
+
+    Args:
+        config: RecBole's config.
+        table: the interactions that are left after filters.
+
+    Raises:
+        ValueError: with the number of such cells.
+    """
+    source = next(iter(config["threshold"] or [config["LABEL_FIELD"]]))
+    empty = int(table[source].isna().sum()) if source in table else 0
+    if empty:
+        who = "threshold" if config["threshold"] else source
+        remedy = "write a number there or remove the rows"
+        if config["benchmark_filename"] is None and table[source].dtype != object:
+            remedy += f', for example with val_interval: {{{source}: "(-inf,inf)"}}'
+        raise ValueError(
+            f"{who}: every interaction must have a {source}, got {empty:,} empty cells in "
+            f"{len(table):,} rows, which RecBole would fill with the mean; {remedy}."
+        )
 
 
 def check_repeats(config: Any, pairs: Sequence[NDArray[np.int64]]) -> None:
@@ -501,7 +593,11 @@ class CheckedDataset(Dataset):
 
         RecBole sorts again later, by float32. That sort is stable, so it keeps this order.
         Interactions at one time keep the order of the file.
+
+        Raises:
+            ValueError: if an interaction has no label where labels are read.
         """
+        check_given(self.config, self.inter_feat)
         super()._remap_ID_all()
         table, time = self.inter_feat, self.time_field
         if time not in table or not needs_times(self.config):

@@ -28,7 +28,8 @@ LABELS = ("0", "1", "2")
 
 USER_NAMES = ("user", "userid", "uid", "reviewerid")
 ITEM_NAMES = ("item", "itemid", "iid", "asin", "parentasin", "productid", "movieid", "trackid")
-"""Names of the two columns, compared in lower case without ``_``, ``-`` and blanks."""
+RATING_NAMES = ("rating", "ratings", "label")
+"""Names of columns, compared in lower case without ``_``, ``-`` and blanks."""
 
 _PADDING = "[PAD]"
 _FEW = 10  # files are refused if fewer than one in so many ids occurs in the other file
@@ -59,7 +60,7 @@ def read_files(
     _check_names(features, ids)
     tokens = _tokens(features, ids)
     known = {token for names in tokens.values() for token in names}
-    matrix, columns = read_interactions(interactions, known)
+    matrix, columns, note = _read(interactions, known)
     for name, found in tokens.items():
         numbered = name not in ids and not features[name].is_dir()
         _check_match(interactions, columns, name, found, numbered)
@@ -71,6 +72,7 @@ def read_files(
         _tables(features, ids, mask, catalogue),
         _on_items(matrix, columns, items),
         edges=None if edges is None else read_edges(Path(edges), catalogue.tokens)[1:, 1:],
+        notes=[note],
     )
 
 
@@ -82,7 +84,8 @@ def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr
     column of :data:`USER_NAMES` and one of :data:`ITEM_NAMES`. Its columns can have any order, and
     a type such as ``:token`` may follow a name. If the header names ``x_label``, only lines with
     the label 0 are training interactions. Without a header the first cell is the user and the
-    second is the item.
+    second is the item. Other columns are not read, but values of a rating or a label must be
+    positive (:data:`RATING_NAMES`).
 
     Args:
         path: a ``.npz`` file of :func:`scipy.sparse.save_npz` (users x items), or a text file.
@@ -93,20 +96,28 @@ def read_interactions(path: Path, known: Iterable[str] = ()) -> tuple[sparse.csr
         Matrix ``(n_users, n_columns)``, and the item token of each column.
 
     Raises:
-        ValueError: if the file has another format, or holds no interaction.
+        ValueError: if the file has another format, holds no interaction, or one without a positive
+            rating; without a header, also if the ids of the features are those of the users.
     """
+    return _read(path, known)[:2]
+
+
+def _read(path: Path, known: Iterable[str]) -> tuple[sparse.csr_matrix, list[str], str]:
+    """What :func:`read_interactions` returns, and which columns that were, for people."""
     if path.suffix == ".npz":
         matrix = _read_sparse(path)
         tokens = [str(column) for column in range(matrix.shape[1])]
+        note = f"{path.name}: users are rows, items are columns"
     else:
-        matrix, tokens = _count(_pairs(path, set(known)))
+        pairs, note = _pairs(path, set(known))
+        matrix, tokens = _count(pairs)
     if not matrix.count_nonzero():
         raise ValueError(f"{path}: must hold training interactions, got none; check the file.")
-    return matrix, tokens
+    return matrix, tokens, note
 
 
-def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
-    """User and item of every training interaction of a text file."""
+def _pairs(path: Path, known: set[str]) -> tuple[list[tuple[str, str]], str]:
+    """User and item of every training interaction of a text file; which columns they are in."""
     separator = "," if path.suffix == ".csv" else "\t"
     rows = read_rows(path, separator)
     if not rows:
@@ -122,16 +133,33 @@ def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
                 "begin the file with a header such as user_id, item_id (a .csv file has commas, "
                 "any other file tabs)."
             )
-        places = (0, 1)
+        kept = _training_rows(path, rows, (0, 1), [])
+        _check_sides(path, [cells[:2] for cells in kept], known)
+        how = f"no header, the first line {first} is an interaction"
     else:
-        rows = rows[1:]
+        kept = _training_rows(path, rows[1:], places, names)
+        _check_ratings(path, names, kept)
+        how = f"header {names}"
+    user, item = places or (0, 1)
+    note = f"{path.name}: user: column {user + 1}, item: column {item + 1}; {how}"
+    return [(cells[user], cells[item]) for cells in kept], note
+
+
+def _training_rows(
+    path: Path,
+    rows: Sequence[tuple[int, list[str]]],
+    places: tuple[int, int],
+    names: Sequence[str],
+) -> list[list[str]]:
+    """Cells of the training interactions; ``names`` are those of the header, if there is one."""
     label = names.index(LABEL) if LABEL in names else None
-    pairs = []
+    width = len(names) or len(rows[0][1])
+    kept = []
     for number, cells in rows:
-        if len(cells) != len(first) or not all(cells[place] for place in places):
+        if len(cells) != width or not all(cells[place] for place in places):
             raise ValueError(
-                f"{path}: line {number} must have {len(first)} cells, a user and an item among "
-                f"them, got {cells}; correct it."
+                f"{path}: line {number} must have {width} cells, a user and an item among them, "
+                f"got {cells}; correct it."
             )
         if label is not None and cells[label] not in LABELS:
             raise ValueError(
@@ -139,13 +167,50 @@ def _pairs(path: Path, known: set[str]) -> list[tuple[str, str]]:
                 f"{cells[label]!r}; correct it."
             )
         if label is None or cells[label] == LABELS[0]:
-            pairs.append((cells[places[0]], cells[places[1]]))
-    return pairs
+            kept.append(cells)
+    return kept
+
+
+def _check_ratings(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Refuse interactions that are none: with a rating or label of 0 or less."""
+    for place, name in enumerate(names):
+        wrong = 0
+        if _word(name) in RATING_NAMES:
+            wrong = sum(_is_negative(cells[place]) for cells in rows)
+        if wrong:
+            raise ValueError(
+                f"{path}: every line must be a positive interaction, got {wrong:,} of "
+                f"{len(rows):,} with {name} 0 or less; remove those lines, or the column if it "
+                "does not say so."
+            )
+
+
+def _check_sides(path: Path, pairs: Sequence[Sequence[str]], known: set[str]) -> None:
+    """Refuse a file without a header whose first column looks more like items than its second."""
+    users, items = (set(side) for side in zip(*pairs))
+    found = [(len(side & known) / len(side), len(side & known)) for side in (users, items)]
+    if found[0] > found[1]:
+        raise ValueError(
+            f"{path}: without a header the columns must be user, item, got features for "
+            f"{found[0][1]:,} of {len(users):,} users and {found[1][1]:,} of {len(items):,} items, "
+            "as if it were item, user; write the header user_id, item_id or item_id, user_id."
+        )
+
+
+def _word(name: str) -> str:
+    return name.lower().translate(str.maketrans("", "", "_- "))
+
+
+def _is_negative(cell: str) -> bool:
+    try:
+        return float(cell) <= 0
+    except ValueError:
+        return False
 
 
 def _places(path: Path, names: Sequence[str]) -> tuple[int, int] | None:
     """Positions of the user and of the item column; None if the line is not a header."""
-    words = [name.lower().translate(str.maketrans("", "", "_- ")) for name in names]
+    words = [_word(name) for name in names]
     users = [place for place, word in enumerate(words) if word in USER_NAMES]
     items = [place for place, word in enumerate(words) if word in ITEM_NAMES]
     if not users and not items:

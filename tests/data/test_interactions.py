@@ -119,6 +119,36 @@ def test_the_newest_item_of_a_user_is_the_test_item(write, step, start, normaliz
     assert train == {(user, item) for user, items in ordered.items() for item in items[:-2]}
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "1700000000{:09d}.0",  # what pandas writes of nanoseconds
+        "1700000000.{:09d}",  # seconds
+        "+1700000000{:09d}",
+        "9223372036{:09d}",  # beyond 2**63
+        "1700000000123{:09d}",  # 22 digits
+        "-9999999999{:09d}",
+    ],
+)
+def test_times_that_float64_does_not_tell_apart(write, form):
+    table = shuffled_times(1, 854_775_900)
+    times = table["time"].map(form.format)
+    step = -1 if form.startswith("-") else 1
+    settings = write(inter=lines(HEADER, table.assign(time=times).to_numpy()))
+    test = splits_of(prepare("BPR", settings, **IN_TIME))[2]
+    newest = table.assign(time=step * table["time"]).sort_values("time").groupby("user")["item"]
+    assert test == set(newest.last().items())
+    assert times.astype(np.float64).nunique() < len(times)
+
+
+def test_times_that_float64_tells_apart_stay_as_read(tmp_path):
+    path = tmp_path / "a.inter"
+    path.write_text("t:float\n1700000000.25\n1700000000.123456\n5\n")
+    frame = pd.DataFrame({"t": [1700000000.25, 1700000000.123456, 5.0]})
+    file = AtomicFile(path, ["t:float"], "\t", "utf-8")
+    assert file.exact(frame, "t") is frame["t"]
+
+
 def test_ids_follow_the_file_and_not_the_order_of_time(write):
     """Else the identity of stored runs would change."""
     table = shuffled_times(MINUTE, NOW)
@@ -278,6 +308,66 @@ def test_a_column_of_labels_is_judged_too(write, kind):
     prepare("BPR", settings)  # the column is not loaded
 
 
+@pytest.mark.parametrize("kind", ["float", "token"])
+def test_interactions_without_a_label_are_counted(write, kind):
+    """RecBole would give them the mean, which is more than 0."""
+    rows = [(u, i, 1 if rating >= 4 else "") for u, i, rating in rated()]
+    settings = write(inter=lines(f"{PAIRS}\tlabel:{kind}", rows))
+    columns = {"load_col": {"inter": ["user_id", "item_id", "label"]}}
+    message = refused(settings, **columns)
+    assert message.startswith(
+        "label: every interaction must have a label, got 36 empty cells in 60 rows"
+    )
+    keep = {"label": "(-inf,inf)" if kind == "float" else ["1"]}
+    run = prepare("BPR", settings, **columns, val_interval=keep)
+    assert sum(map(len, splits_of(run))) == 24
+
+
+def test_interactions_without_the_value_of_a_threshold_are_counted(write):
+    rows = [(u, i, rating if rating >= 4 else "") for u, i, rating in rated()]
+    settings = write(inter=lines(RATED, rows))
+    message = refused(settings, **RATINGS, threshold={"rating": 4})
+    assert message.startswith(
+        "threshold: every interaction must have a rating, got 36 empty cells in 60 rows"
+    )
+    prepare("BPR", settings, **RATINGS)  # nothing reads the ratings
+
+
+OF_LABELS = {
+    "load_col": {"inter": ["user_id", "item_id", "label"]},
+    "eval_args": {"split": {"RS": [8, 1, 1]}, "order": "RO", "mode": "labeled"},
+    "metrics": ["AUC"],
+    "valid_metric": "AUC",
+    "train_neg_sample_args": None,
+}
+
+
+@pytest.mark.parametrize("model", ["Pop", "ItemKNN", "EASE", "MultiVAE", "ENMF", "NeuMF"])
+def test_labels_are_judged_unless_the_model_learns_from_them(write, model):
+    rows = [(u, i, int(rating >= 4)) for u, i, rating in rated()]
+    settings = write(inter=lines(f"{PAIRS}\tlabel:float", rows))
+    if model == "NeuMF":
+        prepare(model, settings, **OF_LABELS)
+        return
+    message = refused(settings, model, **OF_LABELS)
+    assert f"got 36 of 60 with label 0, which {model} would train on as positive" in message
+    none = {**OF_LABELS, "train_neg_sample_args": {"distribution": "none"}}
+    assert refused(settings, model, **none) == message
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_a_model_of_pairs_without_negatives_is_refused(write, model):
+    message = refused(write(inter=plain(many())), model, train_neg_sample_args=None)
+    assert message.startswith(f"{model}: train_neg_sample_args must sample negatives, because")
+
+
+def test_no_negatives_may_be_said_in_two_ways(write):
+    settings = write(inter=plain(many()))
+    for none in (None, {"distribution": "none"}, {"distribution": None}):
+        config = prepare("Pop", settings, train_neg_sample_args=none).config
+        assert config["train_neg_sample_args"]["distribution"] == "none"
+
+
 THREE = {"benchmark_filename": ["train", "valid", "test"]}
 
 
@@ -368,6 +458,22 @@ def test_intervals_of_values_name_columns_that_are_read(write):
         message = refused(settings, val_interval={"item_id": wrong})
         assert message.startswith("val_interval: item_id holds tokens and must have a list")
     assert refused(settings, val_interval="[4,inf)").startswith("val_interval: must give columns")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"unused_col": {"inter": ["item_id"]}}, "unused_col: must not name users and items, got "),
+        ({"ITEM_ID_FIELD": "user_id"}, "USER_ID_FIELD, ITEM_ID_FIELD: must be two columns, got "),
+        (
+            {"discretization": {"rating": {"method": "LD"}}},
+            "discretization: every column must be read and be in numerical_features, got 'rating'",
+        ),
+    ],
+)
+def test_columns_in_a_role_that_they_cannot_have(write, changes, expected):
+    settings = write(inter=lines(RATED, rated()))
+    assert refused(settings, **{**RATINGS, **changes}).startswith(expected)
 
 
 def test_filters_that_leave_nothing_name_themselves(write):

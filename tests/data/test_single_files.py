@@ -89,6 +89,9 @@ def test_a_header_is_never_taken_for_data(tmp_path, header):
         ("user,item,x_label\nu1,3,0\nu1,4,train\n", "line 3: x_label must be one of 0, 1, 2"),
         ("u1\t3\nu1\t4\n", r"a user and an item that has features, got .* separated by ','"),
         ("user,item\n", "must hold training interactions, got none"),
+        ("user,item,Rating\nu1,3,0\nu1,4,-1.5\nu2,3,4\n", "got 2 of 3 with Rating 0 or less"),
+        ("user,label,item\nu1,0,3\nu1,1,4\n", "got 1 of 2 with label 0 or less"),
+        ("4,3\n3,3\n5,4\n5,7\n", "features for 3 of 3 users and 2 of 3 items, as if it were item"),
         ("\n\n", "must hold interactions, got empty lines"),
         ("", "must hold data, got 0 bytes"),
     ],
@@ -98,6 +101,18 @@ def test_files_that_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_interactions(path, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("1,3\n2,4\n9,5\n", "user: column 1, item: column 2; no header, the first line ['1', '3']"),
+        ("item,rating,user\n3,1,3\n", "user: column 3, item: column 1; header ['item', 'rating',"),
+    ],
+)
+def test_the_columns_are_named(tmp_path, text, note):
+    (matrix, features, ids) = files(tmp_path, text, ["3", "4", "5"])
+    assert read_files(matrix, features, ids).notes[0].startswith(f"q.csv: {note}")
 
 
 def test_a_sparse_matrix_names_items_by_column(tmp_path):
