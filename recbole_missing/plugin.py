@@ -29,9 +29,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging import getLogger
 from types import FunctionType, ModuleType
 from typing import Any
@@ -89,7 +90,10 @@ class _Hook:
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the loader is as it was found
+            before = signal.getsignal(signal.SIGTERM)
             execute(module)
+            with suppress(ValueError):  # another thread, which can change no handler
+                signal.signal(signal.SIGTERM, before)  # Ray, which RecBole imports, takes it
             _replace(module)
 
         loader.exec_module = exec_module

@@ -118,6 +118,7 @@ def check_config(config: Any) -> None:
         for key in ("preset", "learning_rate_scheduler"):
             del declared[key]
     constraints.check(config.model, config, declared)
+    _check_other_imputers(config, declared)
     check.check_together(config, config.external_config_dict)
     if ours and config["enable_amp"]:
         raise ValueError(
@@ -136,11 +137,27 @@ def _declared(config: Any) -> dict[str, Any]:
     return declared
 
 
+def _check_other_imputers(config: Any, declared: dict[str, Any]) -> None:
+    """Refuse values that no imputer takes, of settings that the chosen one does not read.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    rules: dict[str, list[Any]] = {}
+    for name in IMPUTERS:
+        for key, rule in imputer_settings(name).items():
+            rules.setdefault(key, []).append(rule)
+    for key in config.external_config_dict.keys() & rules.keys() - declared.keys():
+        if not any(rule.accepts(config[key]) for rule in rules[key]):
+            constraints.check(config.model, config, {key: rules[key][0]})
+
+
 def _modality_names(config: Any) -> list[str]:
     """Modalities of every layer: a shorter list on the command line leaves keys without use."""
     layers = [config.internal_config_dict, *config.config_files_read, config.variable_config_dict]
     lists = [layer.get("modalities") for layer in (*layers, config.final_config_dict)]
-    return [str(name) for names in lists if isinstance(names, (list, tuple)) for name in names]
+    names = [str(name) for one in lists if isinstance(one, (list, tuple)) for name in one]
+    return list(dict.fromkeys(names))
 
 
 def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:

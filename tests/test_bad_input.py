@@ -425,8 +425,19 @@ def test_a_mask_of_another_data_set(data):
 def test_a_mask_of_another_data_set_with_the_same_tokens(data):
     settings = data.settings(missing_protocol="file", missing_file="lacks.tsv")
     lacks = {"i1": ["image"], "i2": ["title"]}
-    write_missing_file(data.root / "tiny/lacks.tsv", lacks, "other", list(lacks))
-    with data.error("lacks.tsv", "'other' with 2 items", f"'tiny' and {SIZE} items"):
+    file = data.root / "tiny/lacks.tsv"
+    tokens = prepare("VBPR", {**settings, "missing_protocol": "none", "missing_file": None}).dataset
+    items = tokens.field2id_token["item_id"][1:].tolist()
+    for name, of, words in (
+        ("other", list(lacks), f"'tiny' and {SIZE} items"),
+        ("other", items, "name 'tiny'"),
+        ("tiny", items[:-1], f"{SIZE} items"),
+    ):
+        write_missing_file(file, lacks, name, of)
+        with data.error("lacks.tsv", f"{name!r} with {len(of)} items", words):
+            prepare("VBPR", settings)
+    write_missing_file(file, lacks, "tiny", [*items, "filtered"])
+    with data.warning("lacks.tsv", f"'tiny' with {SIZE + 1} items, got {SIZE} items"):
         prepare("VBPR", settings)
 
 

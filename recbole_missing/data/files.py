@@ -76,7 +76,7 @@ def read_folder(folder: Path, names: Sequence[str]) -> np.ndarray:
     return np.stack(vectors)
 
 
-def read_ids(path: Path) -> list[str]:
+def read_ids(path: Path, encoding: str = "utf-8") -> list[str]:
     """Read ids from a text file with one id on each line, or from a ``.npy`` file.
 
     Quotes and blank lines are those of :func:`read_rows`. A ``.npy`` file holds integers or
@@ -86,7 +86,7 @@ def read_ids(path: Path) -> list[str]:
         ValueError: if the file is damaged or holds something else.
     """
     if path.suffix != ".npy":
-        rows = read_rows(path, "\t")
+        rows = read_rows(path, "\t", encoding)
         for number, cells in rows:
             if len(cells) != 1:
                 raise ValueError(

@@ -411,7 +411,7 @@ def _catalogue(items: Sequence[str]) -> str:
 def _check_written_for(
     path: Path, cells: Sequence[str], tokens: Sequence[str], dataset: str | None
 ) -> None:
-    if len(cells) != 4:
+    if len(cells) != 4 or not cells[2].isdigit():
         raise ValueError(
             f"{path}: line 1 must name a data set, its number of items and their digest, got "
             f"{cells}; remove the line."
@@ -422,12 +422,13 @@ def _check_written_for(
     if not other:
         return
     who = f"{path}: was written for data set {name!r} with {count} items, got "
-    if len(other) == 2:
+    if other[0].startswith("name") or len(tokens) - 1 >= int(count):
         raise ValueError(
-            f"{who}{' and '.join(other)}, some of them others; write a mask for this data set, or "
-            "remove line 1 if the tokens mean the same items."
+            f"{who}{' and '.join(other)}; write a mask for this data set, or remove line 1 if its "
+            "tokens mean the same items."
         )
-    getLogger().warning(f"{who}{other[0]}; check that its tokens mean the same items.")
+    # Filters leave items out. The tokens of the mask are checked one by one.
+    getLogger().warning(f"{who}{other[0]}; filters may have left out the others.")
 
 
 def _missing_line(path: Path, number: int, cells: list[str]) -> tuple[str, list[str]]:

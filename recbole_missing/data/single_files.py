@@ -61,9 +61,13 @@ def read_files(
     tokens = _tokens(features, ids)
     known = {token for names in tokens.values() for token in names}
     matrix, columns, note = _read(interactions, known)
+    notes = [note]
     for name, found in tokens.items():
         numbered = name not in ids and not features[name].is_dir()
         _check_match(interactions, columns, name, found, numbered)
+        lacking = len(set(columns) - set(found))
+        if lacking:
+            notes.append(f"{lacking:,} of {len(columns):,} interaction items have no row of {name}")
     items = in_order({*columns, *known})
     catalogue = Catalogue(interactions.stem, Path(), [_PADDING, *items], "item_id")
     return Collection(
@@ -72,7 +76,7 @@ def read_files(
         _tables(features, ids, mask, catalogue),
         _on_items(matrix, columns, items),
         edges=None if edges is None else read_edges(Path(edges), catalogue.tokens)[1:, 1:],
-        notes=[note],
+        notes=notes,
     )
 
 

@@ -480,7 +480,7 @@ def _open_features(request: _Request) -> Source:
         rows = rows_in_order(name, path, len(matrix), catalogue)
         return Matrix(name, path, matrix, rows, catalogue.tokens)
     ids_path = request.path("ids")
-    ids = read_ids(ids_path)
+    ids = read_ids(ids_path, catalogue.encoding)
     if len(ids) != len(matrix):
         raise ValueError(
             f"{name}: {ids_path.name} must have one id for each of the {len(matrix)} rows of "

@@ -64,13 +64,17 @@ def as_sparse(who: str, what: str, shape: str, given: Any) -> sparse.csr_matrix:
         matrix = given if sparse.issparse(given) else _plain(given)
     if len(matrix.shape) != 2 or not matrix.shape[1]:
         raise ValueError(
-            f"{who}: {what} must be a matrix {shape}, got shape {tuple(given.shape)}; reshape it."
+            f"{who}: {what} must be a matrix {shape}, got {_words(given, matrix)}; reshape it."
         )
     if matrix.dtype.kind not in "biuf":
         raise ValueError(f"{who}: {what} must be real numbers, got {matrix.dtype}; convert them.")
     if matrix.dtype.kind != "b" and matrix.dtype.itemsize < 4:
         matrix = matrix.astype(np.float32)  # so that adding up repeated entries does not overflow
     return sparse.csr_matrix(matrix)
+
+
+def _words(given: Any, array: Any) -> str:
+    return f"shape {tuple(array.shape)}" if hasattr(given, "shape") else f"{given!r:.40}"
 
 
 def as_mask(who: str, what: str, given: Any, n_items: int) -> Tensor:

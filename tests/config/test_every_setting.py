@@ -295,3 +295,10 @@ def test_a_setting_has_one_table() -> None:
     assert len(names) == len(set(names))
     assert not set(of_recbole.DERIVED) & set(names)
     assert set(check.OF_PACKAGE) <= set(run_settings.package_settings())
+
+
+def test_settings_of_imputers_that_are_not_chosen_are_checked_too(settings: dict[str, Any]) -> None:
+    for key, value in (("imputation_seed", "x"), ("imputation_l1", "x"), ("imputation_time", "x")):
+        with pytest.raises(ValueError, match=f"VBPR: {key} must be "):
+            Config("VBPR", "tiny", config_dict={**settings, "imputation": "featprop", key: value})
+    Config("VBPR", "tiny", config_dict={**settings, "imputation": "mean", "imputation_seed": 3})

@@ -216,3 +216,9 @@ def test_modalities_with_observed_rows_that_are_not_finite(dense) -> None:
         Mean().fit(dense).transform(Modality("a", rows, observed))
     rows[3] = 3e38
     assert Mean().fit(dense).transform(Modality("a", rows, observed)) is not None
+
+
+@pytest.mark.parametrize("given", [None, 3, "text", {}])
+def test_interactions_that_are_no_matrix_are_named(given):
+    with pytest.raises(ValueError, match=r"FeatProp: interactions must be a matrix .* got "):
+        FeatProp().fit(given)
