@@ -98,12 +98,18 @@ def new_folder(target: Path, command: str, force: bool = False) -> Iterator[Path
         force: replace the folder.
 
     Raises:
-        ValueError: if another process writes the folder, if it is not one of those, if a file in
+        ValueError: if another process writes the folder, if it is the root of a disk, if it is not
+            one of those, if a file in
             it that this function did not write, or not with that content, would be replaced, or if
             the hidden folder is a link or not ours.
         OSError: if a file cannot be written; for a full disk it says how many bytes fit.
     """
     real = _real(target)
+    if os.path.ismount(real):
+        raise ValueError(
+            f"{target}: must not be the root of a disk, which cannot be replaced in one step; "
+            f"choose a folder in it, such as {target / command}."
+        )
     with _scratch(real, target, wait=False) as scratch:
         _check_folder(target, command, force)
         folder, old = scratch / "new", scratch / "old"

@@ -480,7 +480,7 @@ def _tidy(folder: Path) -> None:
             left.add(file.name[1 : -len(".lock")])
     for name in left - names:
         one = Last(folder / f"{name}.pth", "", None)
-        with suppress(OSError):  # it belongs to another user
+        with suppress(OSError, ValueError):  # it belongs to another user, or is a link
             one.claim()
             one.give_back()
 

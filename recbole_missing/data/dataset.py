@@ -346,7 +346,7 @@ class Imputation:
                 completed = cache.transform(imputer, *arguments, folder)
             else:
                 completed = imputer.fit(*arguments[1:]).transform(self.known)
-        log_report(config["imputation"], imputer)
+        log_report(config["imputation"], imputer, " (RecBole's padding counts as a missing item)")
         return completed
 
 

@@ -177,8 +177,8 @@ def impute(
     return completed
 
 
-def log_report(method: str, imputer: Imputer) -> None:
-    """Log what an imputer counted in its last :meth:`~Imputer.transform`."""
+def log_report(method: str, imputer: Imputer, remark: str = "") -> None:
+    """Log what an imputer counted in its last :meth:`~Imputer.transform`, with a remark."""
     for name, counts in imputer.report_.items():
         numbers = ", ".join(f"{key} {value:g}" for key, value in counts.items())
-        getLogger().info(f"imputation {method} of {name}: {numbers}")
+        getLogger().info(f"imputation {method} of {name}: {numbers}{remark}")
