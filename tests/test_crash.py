@@ -524,9 +524,9 @@ def test_a_quota_leaves_the_old_folder_and_is_named_in_one_line(tmp_path: Path, 
 
 
 def test_a_folder_that_is_a_disk_is_refused_before_any_work(disk: Path) -> None:
-    with pytest.raises(ValueError, match=r"must not be the root of a disk.*disk/impute\.$"):
-        with atomic.new_folder(disk, "impute"):
-            raise AssertionError("begun")
+    words = r"must not be the root of a disk.*disk/impute\.$"
+    with pytest.raises(ValueError, match=words), atomic.new_folder(disk, "impute"):
+        raise AssertionError("begun")
 
 
 def test_another_failure_keeps_its_own_words(tmp_path: Path) -> None:
