@@ -425,7 +425,7 @@ def test_only_files_of_runs_are_removed_as_leftovers(precious: Path, tmp_path: P
     run = "0123456789abcdef"
     folder = tmp_path / "out" / ".mine.jsonl.unfinished"
     folder.mkdir()
-    of_run = [f"{run}.pth", f"{run}.{run}.last", f"{run}.{run}.best-3", f".{run}.{run}.last.lock"]
+    of_run = [f"{run}.pth", f"{run}.{run}.last", f"{run}.{run}.best-3", f".{run}.lock"]
     of_user = ["thesis.txt", f"{run}.txt", f"{run}.{run}.best-of", f".{run}", f"{run}0.pth"]
     for name in of_run + of_user:
         (folder / name).touch()
