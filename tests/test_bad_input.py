@@ -774,6 +774,18 @@ def a_result(model: str = "BPR") -> None:
     Store("mine.jsonl").append(line("a", config=config, point=point, test=values, valid=values))
 
 
+def reading(data: Any, command: str, path: Path) -> list[Any]:
+    """Words with which a command reads a YAML file."""
+    a_result()
+    return {
+        "run": ["--model=BPR", "--dataset=tiny", f"--config_files={path}"],
+        "impute": [data.root / "tiny"],
+        "export": ["mmrec", data.root / "tiny", "--output=out"],
+        "benchmark": [path, "--dry-run"],
+        "report": ["mine.jsonl", "--benchmark", path],
+    }[command]
+
+
 @row("YAML tags (!!python/object) in our files", "E: no code of a file runs")
 @pytest.mark.parametrize("tag", [YAML_CODE, "!!python/name:os.system ''", "!!python/module:os ''"])
 @pytest.mark.parametrize("command", ["run", "impute", "benchmark", "report", "export"])
@@ -781,16 +793,8 @@ def test_yaml_tags(data, command, tag):
     data.settings()
     path = data.root / "tiny/tiny.yaml"
     path.write_text(f"title: {tag}\ngrid: {{dataset: [tiny], model: [BPR]}}\n")
-    words = {
-        "run": ["--model=BPR", "--dataset=tiny", f"--config_files={path}"],
-        "impute": [data.root / "tiny"],
-        "export": ["mmrec", data.root / "tiny", "--output=out"],
-        "benchmark": [path, "--dry-run"],
-        "report": ["mine.jsonl", "--benchmark", path],
-    }[command]
-    a_result()
     with data.error(path, "tag"):
-        data.command(command, *words)
+        data.command(command, *reading(data, command, path))
 
 
 # ============================================================ what users typed: wrong answers
@@ -1259,16 +1263,8 @@ def test_broken_yaml(data, command, text):
     data.settings()
     path = data.root / "tiny/tiny.yaml"
     path.write_text(text)
-    a_result()
-    words = {
-        "run": ["--model=BPR", "--dataset=tiny", f"--config_files={path}"],
-        "impute": [data.root / "tiny"],
-        "export": ["mmrec", data.root / "tiny", "--output=out"],
-        "benchmark": [path, "--dry-run"],
-        "report": ["mine.jsonl", "--benchmark", path],
-    }[command]
     with data.error(path):
-        data.command(command, *words)
+        data.command(command, *reading(data, command, path))
 
 
 OURS = sorted({*package_settings(), *imputer_settings("featprop"), *MODELS["VBPR"].hyperparameters})
