@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what its numbers depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Look them up once: it takes some 20 milliseconds, and every checkpoint names them."""
     import platform
     from importlib import metadata  # here, because every import of the package reads the version
 
