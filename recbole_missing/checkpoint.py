@@ -26,6 +26,7 @@ from recbole_missing import identity, recorded
 from recbole_missing.atomic import whole_file
 from recbole_missing.config.check import raised_in
 from recbole_missing.data.dataset import MultimodalDataset, imputation_in_force
+from recbole_missing.graph.sparse import FORMATS
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.memory import fits, is_exhausted, of_config
 from recbole_missing.model import MODELS
@@ -53,7 +54,6 @@ _OF_A_RUN: dict[str, Any] = {
 }
 """Part of the state of a run, beside what every checkpoint holds -> its kind."""
 _PARTS_OF_AN_EPOCH = {"epoch", "seconds", "loss"}
-_SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
 
 def plain(value: Any) -> Any:
@@ -118,8 +118,8 @@ def unpack(value: Any) -> Any:
     arrays = all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts)
     shape = items.get("shape")
     sizes = isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape)
-    if items["sparse"] not in _SPARSE or not arrays or not sizes:
-        raise ValueError(f"sparse: must be one of {_SPARSE} with arrays and a shape, got another.")
+    if items["sparse"] not in FORMATS or not arrays or not sizes:
+        raise ValueError(f"sparse: must be one of {FORMATS} with arrays and a shape, got another.")
     return sparse.coo_matrix((parts[0], (parts[1], parts[2])), shape=shape).asformat(
         items["sparse"]
     )

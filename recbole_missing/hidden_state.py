@@ -19,6 +19,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recbole_missing import identity
+from recbole_missing.graph.sparse import FORMATS
 
 _INTERNAL = frozenset(vars(nn.Module()))
 # RecBole's models make these anew in every epoch.
@@ -27,7 +28,6 @@ _LIBRARIES = ("recbole", "torch", "logging", "pandas", "enum", "pathlib")
 _SMALL = 4096  # numbers of a tensor whose content is compared
 # RecBole's base classes take these from the data set; training never changes them.
 _OF_DATA = frozenset({"USER_ID", "ITEM_ID", "NEG_ITEM_ID", "n_users", "n_items"})
-_SPARSE = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
@@ -211,7 +211,7 @@ def _unpacked(value: list[Any], old: Any, device: torch.device | str) -> Any:
         return array if kind == "array" else array[()]
     if kind == "sparse":
         form, shape, *arrays = content
-        if form not in _SPARSE:
+        if form not in FORMATS:
             raise ValueError(f"no sparse format: {form!r}")
         data, row, col = (_unpacked(array, None, device) for array in arrays)
         return sparse.coo_matrix((data, (row, col)), shape=shape).asformat(form)

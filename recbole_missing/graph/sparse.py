@@ -10,6 +10,9 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
+"""Formats of scipy's sparse matrices. A file may ask for no other method of a matrix."""
+
 
 class SparseMatrix(nn.Module):
     """A constant sparse matrix whose product with a dense one is differentiable in the latter.
