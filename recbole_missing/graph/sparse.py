@@ -135,11 +135,22 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         ctx.transposed = transposed
-        return matrix @ dense
+        return product(matrix, dense)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transposed @ grad, None, None
+        return product(ctx.transposed, grad), None, None
+
+
+def product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """Multiply a sparse tensor ``(n_rows, n_cols)`` by ``dense (n_cols, d)``, without a gradient.
+
+    torch's ``@`` fills a result with zeros before it writes to it. Here it is written once.
+    """
+    if matrix.layout != torch.sparse_csr:
+        return matrix @ dense
+    result = dense.new_empty(matrix.shape[0], dense.shape[1])
+    return torch.addmm(result, matrix, dense, beta=0, out=result)
 
 
 def _csr_arrays(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recbole_missing.config import constraints
 from recbole_missing.graph.sparse import SparseMatrix, bipartite
+from recbole_missing.nn.distinct import Distinct
 from recbole_missing.nn.layers import rows
 
 
@@ -155,6 +156,10 @@ class MultimodalRecommender(GeneralRecommender):
         """Distinct items among ``ids`` that truly have every modality, in ascending order."""
         items = torch.unique(ids)
         return items[self.observed[items].all(dim=1)]
+
+    def complete(self, items: Distinct) -> Distinct:
+        """Set of those ``items`` that truly have every modality."""
+        return items.once().where(self.observed[items.ids].all(dim=1))
 
     @staticmethod
     def gather(users: Tensor, items: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recbole_missing.graph.normalise import inverse_root
-from recbole_missing.graph.sparse import SparseMatrix
+from recbole_missing.graph.sparse import SparseMatrix, product
 
 Edges = tuple[Tensor, Tensor, Tensor]
 """Rows, columns and values, each ``(n_edges,)``; the values may have a gradient."""
@@ -130,7 +130,7 @@ class _EdgeProduct(torch.autograd.Function):
     ) -> Tensor:
         ctx.pattern, ctx.transposed = pattern, transposed
         ctx.save_for_backward(values, dense)
-        return (pattern.t_csr(values) if transposed else pattern.csr(values)) @ dense
+        return product(pattern.t_csr(values) if transposed else pattern.csr(values), dense)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -140,7 +140,7 @@ class _EdgeProduct(torch.autograd.Function):
             to_values = _dots(pattern, *((dense, grad) if ctx.transposed else (grad, dense)))
         if ctx.needs_input_grad[1]:
             back = pattern.csr(values) if ctx.transposed else pattern.t_csr(values)
-            to_dense = back @ grad
+            to_dense = product(back, grad)
         return to_values, to_dense, None, None
 
 
@@ -154,10 +154,14 @@ class _EdgeDots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         left, right = ctx.saved_tensors
-        return ctx.pattern.csr(grad) @ right, ctx.pattern.t_csr(grad) @ left, None
+        to_left = product(ctx.pattern.csr(grad), right)
+        return to_left, product(ctx.pattern.t_csr(grad), left), None
 
 
 def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:
+    matrix = pattern.csr()
+    if matrix.layout == torch.sparse_csr:
+        return torch.sparse.sampled_addmm(matrix, left, right.T, beta=0).values()
     rows, cols, _ = pattern.edges()
     blocks = zip(rows.split(block_size), cols.split(block_size))
     return torch.cat([(left[row] * right[col]).sum(dim=1) for row, col in blocks])

@@ -7,6 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recbole_missing.nn.distinct import Distinct
+from recbole_missing.nn.layers import rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -40,43 +44,121 @@ def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
     return 1.0 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
 
 
-def batch_softmax_loss(anchors: Tensor, others: Tensor, temperature: float, kept: Tensor) -> Tensor:
+def batch_softmax_loss(
+    anchors: Tensor,
+    others: Tensor,
+    temperature: float,
+    kept: Tensor,
+    ids: Distinct | None = None,
+) -> Tensor:
     """-log softmax_b' (<anchor_b, other_b'> / temperature) at b' = b, mean over the kept rows b.
 
     Args:
-        anchors, others: shape ``(batch, d)``; not normalised. Row b of both is the positive pair,
-            all rows of ``others`` stand in the denominator.
+        anchors, others: shape ``(n, d)``; not normalised. Row b of both is the positive pair, all
+            rows of ``others`` stand in the denominator.
         temperature: divides the inner products.
-        kept: bool ``(batch,)``, the rows that count. The loss of no rows is zero.
+        kept: bool ``(n,)``, the rows that count. The loss of no rows is zero.
+        ids: whose vectors the rows are. A row counts as often as its id. None: every row once.
     """
-    positives = torch.arange(len(anchors), device=anchors.device)
-    losses = F.cross_entropy(anchors @ others.T / temperature, positives, reduction="none")
-    return torch.where(kept, losses, 0.0).sum() / kept.sum().clamp(min=1)
+    counts = _counts(anchors, ids)
+    anchors, weights = anchors / temperature, _shares(counts * kept)
+    agreement = weights @ (anchors * others).sum(dim=1)
+    return weighted_log_sum_exp(anchors, others, weights, counts) - agreement
 
 
 def info_nce(
-    anchors: Tensor, others: Tensor, temperature: float, candidates: Tensor | None = None
+    anchors: Tensor,
+    others: Tensor,
+    temperature: float,
+    anchor_ids: Distinct | None = None,
+    other_ids: Distinct | None = None,
+    candidates: Tensor | None = None,
 ) -> Tensor:
-    """-log softmax_j (cos(anchor_r, other_j) / temperature) at j = r, mean over rows r.
+    """-log softmax_j (cos(anchor_r, other_j) / temperature) at j = r, mean over the rows r.
+
+    Row r of both is the positive pair, all rows of ``others`` stand in the denominator. The loss of
+    no rows is zero. In a batch the same ids stand in many rows. Then the vectors of its distinct
+    ids are enough::
+
+        users, items = distinct(user_ids), distinct(item_ids)
+        info_nce(user_vectors[users.ids], item_vectors[items.ids], temperature, users, items)
 
     Args:
-        anchors, others: shape ``(rows, d)``; normalised here. Row r of both is the positive pair,
-            all rows of ``others`` stand in the denominator. The loss of no rows is zero.
+        anchors: shape ``(n_anchors, d)``; normalised here.
+        others: shape ``(n_others, d)``; normalised here.
         temperature: divides the cosine.
+        anchor_ids: the rows of the batch, in terms of ``anchors``. None: each of these is a row.
+        other_ids: the same for ``others``. None: as ``anchor_ids``.
         candidates: shape ``(n, d)``. If given, its rows stand in the denominator instead of
-            those of ``others``, for instance all items. Nothing of ``rows x n`` is stored.
+            those of ``others``, each once, for instance all items.
+
+    Nothing of rows x candidates is stored.
 
     Source: van den Oord et al., 2018, eq. 4, with cosine similarity.
     """
-    if anchors.shape[0] == 0:
+    if len(anchors) == 0:
         return anchors.sum()
     anchors = F.normalize(anchors, eps=1e-12) / temperature
     others = F.normalize(others, eps=1e-12)
-    rivals = others if candidates is None else F.normalize(candidates, eps=1e-12)
-    return (log_sum_exp(anchors, rivals) - (anchors * others).sum(dim=1)).mean()
+    counts = _counts(anchors, anchor_ids)
+    weights = _shares(counts)
+    if anchor_ids is None or other_ids is None:
+        agreement = weights @ (anchors * others).sum(dim=1)
+    else:
+        pairs = rows(anchors, anchor_ids.numbers), rows(others, other_ids.numbers)
+        agreement = (pairs[0] * pairs[1]).sum() / len(pairs[0])
+        counts = _counts(others, other_ids)
+    if candidates is not None:
+        others, counts = F.normalize(candidates, eps=1e-12), None
+    bound = 1 / temperature  # of an inner product
+    return weighted_log_sum_exp(anchors, others, weights, counts, bound) - agreement
 
 
-def log_sum_exp(anchors: Tensor, candidates: Tensor, block_entries: int | None = None) -> Tensor:
+def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:
+    """How often each vector counts."""
+    return vectors.new_ones(len(vectors)) if ids is None else ids.counts.to(vectors.dtype)
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Counts divided by their sum; zeros stay zeros."""
+    return counts / counts.sum().clamp(min=1)
+
+
+def weighted_log_sum_exp(
+    anchors: Tensor,
+    candidates: Tensor,
+    weights: Tensor,
+    counts: Tensor | None = None,
+    bound: float | None = None,
+    block_entries: int | None = None,
+) -> Tensor:
+    """Sum_r w_r log sum_j c_j exp <anchor_r, candidate_j>, one number.
+
+    The anchors are taken in blocks. Each block gives its part of the sum and of the gradients at
+    once, so its inner products are computed once and then forgotten.
+
+    Args:
+        anchors: shape ``(rows, d)``.
+        candidates: shape ``(n, d)``.
+        weights: w, shape ``(rows,)``, without gradient. Anchors of weight 0 are left out.
+        counts: c >= 0, shape ``(n,)``, without gradient. None: 1 for each candidate.
+        bound: of the absolute inner products, if one is known. A small one spares the search for
+            the largest inner product of every row.
+        block_entries: inner products of one block, see :func:`log_sum_exp`.
+    """
+    block_rows = max(1, (block_entries or _block_entries(anchors)) // max(len(candidates), 1))
+    total: Tensor = _WeightedLogSumExp.apply(
+        anchors, candidates, weights, counts, _is_small(bound), block_rows
+    )
+    return total
+
+
+def log_sum_exp(
+    anchors: Tensor,
+    candidates: Tensor,
+    bound: float | None = None,
+    block_entries: int | None = None,
+) -> Tensor:
     """Log sum_j exp <anchor_r, candidate_j> of every row r, shape ``(rows,)``.
 
     The candidates are taken in blocks, and the backward pass computes each block again. So the
@@ -85,30 +167,87 @@ def log_sum_exp(anchors: Tensor, candidates: Tensor, block_entries: int | None =
     Args:
         anchors: shape ``(rows, d)``, at least one.
         candidates: shape ``(n, d)``, at least one.
+        bound: see :func:`weighted_log_sum_exp`.
         block_entries: inner products of one block. The default is 2^18 on a CPU (1 MiB, which its
             cache holds) and 2^26 on a GPU, where few large blocks are faster.
     """
-    entries = block_entries or (2**18 if anchors.device.type == "cpu" else 2**26)
-    logs: Tensor = _LogSumExp.apply(anchors, candidates, max(1, entries // len(anchors)))
+    block_size = max(1, (block_entries or _block_entries(anchors)) // len(anchors))
+    logs: Tensor = _LogSumExp.apply(anchors, candidates, _is_small(bound), block_size)
     return logs
+
+
+def _block_entries(anchors: Tensor) -> int:
+    return 2**26 if anchors.is_cuda else 2**18
+
+
+def _is_small(bound: float | None) -> bool:
+    """Whether sums of exp(x) with |x| <= bound stay far inside the range of float32."""
+    return bound is not None and bound <= 40
+
+
+class _WeightedLogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        candidates: Tensor,
+        weights: Tensor,
+        counts: Tensor | None,
+        bounded: bool,
+        block_rows: int,
+    ) -> Tensor:
+        total = anchors.new_zeros(())
+        ones = candidates.new_ones(len(candidates)) if counts is None else counts
+        counted = candidates if counts is None else candidates * counts[:, None]
+        to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
+        blocks = (tensor.split(block_rows) for tensor in (anchors, weights, to_anchors))
+        for block, weight, to_block in zip(*blocks):
+            powers = block @ candidates.T
+            highest = 0.0 if bounded else powers.amax(dim=1)
+            powers = powers.exp_() if bounded else powers.sub_(highest[:, None]).exp_()
+            sums = (powers @ ones).masked_fill_(weight == 0, 1.0)
+            total += weight @ (sums.log() + highest)
+            share = (weight / sums)[:, None]
+            torch.mul(powers @ counted, share, out=to_block)
+            to_candidates.addmm_(powers.T, block * share)
+        if counts is not None:
+            to_candidates *= counts[:, None]
+        ctx.save_for_backward(to_anchors, to_candidates)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        to_anchors, to_candidates = ctx.saved_tensors
+        return grad * to_anchors, grad * to_candidates, None, None, None, None
 
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, block_size: int) -> Tensor:
-        logs = anchors.new_full((anchors.shape[0],), -torch.inf)
-        for block in candidates.split(block_size):
-            logs = torch.logaddexp(logs, torch.logsumexp(anchors @ block.T, dim=1))
+    def forward(
+        ctx: Any, anchors: Tensor, candidates: Tensor, bounded: bool, block_size: int
+    ) -> Tensor:
+        if bounded:
+            sums = anchors.new_zeros(len(anchors))
+            for block in candidates.split(block_size):
+                sums += (anchors @ block.T).exp_().sum(dim=1)
+            logs = sums.log()
+        else:
+            logs = anchors.new_full((len(anchors),), -torch.inf)
+            for block in candidates.split(block_size):
+                logs = torch.logaddexp(logs, torch.logsumexp(anchors @ block.T, dim=1))
         ctx.block_size = block_size
         ctx.save_for_backward(anchors, candidates, logs)
         return logs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         anchors, candidates, logs = ctx.saved_tensors
-        to_anchors, to_candidates = torch.zeros_like(anchors), []
-        for block in candidates.split(ctx.block_size):
+        to_anchors, to_candidates = torch.zeros_like(anchors), torch.empty_like(candidates)
+        blocks = candidates.split(ctx.block_size), to_candidates.split(ctx.block_size)
+        for block, to_block in zip(*blocks):
             shares = (anchors @ block.T).sub_(logs[:, None]).exp_().mul_(grad[:, None])
             to_anchors.addmm_(shares, block)
-            to_candidates.append(shares.T @ anchors)
-        return to_anchors, torch.cat(to_candidates), None
+            torch.mm(shares.T, anchors, out=to_block)
+        return to_anchors, to_candidates, None, None

@@ -28,6 +28,16 @@ def test_products_and_their_gradients_equal_dense_ones() -> None:
         torch.testing.assert_close(x.grad, full.T @ weight)
 
 
+def test_a_product_writes_every_entry_of_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for the result may hold anything, and rows and matrices may be empty."""
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda x, *shape: x.new_full(shape, torch.nan))
+    nowhere = torch.zeros(0, dtype=torch.long)
+    for matrix in (random_matrix(), SparseMatrix(nowhere, nowhere, torch.zeros(0), (7, 5))):
+        for width in (0, 3):
+            x = torch.randn(5, width)
+            torch.testing.assert_close(matrix @ x, dense(matrix) @ x)
+
+
 def test_repeated_edges_are_summed_and_bipartite_counts_once() -> None:
     rows, cols = torch.tensor([1, 1, 2]), torch.tensor([2, 2, 1])
     summed = SparseMatrix(rows, cols, torch.ones(3), (3, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import dense, random_matrix
 
@@ -54,12 +55,13 @@ def test_a_softmax_of_large_logits_is_finite() -> None:
     )
 
 
-def test_edge_dots_do_not_depend_on_the_block_size() -> None:
-    pattern = random_matrix()
+def test_edge_dots_without_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = torch.randn(7, 3), torch.randn(5, 3)
-    torch.testing.assert_close(
-        edges._dots(pattern, left, right, 2), edges._dots(pattern, left, right)
-    )
+    expected = edges.edge_dots(random_matrix(), left, right)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    pattern = random_matrix()
+    torch.testing.assert_close(edges.edge_dots(pattern, left, right), expected)
+    torch.testing.assert_close(edges._dots(pattern, left, right, block_size=2), expected)
 
 
 def test_summed_and_normalised_edges_equal_the_constant_ones() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.losses import (
     batch_softmax_loss,
     bpr_loss,
@@ -14,6 +17,7 @@ from recbole_missing.nn.losses import (
     log_sum_exp,
     norm_loss,
     squared_loss,
+    weighted_log_sum_exp,
 )
 
 
@@ -101,13 +105,67 @@ def test_info_nce_of_no_rows_is_zero() -> None:
     assert loss.item() == 0.0 and nobody.grad is not None
 
 
+USERS, ITEMS = torch.tensor([3, 1, 3, 3, 2]), torch.tensor([4, 4, 1, 4, 2])
+
+
+def padded(ids: Distinct) -> Distinct:
+    """The form that a GPU has: two entries that do not count."""
+    longer = torch.cat([ids.ids, torch.zeros(2, dtype=torch.long)])
+    return Distinct(longer, torch.cat([ids.counts, torch.zeros(2)]), ids.numbers)
+
+
+@pytest.mark.parametrize("form", [lambda ids: ids, padded])
+@pytest.mark.parametrize("temperature", [0.3, 0.01])  # a bound of the inner products, or none
+def test_info_nce_of_distinct_rows_is_that_of_all_rows(form: Any, temperature: float) -> None:
+    torch.manual_seed(0)
+    tables = [torch.randn(5, 3, dtype=torch.double, requires_grad=True) for _ in range(2)]
+    one, other = tables
+    users, items = form(distinct(USERS)), form(distinct(ITEMS))
+    ours = info_nce(one[users.ids], other[items.ids], temperature, users, items)
+    same(ours, info_nce(one[USERS], other[ITEMS], temperature), tables)
+    ours = info_nce(one[users.ids], other[users.ids], temperature, users)
+    same(ours, info_nce(one[USERS], other[USERS], temperature), tables)
+    ours = info_nce(one[users.ids], other[users.ids], temperature, users, candidates=other)
+    same(ours, info_nce(one[USERS], other[USERS], temperature, candidates=other), tables)
+
+
+@pytest.mark.parametrize("form", [lambda ids: ids, padded])
+def test_batch_softmax_of_distinct_rows_is_that_of_all_rows(form: Any) -> None:
+    torch.manual_seed(0)
+    tables = [torch.randn(5, 3, requires_grad=True) for _ in range(2)]
+    items, kept = form(distinct(ITEMS)), torch.tensor([True, False, True, False, True])
+    ours = batch_softmax_loss(*(table[items.ids] for table in tables), 0.3, kept[items.ids], items)
+    expected = batch_softmax_loss(*(table[ITEMS] for table in tables), 0.3, kept[ITEMS])
+    same(ours, expected, tables)
+
+
+@pytest.mark.parametrize("bound", [None, 20.0])
 @pytest.mark.parametrize("block_entries", [1, 12, 400, None])
-def test_streamed_log_sum_exp_equals_the_dense_one(block_entries: int | None) -> None:
+def test_weighted_log_sum_exp_equals_the_dense_one(
+    block_entries: int | None, bound: float | None
+) -> None:
+    torch.manual_seed(0)
+    anchors = torch.randn(4, 5, requires_grad=True)
+    candidates = torch.randn(7, 5, requires_grad=True)
+    weights, counts = torch.tensor([0.5, 0.0, 0.2, 0.3]), torch.tensor([1.0, 2, 0, 1, 3, 1, 1])
+    ours = weighted_log_sum_exp(anchors, candidates, weights, counts, bound, block_entries)
+    powers = (anchors @ candidates.T).exp() * counts
+    same(ours, weights @ powers.sum(dim=1).log(), [anchors, candidates])
+    ours = weighted_log_sum_exp(anchors, candidates, weights, None, bound, block_entries)
+    dense = torch.logsumexp(anchors @ candidates.T, dim=1)
+    same(ours, weights @ dense, [anchors, candidates])
+
+
+@pytest.mark.parametrize("bound", [None, 40.0])
+@pytest.mark.parametrize("block_entries", [1, 12, 400, None])
+def test_streamed_log_sum_exp_equals_the_dense_one(
+    block_entries: int | None, bound: float | None
+) -> None:
     torch.manual_seed(0)
     anchors = torch.randn(4, 5, requires_grad=True)
     candidates = (3 * torch.randn(7, 5)).requires_grad_()
     weight = torch.randn(4)
-    ours = log_sum_exp(anchors, candidates, block_entries)
+    ours = log_sum_exp(anchors, candidates, bound, block_entries)
     dense = torch.logsumexp(anchors @ candidates.T, dim=1)
     torch.testing.assert_close(ours, dense)
     same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
