@@ -67,16 +67,20 @@ class Measured:
         return {"cpu": cpu, "wall": now - self.born, "terms": terms, **rows}
 
     def epoch(self) -> dict[str, Any]:
-        """Seconds of a whole epoch with its hooks, or of some batches, scaled to an epoch."""
+        """Seconds of a whole epoch with its hooks, or of some batches, scaled to an epoch.
+
+        ``hook``: CPU seconds of what the model does once an epoch; not known of a whole epoch.
+        """
         total = len(self.train)
         count = min(self.n_batches or total, total)
         batches = self.train if count == total else Batches(self.train, count, self.clocks)
         start = self.clocks()
         terms = self._train(batches)
         end = self.clocks()
-        hook = start if count == total else batches.began
-        cpu, wall = (h - s + (e - h) * total / count for s, h, e in zip(start, hook, end))
-        return {"cpu": cpu, "wall": wall, "terms": terms, "measured": count}
+        begun = start if count == total else batches.began
+        cpu, wall = (b - s + (e - b) * total / count for s, b, e in zip(start, begun, end))
+        hook = None if count == total else begun[0] - start[0]
+        return {"cpu": cpu, "wall": wall, "hook": hook, "terms": terms, "measured": count}
 
     def evaluation(self) -> dict[str, Any]:
         """Seconds of a validation of all users, with the model's hook."""
