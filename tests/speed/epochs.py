@@ -6,8 +6,8 @@
 
 Each model runs in a process of its own through RecBole's config, data set, dataloaders and trainer:
 one batch (the first step), ``--epochs`` whole epochs with all hooks, one validation of all users.
-``--batches 20`` or ``--batches MMSSL=2 CI2MG=4`` measures the hook of an epoch and so many batches,
-and scales them to an epoch. ``--device cuda`` runs on the GPU.
+``--batches 20`` or ``--batches MMSSL=2 CI2MG=4`` measures the hook of an epoch, its first batch
+and so many further ones, and scales these to an epoch. ``--device cuda`` runs on the GPU.
 
 ``--against`` runs another commit (or the folder of another checkout) beside this one, with the same
 seed and data: two processes that are kept and train an epoch each in turn, ``--pairs`` times, A B

@@ -1,7 +1,7 @@
 """One model in a process of its own: it measures what ``epochs.py`` asks for, line by line.
 
 The first line on standard input is an order (JSON): ``root`` (folder of the package to import),
-``model``, ``dataset``, ``config_files``, ``settings``, ``batches`` (None: the whole epoch) and
+``model``, ``dataset``, ``config_files``, ``settings``, ``batches`` (None: whole epochs) and
 ``born`` (seconds since 1970 when the process was started). Each further line is one of the words
 ``first_step``, ``epoch``, ``evaluation`` and ``memory``; the answer is one line of JSON. The script
 uses nothing but RecBole's own path, so that it runs with older versions of the package too.
@@ -67,20 +67,25 @@ class Measured:
         return {"cpu": cpu, "wall": now - self.born, "terms": terms, **rows}
 
     def epoch(self) -> dict[str, Any]:
-        """Seconds of a whole epoch with its hooks, or of some batches, scaled to an epoch.
+        """Seconds of a whole epoch with its hooks; or of its start and some batches, scaled to one.
 
-        ``hook``: CPU seconds of what the model does once an epoch; not known of a whole epoch.
+        The start is the epoch's hook and the first batch, which may have to make what holds for the
+        epoch. ``start`` and ``batch`` are CPU seconds, not known of a whole epoch.
         """
         total = len(self.train)
         count = min(self.n_batches or total, total)
-        batches = self.train if count == total else Batches(self.train, count, self.clocks)
+        some = None if count >= total - 1 else Batches(self.train, 1 + count, self.clocks)
         start = self.clocks()
-        terms = self._train(batches)
+        terms = self._train(some or self.train)
         end = self.clocks()
-        begun = start if count == total else batches.began
-        cpu, wall = (b - s + (e - b) * total / count for s, b, e in zip(start, begun, end))
-        hook = None if count == total else begun[0] - start[0]
-        return {"cpu": cpu, "wall": wall, "hook": hook, "terms": terms, "measured": count}
+        if some is None:
+            cpu, wall = (e - s for s, e in zip(start, end))
+            return {"cpu": cpu, "wall": wall, "terms": terms, "measured": total}
+        once = [second - s for s, second in zip(start, some.second)]
+        batch = [(e - second) / count for second, e in zip(some.second, end)]
+        cpu, wall = (o + (total - 1) * b for o, b in zip(once, batch))
+        parts = {"start": once[0], "batch": batch[0]}
+        return {"cpu": cpu, "wall": wall, "terms": terms, "measured": count, **parts}
 
     def evaluation(self) -> dict[str, Any]:
         """Seconds of a validation of all users, with the model's hook."""
@@ -110,19 +115,20 @@ class Batches:
     """The first batches of a dataloader.
 
     Attributes:
-        began: clocks when the first batch was asked for, so that the epoch's hook was over.
+        second: clocks when the second batch was asked for.
         checksum: of the ids in all batches.
     """
 
     def __init__(self, loader: Any, count: int, clocks: Callable[[], tuple[float, float]]) -> None:
         """Store the arguments."""
         self.loader, self.count, self.clocks = loader, count, clocks
-        self.began, self.checksum = (math.nan, math.nan), 0
+        self.second, self.checksum = (math.nan, math.nan), 0
 
     def __iter__(self) -> Iterator[Any]:
         """Give the batches one after the other."""
-        self.began = self.clocks()
-        for batch in itertools.islice(self.loader, self.count):
+        for number, batch in enumerate(itertools.islice(self.loader, self.count)):
+            if number == 1:
+                self.second = self.clocks()
             for name in sorted(batch.interaction):
                 ids = batch.interaction[name].cpu().numpy().tobytes()
                 self.checksum = zlib.crc32(ids, self.checksum)
