@@ -311,7 +311,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if known.data_path:
         settings["data_path"] = str(known.data_path.resolve())
     known.settings = {**settings, **dict(word[2:].split("=", 1) for word in rest)}
-    known.batches = dict(reversed(["*", *word.split("=")][-1:-3:-1]) for word in known.batches)
+    known.batches = dict(f"*={word}".rsplit("=", 2)[-2:] for word in known.batches)
     return known
 
 

@@ -43,7 +43,7 @@ SIZES = {  # users, items, training interactions, feature dimensions, batch size
     "baby": (19_445, 7_050, 118_551, {"image": 4096, "text": 384}, 2048),
     "elec": (192_403, 63_001, 1_254_441, {"image": 4096, "text": 384}, 2048),
 }
-SMALLEST = (2_000, 1_000, 10_000, {"image": 128, "text": 64}, 512)
+SMALLEST = (3_000, 1_500, 15_000, {"image": 128, "text": 64}, 512)
 MEMORY_LIMIT = 20  # GiB at the size of elec
 TOLERANCE = 0.15  # of a fitted exponent
 TESTED_USERS = 100
@@ -86,8 +86,9 @@ def write(
     generator = np.random.default_rng(1)
     settings: dict[str, Any] = {"modalities": list(dims), "benchmark_filename": list(splits)}
     for name, dim in dims.items():
-        factors = generator.normal(size=(n_items, 16)), generator.normal(size=(16, dim))
-        np.save(folder / f"{name}.npy", (factors[0] @ factors[1]).astype(np.float16))
+        factors = [generator.normal(size=shape) for shape in ((n_items, 16), (16, dim))]
+        features = factors[0].astype(np.float32) @ factors[1].astype(np.float32)
+        np.save(folder / f"{name}.npy", features.astype(np.float16))
         settings.update({f"{name}_features": f"{name}.npy", f"{name}_ids": "items"})
     settings.update(missing_protocol="random_items", missing_ratio=0.4, imputation="mean")
     settings.update(data_path=str(folder.parent), load_col={"inter": ["user_id", "item_id"]})
