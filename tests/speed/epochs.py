@@ -280,10 +280,17 @@ def checkout(commit: str) -> Iterator[Path]:
 def commit_of(folder: Path) -> str:
     """Commit of a checkout, with a plus sign if files of the package differ from it."""
     git = ["git", "-C", str(folder)]
-    done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    paths = ["--", "recbole_missing", "properties"]
-    changed = subprocess.run([*git, "status", "--short", *paths], capture_output=True, text=True)
-    return done.stdout.strip() + ("+" if changed.stdout.strip() else "") or "unknown commit"
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        paths = ["--", "recbole_missing", "properties"]
+        changed = subprocess.run(
+            [*git, "status", "--short", *paths], capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git here
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") or "unknown"
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
