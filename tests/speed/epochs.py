@@ -1,0 +1,380 @@
+"""What training costs: an epoch, an evaluation, memory and the first step of every model.
+
+    python tests/speed/epochs.py [--model NAME ...] [--threads 1 2] [--json FILE]
+    python tests/speed/epochs.py --data-path PARENT --dataset NAME [--config_files FILE] [--k=v]
+    python tests/speed/epochs.py --against COMMIT [--pairs N] ...
+
+Each model runs in a process of its own through RecBole's config, data set, dataloaders and trainer:
+one batch (the first step), ``--epochs`` whole epochs with all hooks, one validation of all users.
+``--batches 20`` or ``--batches MMSSL=2 CI2MG=4`` measures the hook of an epoch, its first batch
+and so many further ones, and scales these to an epoch. ``--device cuda`` runs on the GPU.
+
+``--against`` runs another commit (or the folder of another checkout) beside this one, with the same
+seed and data: two processes that are kept and train an epoch each in turn, ``--pairs`` times, A B
+B A ... It prints the ratio of seconds (median of the pairs, with the smallest and the largest one)
+and the largest relative difference of a loss term in the first batch and in the first epoch. Adam
+amplifies rounding, so that only the first batch must agree closely. Commit c8e375f was compared
+with the published code on TikTok; the last column multiplies the ratio then by ours now:
+
+    recbole-missing import dgmrec ../shared/data/tiktok --name tiktok
+    sed -i '/^# written for/d' dataset/tiktok/missing_*.tsv  # a line that it does not know
+    python tests/speed/epochs.py --against c8e375f --data-path dataset --dataset tiktok
+        --config_files dataset/tiktok/tiktok.yaml --train_batch_size=2048 --preset=none --pairs 3
+
+Prints Markdown. Not a test: times depend on the machine, CPU seconds less than others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CHILD = Path(__file__).resolve().with_name("one_model.py")
+COMPARED = "c8e375f"  # the commit that was run in turn with the published code
+AS_COMPARED = {"train_batch_size": "2048", "preset": "none"}
+# CPU seconds of an epoch of the published code and of that commit, in one process each, one thread:
+# TikTok with image and audio, batches of 2048, default settings.
+PUBLISHED = {
+    "BM3": (3.43, 1.30),
+    "CI2MG": (282, 62),
+    "DAMRS": (125, 64.6),
+    "DGMRec": (27.2, 19.6),
+    "FREEDOM": (3.83, 1.64),
+    "GRCN": (27.8, 14.0),
+    "GUME": (17.5, 10.8),
+    "LATTICE": (32, 2.5),  # did not end within 32
+    "LGMRec": (22.2, 12.3),
+    "MGCN": (10.9, 4.5),
+    "MILK": (2.20, 0.92),
+    "MMGCN": (37.6, 17.4),
+    "MMSSL": (535, 424),
+    "SIBRAR": (2.07, 1.06),
+    "SLMRec": (15.4, 8.3),
+    "VBPR": (0.97, 0.63),
+}
+UNFINISHED = ("LATTICE",)
+
+
+class FailedError(Exception):
+    """A process ended before it had answered; the message is its last line."""
+
+
+class Child:
+    """A process that measures one model (``one_model.py``).
+
+    Args:
+        root: folder of the package that it imports.
+        order: what it builds, see ``one_model.py``.
+        threads: number of threads of torch.
+        folder: where it may write.
+    """
+
+    def __init__(self, root: Path, order: Mapping[str, Any], threads: int, folder: Path) -> None:
+        """Start the process."""
+        limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        options.update(env={**os.environ, **limits}, cwd=folder, text=True)
+        self.process = subprocess.Popen([sys.executable, str(CHILD)], **options)
+        order = {**order, "root": str(root), "born": time.time()}
+        self._write(json.dumps(order))
+
+    def ask(self, what: str) -> dict[str, Any]:
+        """Have one thing measured.
+
+        Raises:
+            FailedError: if the process has ended.
+        """
+        self._write(what)
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.errors.seek(0)
+            raise FailedError(
+                (self.errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _write(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the missing answer says more
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def measure(children: Sequence[Child], rounds: int) -> list[dict[str, Any]]:
+    """Let children measure in turn, in the opposite order every second time.
+
+    Returns:
+        What each child found: ``first_step``, ``epochs`` (one for each round), ``evaluation``,
+        ``memory``.
+    """
+    found: list[dict[str, Any]] = [{} for _ in children]
+    for child, result in zip(children, found):
+        result["first_step"], result["epochs"] = child.ask("first_step"), []
+    both = list(zip(children, found))
+    for number in range(rounds):
+        for child, result in both[:: -1 if number % 2 else 1]:
+            result["epochs"].append(child.ask("epoch"))
+    for what in ("evaluation", "memory"):
+        for child, result in both:
+            result[what] = child.ask(what)
+    return found
+
+
+def run(roots: Sequence[Path], order: Mapping[str, Any], threads: int, rounds: int) -> Any:
+    """Measure a model in each of the roots; the reason if a process fails."""
+    children = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for number, root in enumerate(roots):
+                own = Path(folder) / str(number)
+                own.mkdir()
+                children.append(Child(root, order, threads, own))
+                children[-1].ask("memory")  # it is built: the next one starts on an idle machine
+            return measure(children, rounds)
+        except FailedError as error:
+            return f"failed: {str(error)[:200]}"
+        finally:
+            for child in children:
+                child.end()
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def mean(found: Mapping[str, Any], clock: str) -> float:
+    """Mean seconds of the epochs of a child."""
+    return statistics.fmean(epoch[clock] for epoch in found["epochs"])
+
+
+def ratios(old: Mapping[str, Any], new: Mapping[str, Any], clock: str = "cpu") -> list[float]:
+    """Seconds of the old code over those of the new one, for each pair of epochs."""
+    return [a[clock] / b[clock] for a, b in zip(old["epochs"], new["epochs"])]
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, str]:
+    """Largest relative difference of a loss term, and the term's name.
+
+    A term of less than a thousandth of the loss is compared with this thousandth. A term that only
+    one of the two has makes the difference infinite.
+    """
+    if old.keys() != new.keys():
+        return float("inf"), ", ".join(sorted(old.keys() ^ new.keys()))
+    least = sum(abs(value) for value in old.values()) / 1000 or 1.0
+    return max((abs(old[key] - new[key]) / max(abs(old[key]), least), key) for key in old)
+
+
+def times_published(model: str, ratio: float) -> str:
+    """How many times as fast as the published code; ``ratio`` is against the compared commit."""
+    if model not in PUBLISHED:
+        return "-"
+    theirs, ours = PUBLISHED[model]
+    return f"{'> ' if model in UNFINISHED else ''}{theirs / ours * ratio:.1f}"
+
+
+def seconds(value: float) -> str:
+    """Three digits."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def label(model: str, found: Mapping[str, Any]) -> str:
+    """Name of the model; of how many batches an epoch was scaled."""
+    count, total = found["epochs"][0]["measured"], found["first_step"]["n_batches"]
+    return model if count == total else f"{model} (scaled from {count} of {total} batches)"
+
+
+def alone_row(model: str, threads: int, found: Mapping[str, Any], one: float | None) -> list[str]:
+    """Cells of a model; ``one`` is the wall time of an epoch with the first number of threads."""
+    wall = mean(found, "wall")
+    timed = [mean(found, "cpu"), wall]
+    for what in ("evaluation", "first_step"):
+        timed += [found[what]["cpu"], found[what]["wall"]]
+    cells = [label(model, found), str(threads), *map(seconds, timed)]
+    return [*cells, f"{found['memory']['peak']:.2f}", f"{one / wall:.2f}" if one else ""]
+
+
+ALONE = [
+    "model", "threads", "epoch, CPU s", "wall s", "evaluation, CPU s", "wall s",
+    "first step, CPU s", "wall s", "peak GiB", "epoch, times faster by threads",
+]  # fmt: skip
+
+
+def pair_row(
+    model: str, threads: int, old: Mapping[str, Any], new: Mapping[str, Any], is_published: bool
+) -> list[str]:
+    """Cells of a model before and now."""
+    found = ratios(old, new)
+    ratio = statistics.median(found)
+    same = old["first_step"]["rows"] == new["first_step"]["rows"]
+    losses = [
+        difference(old["first_step"]["terms"], new["first_step"]["terms"]),
+        difference(old["epochs"][0]["terms"], new["epochs"][0]["terms"]),
+    ]
+    cells = [label(model, new), str(threads), seconds(mean(old, "cpu")), seconds(mean(new, "cpu"))]
+    cells += [f"{ratio:.2f} ({min(found):.2f} to {max(found):.2f})"]
+    cells += [f"{statistics.median(ratios(old, new, 'wall')):.2f}"]
+    for what, key in (("evaluation", "cpu"), ("first_step", "wall"), ("memory", "peak")):
+        cells.append(" -> ".join(seconds(side[what][key]) for side in (old, new)))
+    cells += [f"{gap:.0e} {name}" if same else "other batches" for gap, name in losses]
+    return [*cells, times_published(model, ratio)] if is_published else cells
+
+
+PAIR = [
+    "model", "threads", "epoch before, CPU s", "now", "times faster (of all pairs)", "wall",
+    "evaluation, CPU s", "first step, wall s", "peak GiB", "losses differ: first batch", "epoch",
+]  # fmt: skip
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def head(names: Sequence[str]) -> str:
+    """The first two rows of a Markdown table."""
+    return f"{line(names)}\n|{'---|' * len(names)}"
+
+
+# ----------------------------------------------------------------------------------- the command
+
+
+@contextlib.contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """Folder with the files of a commit, removed at the end; a folder is taken as it is."""
+    if Path(commit).is_dir():
+        yield Path(commit).resolve()
+        return
+    git = ["git", "-C", str(ROOT), "worktree"]
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "checkout"
+        subprocess.run(
+            [*git, "add", "--detach", str(folder), commit], check=True, capture_output=True
+        )
+        try:
+            yield folder
+        finally:
+            subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def commit_of(folder: Path) -> str:
+    """Commit of a checkout, with a plus sign if files of the package differ from it."""
+    git = ["git", "-C", str(folder)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        paths = ["--", "recbole_missing", "properties"]
+        changed = subprocess.run(
+            [*git, "status", "--short", *paths], capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git here
+        return "unknown"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") or "unknown"
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options, with the settings of all models in ``settings``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = sorted(path.stem for path in (ROOT / "properties" / "model").glob("*.yaml"))
+    parser.add_argument("--model", nargs="+", default=names, choices=names)
+    parser.add_argument("--dataset", default="ml-100k")
+    parser.add_argument("--data-path", type=Path, help="folder in which the data set's folder lies")
+    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--epochs", type=int, default=1, help="measured epochs, without --against")
+    parser.add_argument("--batches", nargs="+", default=[], metavar="N|MODEL=N")
+    parser.add_argument("--against", metavar="COMMIT|FOLDER")
+    parser.add_argument("--pairs", type=int, default=2, help="measured epochs, with --against")
+    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    known, rest = parser.parse_known_args(arguments)
+    wrong = [word for word in rest if not word.startswith("--") or "=" not in word]
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    settings = {"gpu_id": "" if known.device == "cpu" else "0", "show_progress": False}
+    settings.update({"state": "ERROR", "seed": 2020, "checkpoint_dir": "saved"})
+    if known.data_path:
+        settings["data_path"] = str(known.data_path.resolve())
+    known.settings = {**settings, **dict(word[2:].split("=", 1) for word in rest)}
+    known.batches = dict(f"*={word}".rsplit("=", 2)[-2:] for word in known.batches)
+    return known
+
+
+def main() -> None:
+    """Measure every model and print a row each."""
+    known = parsed()
+    files = [str(Path(file).resolve()) for file in known.config_files.split()]
+    report: dict[str, Any] = {"machine": machine(known.device), "commit": commit_of(ROOT)}
+    report.update(dataset=known.dataset, settings=known.settings, threads=known.threads, rows=[])
+    with contextlib.ExitStack() as stack:
+        roots = [ROOT]
+        if known.against:
+            roots.insert(0, stack.enter_context(checkout(known.against)))
+            report["against"] = commit_of(roots[0])
+        now = f"commit {report['commit']}"
+        now += f" against {report['against']}" if known.against else ""
+        print(f"{report['machine']}, {now}, {known.dataset} {known.settings}\n")
+        is_published = (
+            str(report.get("against")).startswith(COMPARED)
+            and known.dataset == "tiktok"
+            and known.settings.items() >= AS_COMPARED.items()
+        )
+        columns = PAIR + ["times the published code"] * is_published if known.against else ALONE
+        print(head(columns), flush=True)
+        for model in known.model:
+            batches = known.batches.get(model, known.batches.get("*"))
+            order = {"model": model, "dataset": known.dataset, "config_files": files}
+            order.update(settings=known.settings, batches=batches and int(batches))
+            one = None
+            for threads in known.threads:
+                rounds = known.pairs if known.against else known.epochs
+                found = run(roots, order, threads, rounds)
+                report["rows"].append({"model": model, "threads": threads, "found": found})
+                if isinstance(found, str):
+                    print(
+                        line([model, str(threads), found] + [""] * (len(columns) - 3)), flush=True
+                    )
+                elif known.against:
+                    print(line(pair_row(model, threads, *found, is_published)), flush=True)
+                else:
+                    print(line(alone_row(model, threads, found[0], one)), flush=True)
+                    one = one or mean(found[0], "wall")
+                if known.json:
+                    known.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def machine(device: str) -> str:
+    """Processor, number of cores and load, torch; the GPU."""
+    command = "import torch; print(torch.__version__)"
+    if device == "cuda":
+        command += "; print(torch.cuda.get_device_name())"
+    asked = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    cores = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    return f"{cores}, torch {', '.join(asked.stdout.split(chr(10))).strip(', ')}"
+
+
+if __name__ == "__main__":
+    main()

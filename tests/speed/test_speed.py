@@ -1,0 +1,141 @@
+"""The scripts that measure: what a process answers, ratios, differences, exponents, rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import tiny_content
+from speed import epochs, growth, one_model
+
+
+def order(tmp_path: Path, model: str, batches: int | None = None) -> dict[str, Any]:
+    settings = tiny_content().write(tmp_path)
+    names = {"model": model, "dataset": settings.pop("dataset"), "config_files": []}
+    return {**names, "settings": settings, "batches": batches}
+
+
+def answers(tmp_path: Path, batches: int | None, *asked: str) -> list[dict[str, Any]]:
+    """What a process for BM3 answers, asked in this one."""
+    found: list[str] = []
+    first = {**order(tmp_path, "BM3", batches), "root": str(epochs.ROOT), "born": 0.0}
+    one_model.serve([json.dumps(first), *asked], found.append)
+    return [json.loads(text) for text in found]
+
+
+def result(*seconds: float, loss: float = 1.0, rows: int = 7) -> dict[str, Any]:
+    """What is known of a model whose epochs took these seconds."""
+    times = [{"cpu": s, "wall": 2 * s, "terms": {"bpr": loss}, "measured": 30} for s in seconds]
+    first = {"cpu": 3.0, "wall": 4.0, "terms": {"bpr": loss}, "rows": rows, "n_batches": 30}
+    return {
+        "first_step": first,
+        "epochs": times,
+        "evaluation": {"cpu": 1.0, "wall": 1.5},
+        "memory": {"peak": 0.5},
+    }
+
+
+def test_a_process_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("recbole.utils.init_logger", lambda config: None)  # it leaves open files
+    asked = ("first_step", "epoch", "evaluation", "memory", "epoch")
+    first, epoch, evaluation, memory, again = answers(tmp_path, None, *asked)
+    assert first["n_batches"] == 3
+    assert first["wall"] > first["cpu"] > 0
+    assert epoch["measured"] == 3
+    assert epoch["cpu"] > 0
+    assert evaluation["wall"] > 0
+    assert memory["peak"] > 0
+    assert set(first["terms"]) == set(epoch["terms"]) == set(again["terms"])
+    assert again["terms"] != epoch["terms"]  # the next epoch, not the same one
+    some_first, some = answers(tmp_path, 1, "first_step", "epoch")
+    assert some_first["terms"] == first["terms"]
+    assert some_first["rows"] == first["rows"]
+    assert some["measured"] == 1
+    assert some["cpu"] == pytest.approx(some["start"] + 2 * some["batch"])
+
+
+def test_a_process_that_ends_gives_a_reason(tmp_path):
+    (tmp_path / "recbole_missing.py").write_text("raise RuntimeError('broken')\n")
+    found = epochs.run([tmp_path], {"model": "BM3", "batches": None}, threads=1, rounds=1)
+    assert found == "failed: RuntimeError: broken"
+
+
+@pytest.mark.slow
+def test_two_processes_in_turn(tmp_path):
+    roots = [epochs.ROOT, epochs.ROOT]
+    old, new = epochs.run(roots, order(tmp_path, "VBPR"), threads=1, rounds=2)
+    row = epochs.pair_row("VBPR", 1, old, new, is_published=True)
+    assert row[:2] == ["VBPR", "1"]
+    assert row[9].startswith("0e+00")
+    assert row[10].startswith("0e+00")
+    assert len(row) == len(epochs.PAIR) + 1
+    assert len(epochs.ratios(old, new)) == 2
+
+
+def test_rows_of_tables():
+    row = epochs.pair_row("VBPR", 1, result(2.0, 4.0, 3.0), result(1.0, 1.0, 1.0), True)
+    assert row[2:6] == ["3.00", "1.00", "3.00 (2.00 to 4.00)", "3.00"]
+    assert row[6:9] == ["1.00 -> 1.00", "4.00 -> 4.00", "0.50 -> 0.50"]
+    assert row[9:] == ["0e+00 bpr", "0e+00 bpr", "4.6"]  # 0.97 / 0.63 * 3
+    assert len(row) == len(epochs.PAIR) + 1
+    other = epochs.pair_row("VBPR", 1, result(2.0), result(1.0, rows=8), False)
+    assert other[9:] == ["other batches", "other batches"]
+    alone = epochs.alone_row("BM3", 2, result(10.0, 14.0), 36.0)
+    assert alone == ["BM3", "2", "12.0", "24.0", "1.00", "1.50", "3.00", "4.00", "0.50", "1.50"]
+    assert len(alone) == len(epochs.ALONE)
+    scaled = result(1.0)
+    scaled["epochs"][0]["measured"] = 2
+    assert epochs.label("MMSSL", scaled) == "MMSSL (scaled from 2 of 30 batches)"
+    assert epochs.head(["a", "b"]) == "| a | b |\n|---|---|"
+
+
+def test_differences_of_losses():
+    assert epochs.difference({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.2}) == pytest.approx(
+        (0.1, "b")
+    )
+    gap, name = epochs.difference({"bpr": 1.0, "club": 1e-8}, {"bpr": 1.0, "club": 2e-8})
+    assert (gap, name) == (pytest.approx(1e-5), "club")  # of a thousandth of the loss
+    assert epochs.difference({"a": 0.0}, {"a": 0.0}) == (0.0, "a")
+    assert epochs.difference({"a": 1.0}, {"b": 1.0}) == (float("inf"), "a, b")
+
+
+def test_times_the_published_code():
+    assert epochs.times_published("DGMRec", 3.0) == "4.2"
+    assert epochs.times_published("LATTICE", 2.0) == "> 25.6"
+    assert epochs.times_published("NGCFM", 2.0) == "-"
+
+
+def test_options():
+    known = epochs.parsed(["--batches", "20", "MMSSL=2", "--train_batch_size=2048"])
+    assert known.batches == {"*": "20", "MMSSL": "2"}
+    assert known.settings["train_batch_size"] == "2048"
+    assert known.settings["gpu_id"] == ""
+    assert epochs.parsed(["--device", "cuda"]).settings["gpu_id"] == "0"
+    with pytest.raises(SystemExit):
+        epochs.parsed(["--pears", "3"])
+
+
+def test_exponents():
+    assert growth.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    assert growth.demanded("VBPR") == (1, 1, 2, 1)
+    assert growth.demanded("MMSSL") == (2, 2, 3, 2)
+    rows = [{"first": 1.0, "batch": n**2, "epoch": n**2, "peak": 0.5 + n} for n in (1.0, 2.0, 4.0)]
+    cells = growth.growth_row("VBPR", rows, resident=0.5)
+    assert cells[1:3] == ["1.00 / 4.00 / 16.0", "1.50 / 2.50 / 4.50"]
+    assert cells[3:] == ["0.00 of 1", "**2.00** of 1", "2.00 of 2", "1.00 of 1"]
+    assert len(cells) == len(growth.GROWTH)
+
+
+def test_a_synthetic_data_set(tmp_path):
+    settings = growth.write(tmp_path / "small", 300, 100, 1500, {"image": 8})
+    assert settings["data_path"] == str(tmp_path)
+    assert settings["modalities"] == ["image"]
+    lines = (tmp_path / "small" / "small.train.inter").read_text().splitlines()
+    assert lines[0] == "user_id:token\titem_id:token"
+    assert 1000 < len(lines) < 1500
+    assert len(set(lines)) == len(lines)
