@@ -120,12 +120,12 @@ class GRCN(MultimodalRecommender):
         to_users, to_items = [], []  # a_m(i -> u) and a_m(u -> i) on every edge
         for name in self.modalities:
             users, items = self._content(name)
-            logits = edge_dots(graph, users, items)  # the same in both directions
-            to_users.append(edge_softmax(graph, logits, dim=1))
-            to_items.append(edge_softmax(graph, logits, dim=0))
+            logits = edge_dots(graph, users, items)  # cosines, the same in both directions
+            to_users.append(edge_softmax(graph, logits, dim=1, bounded=True))
+            to_items.append(edge_softmax(graph, logits, dim=0, bounded=True))
             user_parts.append(users + edge_product(graph, to_users[-1], items))
             item_parts.append(items + edge_t_product(graph, to_items[-1], users))
-        user_ids, item_ids, _ = graph.edges()
+        user_ids, item_ids = graph.ends()
         users, items = self._identities(
             edge_weights(to_users, self.item_confidence, senders=item_ids),
             edge_weights(to_items, self.user_confidence, senders=user_ids),
@@ -138,7 +138,8 @@ class GRCN(MultimodalRecommender):
         projected = self.projections[name](self.features[name])
         items = F.normalize(F.leaky_relu(projected), eps=1e-12)
         for _ in range(self.routing_steps):  # p_m <- norm(p_m + sum_j a_m(j -> u) f_m,j)
-            attention = edge_softmax(self.interactions, edge_dots(self.interactions, users, items))
+            logits = edge_dots(self.interactions, users, items)
+            attention = edge_softmax(self.interactions, logits, bounded=True)
             messages = edge_product(self.interactions, attention, items)
             users = F.normalize(users + messages, eps=1e-12)
         return users, items
@@ -165,5 +166,7 @@ def edge_weights(attention: list[Tensor], confidence: Tensor, senders: Tensor) -
         confidence: conf, shape ``(n_nodes, M)``.
         senders: the node j of every edge, shape ``(n_edges,)``.
     """
-    products = torch.stack(attention, dim=1) * rows(confidence, senders)
-    return products.max(dim=1).values.relu()
+    products = []
+    for shares, column in zip(attention, confidence.T.contiguous()):
+        products.append(shares * column.index_select(0, senders))
+    return torch.stack(products).max(dim=0).values.relu()
