@@ -77,17 +77,20 @@ def rows(table: Tensor, ids: Tensor) -> Tensor:
     return F.embedding(ids, table)
 
 
-def perturb(x: Tensor, draws: Tensor | None = None) -> Tensor:
+def perturb(x: Tensor, draws: Tensor | None = None, n_draws: int | None = None) -> Tensor:
     """Noise: x + 0.1 sign(x) * u / |u| for every row of x, u uniform on [0, 1).
 
     Args:
         x: shape ``(rows, d)``.
         draws: int ``(rows,)``. If given, rows with equal numbers get the same u.
+        n_draws: number of u that are drawn; row r takes number r, or number ``draws[r]``. Default:
+            as many as there are rows.
 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
-    noise = F.normalize(torch.rand_like(x), eps=1e-12)
-    return x + 0.1 * x.sign() * (noise if draws is None else noise[draws])
+    drawn = torch.rand_like(x if n_draws is None else x.new_empty(n_draws, x.shape[1]))
+    noise = F.normalize(drawn[: len(x)] if draws is None else drawn[draws], eps=1e-12)
+    return x + 0.1 * x.sign() * noise
 
 
 class ItemGraph(nn.Module):
@@ -184,7 +187,11 @@ class PurifiedItems(nn.Module):
         """H_m of all items for ``identities (n_items, d)``: name -> ``(n_items, d)``."""
         smoothed = {}
         for name, graph in self.item_graphs.items():
-            purified = identities * self.gates[name](self.features[name])
+            # Two linear maps in a row are one; its weights are small.
+            first, second, sigmoid = self.gates[name]
+            weight = second.weight @ first.weight
+            gate = sigmoid(F.linear(self.features[name], weight, second(first.bias)))
+            purified = identities * gate
             smoothed[name] = propagate(graph, purified, n_layers)
         return smoothed
 
