@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from recbole_missing.nn.layers import rows
+
 
 @dataclass(frozen=True)
 class Distinct:
@@ -25,6 +27,11 @@ class Distinct:
     ids: Tensor
     counts: Tensor
     numbers: Tensor | None
+
+    def spread(self, vectors: Tensor) -> Tensor:
+        """Vectors of every row of the batch ``(batch, d)``, from those of ``ids``, ``(n, d)``."""
+        assert self.numbers is not None, "a set has no rows"
+        return rows(vectors, self.numbers)
 
     def once(self) -> Distinct:
         """Return the same ids as a set: each of them counts once."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_missing.nn.distinct import Distinct
-from recbole_missing.nn.layers import rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -100,18 +99,19 @@ def info_nce(
         return anchors.sum()
     anchors = F.normalize(anchors, eps=1e-12) / temperature
     others = F.normalize(others, eps=1e-12)
-    counts = _counts(anchors, anchor_ids)
-    weights = _shares(counts)
+    weights = _shares(_counts(anchors, anchor_ids))
     if anchor_ids is None or other_ids is None:
         agreement = weights @ (anchors * others).sum(dim=1)
     else:
-        pairs = rows(anchors, anchor_ids.numbers), rows(others, other_ids.numbers)
+        pairs = anchor_ids.spread(anchors), other_ids.spread(others)
         agreement = (pairs[0] * pairs[1]).sum() / len(pairs[0])
-        counts = _counts(others, other_ids)
-    if candidates is not None:
-        others, counts = F.normalize(candidates, eps=1e-12), None
+    counts: Tensor | None = None
+    if candidates is None:
+        candidates, counts = others, _counts(others, other_ids or anchor_ids)
+    else:
+        candidates = F.normalize(candidates, eps=1e-12)
     bound = 1 / temperature  # of an inner product
-    return weighted_log_sum_exp(anchors, others, weights, counts, bound) - agreement
+    return weighted_log_sum_exp(anchors, candidates, weights, counts, bound) - agreement
 
 
 def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:
@@ -203,10 +203,12 @@ class _WeightedLogSumExp(torch.autograd.Function):
         blocks = (tensor.split(block_rows) for tensor in (anchors, weights, to_anchors))
         for block, weight, to_block in zip(*blocks):
             powers = block @ candidates.T
-            highest = 0.0 if bounded else powers.amax(dim=1)
-            powers = powers.exp_() if bounded else powers.sub_(highest[:, None]).exp_()
-            sums = (powers @ ones).masked_fill_(weight == 0, 1.0)
-            total += weight @ (sums.log() + highest)
+            if not bounded:
+                highest = powers.amax(dim=1)
+                total += weight @ highest
+                powers -= highest[:, None]
+            sums = (powers.exp_() @ ones).masked_fill_(weight == 0, 1.0)
+            total += weight @ sums.log()
             share = (weight / sums)[:, None]
             torch.mul(powers @ counted, share, out=to_block)
             to_candidates.addmm_(powers.T, block * share)
