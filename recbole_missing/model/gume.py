@@ -197,10 +197,10 @@ class GUME(MultimodalRecommender):
         user_i, _, _, contrasted_i = i.split(sizes)
         user_t, positive_t, _, _ = t.split(sizes)
         final_users, final_positives, negatives, _ = (g + i).split(sizes)
-        batch_users = rows(final_users, users.numbers)
-        batch_positives = rows(final_positives, positives.numbers)
+        batch_users = users.spread(final_users)
+        batch_positives = positives.spread(final_positives)
         squares = squared_loss(batch_users, batch_positives, negatives) / self.batch_size
-        taste_squares = squared_loss(rows(positive_t, positives.numbers)) / self.batch_size
+        taste_squares = squared_loss(positives.spread(positive_t)) / self.batch_size
         temperature = self.behaviour_temperature
         agreement = info_nce(user_i, user_g, temperature, users)
         agreement = agreement + info_nce(contrasted_i, contrasted_g, temperature, contrasted)

@@ -129,7 +129,7 @@ class LGMRec(MultimodalRecommender):
         distinct_users, distinct_items = distinct(user_ids), distinct(positive_ids)
         user_views, item_views, hyperedges = self._views()
         users = self._final(user_views.of(distinct_users.ids), hyperedges)
-        users = rows(users, distinct_users.numbers)
+        users = distinct_users.spread(users)
         item_ids = torch.cat([positive_ids, negative_ids])
         positives, negatives = self._final(item_views.of(item_ids), hyperedges).chunk(2)
         all_users = torch.arange(1, self.n_users, device=user_ids.device)

@@ -104,7 +104,7 @@ class MGCN(MultimodalRecommender):
         item_side = self.side(items, of_all(item_content, item_ids))
         final_positives, final_negatives = (items + item_side).split(sizes)
         final_users = rows(users + user_side, distinct_users.numbers)
-        final_positives = rows(final_positives, distinct_items.numbers)
+        final_positives = distinct_items.spread(final_positives)
         positives, positive_side = items.split(sizes)[0], item_side.split(sizes)[0]
         agreement = info_nce(positive_side, positives, self.temperature, distinct_items)
         agreement = agreement + info_nce(user_side, users, self.temperature, distinct_users)
