@@ -84,7 +84,10 @@ class BM3(MultimodalRecommender):
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """Agreement of users with items, agreement of modalities with items, and norms."""
-        user_ids, item_ids = distinct(interaction[self.USER_ID]), distinct(interaction[self.ITEM_ID])
+        user_ids, item_ids = (
+            distinct(interaction[self.USER_ID]),
+            distinct(interaction[self.ITEM_ID]),
+        )
         all_users, all_items = self._propagate()
         users, items = rows(all_users, user_ids.ids), rows(all_items, item_ids.ids)
         user_target, item_target = self._target(users, user_ids), self._target(items, item_ids)
@@ -121,7 +124,6 @@ class BM3(MultimodalRecommender):
             ids: rows of the batch.
             targets: unit vectors, shape ``(batch, d)``.
         """
-        # Targets are constant, so those of the rows with the same id are added up first.
-        sums = torch.zeros_like(view).index_add_(0, ids.numbers, sum(targets))
-        agreement = (F.normalize(self.predictor(view), eps=1e-8) * sums).sum()
-        return len(targets) - agreement / len(ids.numbers)
+        online = ids.spread(F.normalize(self.predictor(view), eps=1e-8))
+        agreement = (online * torch.stack(targets).sum(dim=0)).sum()
+        return len(targets) - agreement / len(online)

@@ -206,13 +206,14 @@ class GUME(MultimodalRecommender):
         agreement = agreement + info_nce(contrasted_i, contrasted_g, temperature, contrasted)
         aligned, counts = self._aligned(contrasted)
         gap = moment_gap(torch.stack([rows(table, aligned) for table in views.e]), counts)
+        tastes = self._taste_contrast(users, user_i, user_t, n_draws=len(user_ids))
         return {
             "bpr": bpr_loss(batch_users, batch_positives, negatives),
             "reg": self.reg_weight * squares,
             "taste_reg": self.taste_reg_weight * taste_squares,
             "align": self.align_weight * gap,
             "behaviour_cl": self.behaviour_cl_weight * agreement,
-            "taste_cl": self.taste_cl_weight * self._taste_contrast(users, user_i, user_t),
+            "taste_cl": self.taste_cl_weight * tastes,
         }
 
     def _views(self) -> Views:
@@ -235,7 +236,7 @@ class GUME(MultimodalRecommender):
         return Views(g_sum, t_sum, e)
 
     def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """g and t ``(n, d)`` and e ``(M, n, d)`` of these nodes."""
+        """Views g and t ``(n, d)`` and e ``(M, n, d)`` of these nodes."""
         n_layers = self.n_ui_layers + 1
         e = torch.stack([rows(table, nodes) for table in views.e])
         return rows(views.g, nodes) / n_layers, rows(views.t, nodes) / (n_layers * len(e)), e
@@ -249,10 +250,14 @@ class GUME(MultimodalRecommender):
         nodes = items.ids + (items.ids >= self.n_users)
         return nodes, items.counts * self.alignable[nodes]
 
-    def _taste_contrast(self, users: Distinct, user_i: Tensor, user_t: Tensor) -> Tensor:
-        """L_um. A user who stands in the batch twice gets the same noise twice."""
+    def _taste_contrast(
+        self, users: Distinct, user_i: Tensor, user_t: Tensor, n_draws: int
+    ) -> Tensor:
+        """L_um. A user who stands in the batch twice gets the same noise twice.
+
+        ``n_draws`` is the number of rows of noise that are drawn, one a row of the batch.
+        """
         loss = info_nce(user_t, user_i, self.taste_temperature, users)
-        n_draws = len(users.numbers)  # one a row of the batch
         for view in (user_i, user_t):
             first, second = perturb(view, n_draws=n_draws), perturb(view, n_draws=n_draws)
             loss = loss + info_nce(first, second, self.taste_temperature, users)

@@ -103,7 +103,7 @@ class MGCN(MultimodalRecommender):
         user_side = self.side(users, of_all(user_content, distinct_users.ids))
         item_side = self.side(items, of_all(item_content, item_ids))
         final_positives, final_negatives = (items + item_side).split(sizes)
-        final_users = rows(users + user_side, distinct_users.numbers)
+        final_users = distinct_users.spread(users + user_side)
         final_positives = distinct_items.spread(final_positives)
         positives, positive_side = items.split(sizes)[0], item_side.split(sizes)[0]
         agreement = info_nce(positive_side, positives, self.temperature, distinct_items)

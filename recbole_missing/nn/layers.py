@@ -187,11 +187,10 @@ class PurifiedItems(nn.Module):
         """H_m of all items for ``identities (n_items, d)``: name -> ``(n_items, d)``."""
         smoothed = {}
         for name, graph in self.item_graphs.items():
-            # Two linear maps in a row are one; its weights are small.
-            first, second, sigmoid = self.gates[name]
-            weight = second.weight @ first.weight
-            gate = sigmoid(F.linear(self.features[name], weight, second(first.bias)))
-            purified = identities * gate
+            gate: Any = self.gates[name]
+            # Two linear maps in a row are one: (X W + b) W' + b' = X (W W') + (b W' + b').
+            weight, bias = gate[1].weight @ gate[0].weight, gate[1](gate[0].bias)
+            purified = identities * F.linear(self.features[name], weight, bias).sigmoid()
             smoothed[name] = propagate(graph, purified, n_layers)
         return smoothed
 

@@ -20,7 +20,7 @@ def test_noisy_copies_are_contrasted(monkeypatch) -> None:
     noise = torch.rand(4, 4, 4)
     draws = iter(noise)
     monkeypatch.setattr(torch, "rand_like", lambda x: next(draws))
-    ours = model._taste_contrast(users, i, t)
+    ours = model._taste_contrast(users, i, t, 4)
     i, t = i[users.numbers], t[users.numbers]
     copies = []
     for view, drawn in zip((i, i, t, t), noise):
