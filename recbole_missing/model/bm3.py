@@ -27,7 +27,7 @@ from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import rows, trained_features, xavier_table
+from recbole_missing.nn.layers import rows, trained_features, unit_rows, xavier_table
 from recbole_missing.nn.losses import norm_loss
 
 # The model, with the paper's symbols; A is the normalised user-item graph, L = n_ui_layers:
@@ -114,7 +114,7 @@ class BM3(MultimodalRecommender):
     @torch.no_grad()
     def _target(self, view: Tensor, ids: Distinct) -> Tensor:
         """Unit vectors of t(h) in every row of the batch, ``(batch, d)``; no gradient flows."""
-        return F.normalize(F.dropout(ids.spread(view), self.dropout), eps=1e-8)
+        return unit_rows(F.dropout(ids.spread(view), self.dropout), eps=1e-8)
 
     def _disagreement(self, view: Tensor, ids: Distinct, *targets: Tensor) -> Tensor:
         """Sum of C(f(h), t) over the targets t.
@@ -124,6 +124,6 @@ class BM3(MultimodalRecommender):
             ids: rows of the batch.
             targets: unit vectors, shape ``(batch, d)``.
         """
-        online = ids.spread(F.normalize(self.predictor(view), eps=1e-8))
+        online = ids.spread(unit_rows(self.predictor(view), eps=1e-8))
         agreement = (online * torch.stack(targets).sum(dim=0)).sum()
         return len(targets) - agreement / len(online)

@@ -24,6 +24,7 @@ Missing: Works on imputed features. `knn_missing` says what the item graphs do w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -42,6 +43,7 @@ from recbole_missing.nn.layers import (
     PurifiedItems,
     perturb,
     rows,
+    stacked_rows,
     xavier_table,
 )
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
@@ -105,6 +107,11 @@ def moment_gap(content: Tensor, counts: Tensor) -> Tensor:
     moments = torch.stack([variances, means], dim=1) * (n_entries > 1)
     gaps = (moments[:, None] - moments).abs().sum(dim=2)  # (M, M), zero on the diagonal
     return gaps.sum() / max(len(gaps) * (len(gaps) - 1), 1)
+
+
+def sum_of(tables: Sequence[Tensor]) -> Tensor:
+    """Sum of tables of one shape."""
+    return functools.reduce(torch.add, tables)
 
 
 class Views(NamedTuple):
@@ -178,8 +185,8 @@ class GUME(MultimodalRecommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: g + i."""
         views = self._views()
-        g, _, e = self._rows(views, torch.arange(len(views.g), device=views.g.device))
-        final = g + self.integration(g, e)
+        g = views.g / (self.n_ui_layers + 1)
+        final = g + self.integration(g, torch.stack(views.e))
         return final[: self.n_users], final[self.n_users :]
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
@@ -190,8 +197,11 @@ class GUME(MultimodalRecommender):
         item_ids = torch.cat([positives.ids, negative_ids, contrasted.ids])
         nodes = torch.cat([users.ids, self.n_users + item_ids])
         sizes = [len(users.ids), len(positives.ids), len(negative_ids), len(contrasted.ids)]
+        aligned, counts = self._aligned(contrasted)
         views = self._views()
-        g, t, e = self._rows(views, nodes)
+        g, t = self._rows(views, nodes)
+        e = stacked_rows(views.e, torch.cat([nodes, aligned]))
+        e, aligned_e = e.split([len(nodes), len(aligned)], dim=1)
         i = self.integration(g, e)
         user_g, _, _, contrasted_g = g.split(sizes)
         user_i, _, _, contrasted_i = i.split(sizes)
@@ -204,14 +214,12 @@ class GUME(MultimodalRecommender):
         temperature = self.behaviour_temperature
         agreement = info_nce(user_i, user_g, temperature, users)
         agreement = agreement + info_nce(contrasted_i, contrasted_g, temperature, contrasted)
-        aligned, counts = self._aligned(contrasted)
-        gap = moment_gap(torch.stack([rows(table, aligned) for table in views.e]), counts)
         tastes = self._taste_contrast(users, user_i, user_t, n_draws=len(user_ids))
         return {
             "bpr": bpr_loss(batch_users, batch_positives, negatives),
             "reg": self.reg_weight * squares,
             "taste_reg": self.taste_reg_weight * taste_squares,
-            "align": self.align_weight * gap,
+            "align": self.align_weight * moment_gap(aligned_e, counts),
             "behaviour_cl": self.behaviour_cl_weight * agreement,
             "taste_cl": self.taste_cl_weight * tastes,
         }
@@ -221,25 +229,25 @@ class GUME(MultimodalRecommender):
         # Every view of the formulas begins with a product of N; those of t_m and of the users' e_m
         # are the same one. Behind it t is summed over m, because the further products are linear:
         # sum_m N^l [T_m ; s_m] = N^l sum_m [T_m ; s_m].
-        g = torch.cat([self.user_embedding, self.item_embedding])
-        t: Tensor = g.new_zeros(())
-        g_sum, t_sum, next_t, e = g, t, t, []
+        layer_0, layer_1, e = [], [], []  # of the contents of every m
         for name, smoothed in self.purified(self.item_embedding, self.n_mm_layers).items():
-            layer_0 = torch.cat([self.tastes[name], smoothed])
-            layer_1 = self.node_graph @ layer_0
+            layer_0.append(torch.cat([self.tastes[name], smoothed]))
+            layer_1.append(self.node_graph @ layer_0[-1])
             # Users have no edge to users, so layer 1 gives them s_m of their items and no T_m.
-            e.append(torch.cat([layer_1[: self.n_users], smoothed]))
-            t_sum, next_t = t_sum + layer_0, next_t + layer_1
-        for layer in range(1, self.n_ui_layers + 1):
-            g, t = self.node_graph @ g, next_t if layer == 1 else self.node_graph @ t
-            g_sum, t_sum = g_sum + g, t_sum + t
-        return Views(g_sum, t_sum, e)
+            e.append(torch.cat([layer_1[-1][: self.n_users], smoothed]))
+        start = torch.cat([self.user_embedding, self.item_embedding])
+        g = [start, self.node_graph @ start]
+        t = [sum_of(layer_0), sum_of(layer_1)]
+        for _ in range(1, self.n_ui_layers):
+            g.append(self.node_graph @ g[-1])
+            t.append(self.node_graph @ t[-1])
+        return Views(sum_of(g), sum_of(t), e)
 
-    def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Views g and t ``(n, d)`` and e ``(M, n, d)`` of these nodes."""
+    def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Views g and t of these nodes, ``(n, d)``."""
         n_layers = self.n_ui_layers + 1
-        e = torch.stack([rows(table, nodes) for table in views.e])
-        return rows(views.g, nodes) / n_layers, rows(views.t, nodes) / (n_layers * len(e)), e
+        n_summed = n_layers * len(views.e)
+        return rows(views.g, nodes) / n_layers, rows(views.t, nodes) / n_summed
 
     def _aligned(self, items: Distinct) -> tuple[Tensor, Tensor]:
         """Nodes of L_align and how often each counts; no padding row, no new item."""

@@ -34,7 +34,7 @@ from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, rows, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, norm_loss, weighted_log_sum_exp
 
 # The model in formulas, in the order of the computation. R: binary interactions. N: the normalised
@@ -213,8 +213,8 @@ class LGMRec(MultimodalRecommender):
     def _final(self, views: Views, hyperedges: Tensor) -> Tensor:
         """Final vectors ``(n, d)``."""
         local = views.local.unflatten(1, (-1, self.embedding_size))  # (n, M, d)
-        local = F.normalize(local, dim=-1, eps=1e-12).sum(dim=1)
-        hyper = F.normalize(views.members @ hyperedges.flatten(0, 1), eps=1e-12)  # sum_m Q_m
+        local = unit_rows(local).sum(dim=1)
+        hyper = unit_rows(views.members @ hyperedges.flatten(0, 1))  # of sum_m Q_m
         return views.collaborative + local + self.global_weight * hyper
 
     def _contrast(

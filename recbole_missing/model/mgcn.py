@@ -29,7 +29,7 @@ from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import distinct
-from recbole_missing.nn.layers import Integration, PurifiedItems, rows, xavier_table
+from recbole_missing.nn.layers import Integration, PurifiedItems, rows, stacked_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 
 # The model in formulas. R is the binary training matrix, A the graph of R; "*" multiplies entry by
@@ -100,8 +100,8 @@ class MGCN(MultimodalRecommender):
         all_users, all_items = self._behaviour()
         user_content, item_content = self._content()
         users, items = rows(all_users, distinct_users.ids), rows(all_items, item_ids)  # c
-        user_side = self.side(users, of_all(user_content, distinct_users.ids))
-        item_side = self.side(items, of_all(item_content, item_ids))
+        user_side = self.side(users, stacked_rows(user_content, distinct_users.ids))
+        item_side = self.side(items, stacked_rows(item_content, item_ids))
         final_positives, final_negatives = (items + item_side).split(sizes)
         final_users = distinct_users.spread(users + user_side)
         final_positives = distinct_items.spread(final_positives)
@@ -124,8 +124,3 @@ class MGCN(MultimodalRecommender):
         """Content h_m of users ``(n_users, d)`` and of items ``(n_items, d)``, for each m."""
         items = list(self.purified(self.item_embedding, self.n_mm_layers).values())
         return [self.user_item_graph @ table for table in items], items
-
-
-def of_all(tables: list[Tensor], ids: Tensor) -> Tensor:
-    """Rows ``ids`` of every table, ``(M, len(ids), d)``."""
-    return torch.stack([rows(table, ids) for table in tables])

@@ -172,13 +172,11 @@ def one_sided_sums(
     Returns:
         The sum on this side, from even layers, and the sum on the other side, from odd layers.
     """
+    # A (x_0 + A^2 x_0 + ...) is the sum of the odd layers, A of that, plus x_0, of the even ones.
     here, there = table, forth(table)
-    here_sum, there_sum = here, there
     for layer in range(2, n_layers + 1):
         if layer % 2 == 0:
-            here = back(there)
-            here_sum = here_sum + here
+            here = table + back(there)
         else:
             there = forth(here)
-            there_sum = there_sum + there
-    return here_sum, there_sum
+    return here, there
