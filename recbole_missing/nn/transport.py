@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +90,7 @@ class _Kernel:
         self.rows = (rows - row_mean) * (2.0 / width)
         self.cols = (cols - col_mean).T.contiguous()
         is_stored = len(rows) * len(cols) <= _STORED
-        self.stored = rows.new_empty(len(rows), len(cols)) if is_stored else None
+        self.stored = _empty(rows, (len(rows), len(cols))) if is_stored else None
         self.is_complete = False  # whether ``stored`` has its values
         largest = float(self.rows.norm(dim=1).max() * self.cols.norm(dim=0).max())
         if largest > 80:
@@ -141,12 +142,12 @@ class _Kernel:
     def products(self, on_cols: Tensor, on_rows: Tensor) -> tuple[Tensor, Tensor]:
         """``E @ on_cols (n_cols, a)`` and ``E.T @ on_rows (n_rows, b)`` in one pass."""
         to_rows = on_cols.new_empty(len(self.rows), on_cols.shape[1])
-        shape = (self.cols.shape[1], on_rows.shape[1])
-        to_cols = on_rows.new_zeros(shape, dtype=torch.float64)
+        shape = (on_rows.shape[1], self.cols.shape[1])
+        to_cols = on_rows.new_zeros(shape, dtype=torch.float64)  # transposed: the faster form
         for part, block in self.blocks(2**4 * _CACHED):  # few blocks: each is added to all columns
             torch.mm(block, on_cols, out=to_rows[part])
-            to_cols += block.T @ on_rows[part]
-        return to_rows, to_cols.to(on_rows)
+            to_cols += on_rows[part].T @ block
+        return to_rows, to_cols.T.to(on_rows)
 
 
 class _Products(torch.autograd.Function):
@@ -169,3 +170,10 @@ def _gauss(points: Tensor, width: float) -> Tensor:
     """exp(-|p|^2 / width) for every point, times a common factor that makes the largest one."""
     squares = points.square().sum(dim=1)
     return ((squares.min() - squares) / width).exp()
+
+
+def _empty(like: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Memory for a large matrix. On Linux numpy asks for huge pages, which are faster to get."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, like.numpy().dtype))
