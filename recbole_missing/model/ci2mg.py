@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import row_mean_norm
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 from recbole_missing.nn.transport import mutual_transport, transport
@@ -56,7 +57,7 @@ from recbole_missing.nn.transport import mutual_transport, transport
 #   inter-modality   O_m   = sum of Y over the other modalities                   -> _inter
 #                    Z_m   = S(O_m, Y_m) Y_m, S the entropic coupling of rows     -> nn.transport
 #   generation       G_m   = batchnorm([Y_m | Z_m] B_m + c_m)                     -> decoders, norm
-#   final vectors    users [E_u | n(U_1) | ... | n(U_M)]                          -> _final
+#   final vectors    users [E_u | n(U_1) | ... | n(U_M)]                          -> final_vectors
 #                    items [E_i | n(G_1) | ... | n(G_M)]
 #   score            their inner product
 #
@@ -120,20 +121,22 @@ class CI2MG(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, (1 + M) d)`` and items of the same width."""
-        return self._final(self._modality_vectors())
+        users, items = self._tables(self._modality_vectors())
+        return final_vectors(users), final_vectors(items)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """Reconstruction of observed projections, the contrast, and BPR."""
-        batch = self.batch(interaction)
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
         vectors = self._modality_vectors()
-        loss_items = self._loss_items(batch[1])
-        reconstruction = self._reconstruction(vectors, loss_items)
-        contrast = self._contrast(vectors, loss_items)
-        users, positives, negatives = self.gather(*self._final(vectors), batch)
+        loss_items = self._loss_items(positive_ids)
+        users, items = self._tables(vectors)
+        final = []  # of the batch's rows alone
+        for tables, ids in ((users, user_ids), (items, positive_ids), (items, negative_ids)):
+            final.append(final_vectors([rows(table, ids) for table in tables]))
         return {
-            "rec": reconstruction,
-            "cl": self.cl_weight * contrast,
-            "bpr": self.bpr_weight * bpr_loss(users, positives, negatives),
+            "rec": self._reconstruction(vectors, loss_items),
+            "cl": self.cl_weight * self._contrast(vectors, loss_items),
+            "bpr": self.bpr_weight * bpr_loss(*final),
         }
 
     def _create_parameters(self, name: str, dim: int) -> None:
@@ -215,14 +218,14 @@ class CI2MG(MultimodalRecommender):
         """Put ``vectors (n, d)`` into the rows ``items (n,)`` of a table ``(n_items, d)``."""
         return vectors.new_zeros(self.n_items, vectors.shape[1]).index_copy(0, items, vectors)
 
-    def _final(self, vectors: ModalityVectors) -> tuple[Tensor, Tensor]:
-        """Final users ``(n_users, (1 + M) d)`` and items of the same width."""
+    def _tables(self, vectors: ModalityVectors) -> tuple[list[Tensor], list[Tensor]]:
+        """Tables that :func:`final_vectors` joins, of users and of items."""
         users, items = self._identities()
-        user_parts, item_parts = [users], [items]
-        for name in self.modalities:
-            user_parts.append(F.normalize(vectors.users[name], eps=1e-12))
-            item_parts.append(F.normalize(vectors.generated[name], eps=1e-12))
-        return torch.cat(user_parts, dim=1), torch.cat(item_parts, dim=1)
+        names = self.modalities
+        return (
+            [users, *(vectors.users[name] for name in names)],
+            [items, *(vectors.generated[name] for name in names)],
+        )
 
     def _identities(self) -> tuple[Tensor, Tensor]:
         """Identity vectors of users and items: means over the layers of propagation."""
@@ -232,39 +235,53 @@ class CI2MG(MultimodalRecommender):
             item_layers.append(self.item_mean_graph @ user_layers[layer])
         return torch.stack(user_layers).mean(dim=0), torch.stack(item_layers).mean(dim=0)
 
-    def _loss_items(self, positive_ids: Tensor) -> dict[str, Tensor]:
+    def _loss_items(self, positive_ids: Tensor) -> dict[str, Distinct]:
         """Distinct positives over which reconstruction and contrast of each modality run.
 
         ``own``: those that truly have the modality. ``released``: from the third modality on,
         those that have the second one, as in the release.
         """
-        items = torch.unique(positive_ids)
+        items = distinct(positive_ids).once()
         chosen = {}
         for position, name in enumerate(self.modalities):
             released = self.loss_items == "released"
             column = min(position, 1) if released else position
-            chosen[name] = items[self.observed[items, column]]
+            chosen[name] = items.where(self.observed[items.ids, column])
         return chosen
 
-    def _reconstruction(self, vectors: ModalityVectors, items: dict[str, Tensor]) -> Tensor:
+    def _reconstruction(self, vectors: ModalityVectors, items: dict[str, Distinct]) -> Tensor:
         """Mean squared error of the generated vectors, summed over modalities."""
         total = self.item_embedding.new_zeros(())
-        for name, ids in items.items():
-            gap = rows(vectors.generated[name], ids) - rows(vectors.projected[name], ids)
-            total = total + gap.square().sum() / max(gap.numel(), 1)
+        for name, of in items.items():
+            gap = rows(vectors.generated[name], of.ids) - rows(vectors.projected[name], of.ids)
+            counts = of.counts.to(gap)
+            total = total + counts @ gap.square().mean(dim=1) / counts.sum().clamp(min=1)
         return total
 
-    def _contrast(self, vectors: ModalityVectors, items: dict[str, Tensor]) -> Tensor:
+    def _contrast(self, vectors: ModalityVectors, items: dict[str, Distinct]) -> Tensor:
         """Contrast of intra- and inter-modality vectors, mean over items, sum over modalities."""
         total = self.item_embedding.new_zeros(())
-        for name, ids in items.items():
+        for name, of in items.items():
             if self.contrast == "other_items":
-                intra, inter = rows(vectors.intra[name], ids), rows(vectors.inter[name], ids)
-                total = total + info_nce(intra, inter, self.temperature)
-            elif len(ids) > 0:
+                intra, inter = rows(vectors.intra[name], of.ids), rows(vectors.inter[name], of.ids)
+                total = total + info_nce(intra, inter, self.temperature, of)
+            else:
                 # Plain form: -log(a / (a + a)) with a = exp(cos(y, z) / temperature) for each item.
-                total = total + math.log(2.0)
+                total = total + math.log(2.0) * of.counts.sum().clamp(max=1)
         return total
+
+
+def final_vectors(tables: list[Tensor]) -> Tensor:
+    """Join identities and the directions of the modalities' vectors.
+
+    Args:
+        tables: identities first, then one table for each modality, each ``(n, d)``.
+
+    Returns:
+        Shape ``(n, (1 + M) d)``.
+    """
+    identities, *others = tables
+    return torch.cat([identities, *(F.normalize(x, eps=1e-12) for x in others)], dim=1)
 
 
 def _without_zeros(sums: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_missing.config.constraints import Choice, Float, Int, Pair
 from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
@@ -148,14 +150,17 @@ class MMSSL(MultimodalRecommender):
 
     def critic_terms(self, user_ids: Tensor) -> dict[str, Tensor]:
         """Terms that the critic minimises, the penalty unweighted; see :meth:`Critic.terms`."""
+        batch_users = distinct(user_ids)
         with torch.no_grad():
             user_content, item_content = content = self._content()
             users, items = self._final(content, self._guides())
-            seen = seen_items(self.interactions, user_ids)
-            (scores,) = score_rows(users[user_ids, None], items[1:, None], seen)
-            real = real_rows(seen, scores, self.real_noise, self.real_score_weight)
-            fake = score_rows(user_content[user_ids], item_content[1:], seen)
-        return self.critic.terms(real, fake.flatten(0, 1))
+            ids, numbers = batch_users.ids, batch_users.numbers
+            seen = seen_items(self.interactions, ids)
+            (scores,) = score_rows(users[ids, None], items[1:, None], seen)
+            noise, weight = self.real_noise, self.real_score_weight
+            real = real_rows(seen[numbers], scores[numbers], noise, weight)
+            fake = score_rows(user_content[ids], item_content[1:], seen)
+        return self.critic.terms(real, fake, numbers)
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``."""
@@ -166,21 +171,25 @@ class MMSSL(MultimodalRecommender):
         user_ids, positive_ids, negative_ids = batch = self.batch(interaction)
         user_content, item_content = content = self._content()
         user_guides, item_guides = guides = self._guides()
-        users, positives, negatives = self.gather(*self._final(content, guides), batch)
-        seen = seen_items(self.interactions, user_ids)
-        fake = score_rows(user_content[user_ids], item_content[1:], seen)  # (M, batch, n_items - 1)
+        finals, items = self._final(content, guides)
+        users, positives, negatives = self.gather(finals, items, batch)
+        batch_users = distinct(user_ids)
+        ids, numbers = batch_users.ids, batch_users.numbers
+        seen = seen_items(self.interactions, ids)
+        fake = score_rows(user_content[ids], item_content[1:], seen)
         norms = squared_loss(users, positives, negatives) / self.batch_size
         content_norms = squared_loss(user_content, item_content) / (self.n_items - 1)
         terms = {
             "bpr": bpr_loss(users, positives, negatives),
             "reg": self.reg_weight * norms,
             "content_reg": self.content_reg_weight * content_norms,
-            "adversarial": -self.adversarial_weight * self.critic(fake.flatten(0, 1)).mean(),
+            "adversarial": -self.adversarial_weight * self.critic(fake, numbers).mean(),
         }
         for name, guide in user_guides.items():
-            agreement = contrast(rows(guide, user_ids), users, self.temperature)
+            pair = rows(guide, ids), rows(finals, ids)
+            agreement = contrast(*pair, self.temperature, batch_users.counts)
             terms[f"cl_{name}"] = self.cl_weight * agreement
-        self._learn_graphs(user_ids, fake.detach())
+        self._learn_graphs(user_ids, numbers, fake.detach())
         return terms
 
     def _content(self) -> tuple[Tensor, Tensor]:
@@ -229,7 +238,7 @@ class MMSSL(MultimodalRecommender):
         item_shift = self.content_weight * F.normalize(content[1], dim=2).sum(dim=1)
         return user_sum / n_stages + user_shift, item_sum / n_stages + item_shift
 
-    def _learn_graphs(self, user_ids: Tensor, scores: Tensor) -> None:
+    def _learn_graphs(self, user_ids: Tensor, numbers: Tensor, scores: Tensor) -> None:
         """Collect each user's top items, and build the modality graphs when they are due.
 
         Graphs are due in every batch whose number is a multiple of ``graph_interval``, but not in
@@ -240,14 +249,15 @@ class MMSSL(MultimodalRecommender):
 
         Args:
             user_ids: shape ``(batch,)``.
-            scores: shape ``(M, batch, n_items - 1)``, without gradient.
+            numbers: row of ``scores`` of each of them, shape ``(batch,)``.
+            scores: of the distinct users, shape ``(M, n_users, n_items - 1)``, without gradient.
         """
         is_due = self.batch_number > 0 and self.batch_number % self.graph_interval == 0
         is_kept = self.graph_update == "kept"
         self.batch_number += 1
         for name, modality_scores in zip(self.modalities, scores):
             if is_kept or not is_due:
-                items = modality_scores.topk(self.n_top_items, dim=1).indices + 1
+                items = modality_scores.topk(self.n_top_items, dim=1).indices[numbers] + 1
                 pairs = pair(user_ids, items, aligned=is_kept)
                 self.collected_pairs[name] = add_pairs(self.collected_pairs[name], *pairs)
             n_collected = len(self.collected_pairs[name].values)
@@ -305,11 +315,11 @@ def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
     """S(users, items): scores of the items not ``seen``, zero elsewhere, rows of unit length.
 
     Args:
-        users, items: shapes ``(batch, M, d)``, ``(n_items, M, d)``: one score for each modality.
-        seen: bool ``(batch, n_items)``.
+        users, items: shapes ``(n_users, M, d)``, ``(n_items, M, d)``: a score for each modality.
+        seen: bool ``(n_users, n_items)``.
 
     Returns:
-        Shape ``(M, batch, n_items)``.
+        Shape ``(M, n_users, n_items)``.
     """
     scores = torch.einsum("umd,imd->mui", users, items).masked_fill(seen, 0.0)
     return F.normalize(scores, dim=2)
@@ -324,12 +334,14 @@ def real_rows(seen: Tensor, scores: Tensor, noise: float, score_weight: float) -
         noise: scale of the Gumbel noise.
         score_weight: of ``scores``.
     """
-    gumbel = -((torch.rand(seen.shape, device=seen.device) + 1e-8).log().neg() + 1e-8).log()
-    return F.normalize((seen.float() + noise * gumbel).softmax(dim=1) + score_weight * scores)
+    # Gumbel noise of a uniform u is -log(1e-8 - log(u + 1e-8)).
+    logits = (torch.rand(seen.shape, device=seen.device) + 1e-8).log_().neg_().add_(1e-8).log_()
+    logits.mul_(-noise).add_(seen)
+    return F.normalize(logits.softmax(dim=1) + score_weight * scores)
 
 
-def contrast(guides: Tensor, finals: Tensor, temperature: float) -> Tensor:
-    """InfoNCE from guides to final vectors, mean over rows.
+def contrast(guides: Tensor, finals: Tensor, temperature: float, counts: Tensor) -> Tensor:
+    """InfoNCE from guides to final vectors, mean over the rows of a batch.
 
     For row j, with g = n(guides), f = n(finals) and sums over all rows k:
 
@@ -337,15 +349,19 @@ def contrast(guides: Tensor, finals: Tensor, temperature: float) -> Tensor:
              + 1e-8)
 
     Args:
-        guides, finals: shape ``(batch, d)``.
+        guides, finals: vectors of the distinct users of the batch, shape ``(n_users, d)``.
         temperature: t.
+        counts: rows of the batch of each of these users, shape ``(n_users,)``.
     """
-    guides = F.normalize(guides)
-    to_guides = (guides @ guides.T / temperature).fill_diagonal_(-torch.inf)
+    # A user of c rows stands c times in the second sum, and c - 1 times in the first one of its
+    # own rows.
+    guides, counts = F.normalize(guides), counts.to(guides)
+    to_guides = guides @ guides.T / temperature
     to_finals = guides @ F.normalize(finals).T / temperature
-    log_sums = torch.cat([to_guides, to_finals], dim=1).logsumexp(dim=1)
-    shares = (to_finals.diagonal() - log_sums).exp()
-    return -(shares + 1e-8).log().mean()
+    own = torch.diag_embed(torch.ones_like(counts))
+    logits = torch.cat([to_guides + (counts - own).clamp(min=0).log(), to_finals + counts.log()], 1)
+    shares = (to_finals.diagonal() - logits.logsumexp(dim=1)).exp()
+    return -(counts @ (shares + 1e-8).log()) / counts.sum()
 
 
 def pair(user_ids: Tensor, items: Tensor, aligned: bool) -> tuple[Tensor, Tensor]:
@@ -408,26 +424,34 @@ class Critic(nn.Module):
         second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
         self.rest = nn.Sequential(
             nn.BatchNorm1d(wide, track_running_stats=False),
-            nn.Dropout(dropout[0]),
+            Dropout(dropout[0]),
             second,
             nn.BatchNorm1d(narrow, track_running_stats=False),
-            nn.Dropout(dropout[1]),
+            Dropout(dropout[1]),
             last,
         )
         for layer in (self.first, second, last):
             nn.init.kaiming_normal_(layer.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Judge ``rows (n, n_items)``; returns ``(n,)``, between 0 and 100."""
-        return self._judge(self.first(rows))
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        """Judge the rows of a batch.
 
-    def terms(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        Args:
+            rows: M rows of each distinct user, shape ``(M, n_users, n_items)``.
+            numbers: the users of the batch, as places in ``rows``, shape ``(batch,)``.
+
+        Returns:
+            Verdicts between 0 and 100, shape ``(M * batch,)``.
+        """
+        return self._judge(self._first(rows, numbers))
+
+    def terms(self, real: Tensor, fake: Tensor, numbers: Tensor) -> dict[str, Tensor]:
         """Terms that the critic minimises, the penalty unweighted.
 
         Args:
-            real: shape ``(n, n_items)``, no gradient.
-            fake: shape ``(M * n, n_items)``, no gradient; row k belongs to real row k mod n.
+            real: one row for each row of the batch, shape ``(batch, n_items)``, no gradient.
+            fake, numbers: as ``rows`` and ``numbers`` of :meth:`forward`, no gradient.
 
         Returns:
             ``real``: minus the mean verdict; ``fake``: the mean verdict; ``penalty``: mean of
@@ -437,17 +461,22 @@ class Critic(nn.Module):
         # W_1 is linear, so W_1 mixed = a W_1 real + (1 - a) W_1 fake, and a gradient with respect
         # to a row is the one with respect to W_1 row, times W_1. A real row, which belongs to M
         # fake ones, is mapped once.
-        fakes = self.first(fake)
-        reals = self.first(real).repeat(len(fake) // len(real), 1)
+        fakes = self._first(fake, numbers)
+        reals = self.first(real).repeat(len(fake), 1)
         share = torch.rand(len(fakes), 1, device=fakes.device)
         mixed = share * reals + (1 - share) * fakes
         (to_mixed,) = torch.autograd.grad(self._judge(mixed).sum(), mixed, create_graph=True)
-        norms = torch.linalg.vector_norm(to_mixed @ self.first.weight, dim=1)
+        norms = norms_of_products(to_mixed, self.first.weight)
         return {
             "real": -self._judge(reals).mean(),
             "fake": self._judge(fakes).mean(),
             "penalty": (norms - 1).square().mean(),
         }
+
+    def _first(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        """W_1 of the rows of a batch, ``(M * batch, n_items // 4)``; arguments as in forward."""
+        # What comes before the first dropout is the same for every row of a user.
+        return self.first(rows)[:, numbers].flatten(0, 1)
 
     def _judge(self, hidden: Tensor) -> Tensor:
         """Judge rows after the first map, ``(n, n_items // 4)``; returns ``(n,)``."""
@@ -455,3 +484,51 @@ class Critic(nn.Module):
             hidden = hidden.repeat(2, 1)
         verdicts: Tensor = 100 * self.rest(hidden).squeeze(1).sigmoid()
         return verdicts
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask is drawn by ``torch.rand``: on a CPU in a third of the time."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Drop entries of ``rows`` while the model trains, and scale up the others."""
+        if rows.is_cuda or not self.training or self.p in (0, 1):
+            return super().forward(rows)
+        kept = torch.rand(rows.shape, device=rows.device).lt_(1 - self.p)
+        return rows * kept.div_(1 - self.p)
+
+
+def norms_of_products(rows: Tensor, weight: Tensor) -> Tensor:
+    """|x W| of every row x, with gradients.
+
+    Args:
+        rows: shape ``(n, k)``.
+        weight: W, shape ``(k, width)``.
+
+    Returns:
+        Shape ``(n,)``.
+    """
+    # |x W|^2 = x (W W^T) x^T, and no product of the rows with W W^T is wider than k. With the
+    # backward pass this form has 2 k^2 (n + width) multiplications, the plain one 3 n k width.
+    n, (k, width) = len(rows), weight.shape
+    if 2 * k * (n + width) < 3 * n * width:
+        norms: Tensor = _NormsOfProducts.apply(rows, weight)
+        return norms
+    return torch.linalg.vector_norm(rows @ weight, dim=1)
+
+
+class _NormsOfProducts(torch.autograd.Function):
+    """With s = grad / norm: the gradient of x is s x W W^T, that of W is (sum of s x^T x) W."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
+        products = rows @ (weight @ weight.T)
+        norms = (products * rows).sum(dim=1).clamp(min=0).sqrt()
+        ctx.save_for_backward(rows, weight, products, norms)
+        return norms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        rows, weight, products, norms = ctx.saved_tensors
+        scale = torch.where(norms > 0, grad / norms, 0.0)[:, None]
+        return scale * products, (rows.T @ (scale * rows)) @ weight

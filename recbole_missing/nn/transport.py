@@ -1,4 +1,4 @@
-"""Entropic optimal transport between two sets of points, without storing their kernel.
+"""Entropic optimal transport between two sets of points, in memory that does not grow with pairs.
 
 The kernel of points x_i (rows) and y_j (columns) is K_ij = exp(-|x_i - y_j|^2 / width). Sinkhorn's
 iterations (Cuturi, NIPS 2013) turn K into a coupling: each one divides every row by its sum and
@@ -11,7 +11,8 @@ rows to columns is not the transpose of the coupling of columns to rows. For the
 coupling is a constant: the gradient flows through the averaged points only.
 
 All steps scale rows or columns, so S_ij = a_i K_ij b_j, and two vectors a, b describe the coupling.
-K itself is computed in blocks of rows, anew in every pass.
+A kernel of up to 2^26 entries (256 MiB) is computed once. A larger one is never stored: its blocks
+of rows are computed anew in every pass.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+_STORED = 2**26
+"""Entries of the largest kernel that is stored."""
 
 _CACHED = 2**19
 """Entries of a block on the CPU. A block of this size stays in the cache while it is used."""
@@ -84,6 +89,9 @@ class _Kernel:
         self.col_factors = _gauss(cols - row_mean, width)
         self.rows = (rows - row_mean) * (2.0 / width)
         self.cols = (cols - col_mean).T.contiguous()
+        is_stored = len(rows) * len(cols) <= _STORED
+        self.stored = _empty(rows, (len(rows), len(cols))) if is_stored else None
+        self.is_complete = False  # whether ``stored`` has its values
         largest = float(self.rows.norm(dim=1).max() * self.cols.norm(dim=0).max())
         if largest > 80:
             raise ValueError(
@@ -91,17 +99,23 @@ class _Kernel:
                 f"up to {largest:.0f}); raise transport_width."
             )
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of rows and their block of E. The next block overwrites it."""
+    def blocks(self, n_entries: int = _CACHED) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of rows and their block of E, which holds until the next one is asked for.
+
+        Args:
+            n_entries: of a block on the CPU, about.
+        """
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
-        entries = _CACHED if self.rows.device.type == "cpu" else 2**7 * _CACHED
-        size = min(n_rows, max(64, entries // n_cols))
-        buffer = self.rows.new_empty(size, n_cols)
+        n_entries = n_entries if self.rows.device.type == "cpu" else 2**26
+        size = min(n_rows, max(64, n_entries // n_cols))
+        buffer = self.rows.new_empty(size, n_cols) if self.stored is None else None
         for start in range(0, n_rows, size):
             part = slice(start, min(start + size, n_rows))
-            block = buffer[: part.stop - start]
-            torch.mm(self.rows[part], self.cols, out=block)
-            yield part, block.exp_()
+            block = self.stored[part] if buffer is None else buffer[: part.stop - start]
+            if not self.is_complete:
+                torch.mm(self.rows[part], self.cols, out=block).exp_()
+            yield part, block
+        self.is_complete = self.stored is not None
 
     def scalings(self, n_iterations: int, n_couplings: int) -> tuple[Tensor, Tensor]:
         """Factors that turn E into couplings, shapes ``(k, n_rows, 1)`` and ``(k, n_cols, 1)``.
@@ -115,26 +129,25 @@ class _Kernel:
         on_cols = self.col_factors.repeat(n_couplings, 1)
         for step in range(n_iterations):
             sums = torch.zeros_like(on_cols, dtype=torch.float64)  # hundreds of blocks are added
+            divided = n_couplings if step > 0 else 1
             for part, block in self.blocks():
-                for k in range(n_couplings):  # two products with one vector are the faster form
-                    if k == 0 or step > 0:
-                        on_rows[k, part] = (block @ on_cols[k]).reciprocal_()
-                    sums[k] += block.T @ on_rows[k, part]
+                on_rows[:divided, part] = (on_cols[:divided] @ block.T).reciprocal_()
+                sums += on_rows[:, part] @ block
             on_cols = sums.reciprocal_().to(on_cols)
         if n_couplings == 2:
             for part, block in self.blocks():
-                on_rows[1, part] = (block @ on_cols[1]).reciprocal_()
+                on_rows[1:, part] = (on_cols[1:] @ block.T).reciprocal_()
         return on_rows[..., None], on_cols[..., None]
 
     def products(self, on_cols: Tensor, on_rows: Tensor) -> tuple[Tensor, Tensor]:
         """``E @ on_cols (n_cols, a)`` and ``E.T @ on_rows (n_rows, b)`` in one pass."""
         to_rows = on_cols.new_empty(len(self.rows), on_cols.shape[1])
-        shape = (self.cols.shape[1], on_rows.shape[1])
-        to_cols = on_rows.new_zeros(shape, dtype=torch.float64)
-        for part, block in self.blocks():
+        shape = (on_rows.shape[1], self.cols.shape[1])
+        to_cols = on_rows.new_zeros(shape, dtype=torch.float64)  # transposed: the faster form
+        for part, block in self.blocks(2**4 * _CACHED):  # few blocks: each is added to all columns
             torch.mm(block, on_cols, out=to_rows[part])
-            to_cols += block.T @ on_rows[part]
-        return to_rows, to_cols.to(on_rows)
+            to_cols += on_rows[part].T @ block
+        return to_rows, to_cols.T.to(on_rows)
 
 
 class _Products(torch.autograd.Function):
@@ -157,3 +170,10 @@ def _gauss(points: Tensor, width: float) -> Tensor:
     """exp(-|p|^2 / width) for every point, times a common factor that makes the largest one."""
     squares = points.square().sum(dim=1)
     return ((squares.min() - squares) / width).exp()
+
+
+def _empty(like: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Memory for a large matrix. On Linux numpy asks for huge pages, which are faster to get."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, like.numpy().dtype))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
-from recbole_missing.model.mmssl import MMSSL
+from recbole_missing.model.mmssl import MMSSL, norms_of_products
 
 NAMES = ("smell", "text", "hue")
 SETTINGS = {
@@ -237,7 +237,7 @@ def test_modality_graphs(update: str, interval: int) -> None:
             model.on_epoch_start(lambda loss: None)
         user_ids = torch.randint(1, 13, (6,), generator=generator)
         scores = torch.rand(2, 6, 26, generator=generator)
-        model._learn_graphs(user_ids, scores)
+        model._learn_graphs(user_ids, torch.arange(6), scores)
         due = number > 0 and number % interval == 0
         for name, score in zip(model.modalities, scores):
             if update == "kept" or not due:
@@ -282,11 +282,34 @@ def test_the_critic_judges_by_the_statistics_of_its_input() -> None:
     """In evaluation mode as in training."""
     model = build(tiny_dataset(n_items=27))
     x = torch.randn(9, 26).double()
-    model.critic(torch.randn(9, 26).double() + 3)
-    torch.testing.assert_close(model.eval().critic(x), verdicts(model, x))
+    numbers = torch.arange(9)
+    model.critic(torch.randn(1, 9, 26).double() + 3, numbers)
+    torch.testing.assert_close(model.eval().critic(x[None], numbers), verdicts(model, x))
 
 
 def test_each_normalisation_of_the_critic_has_a_dropout_of_its_own() -> None:
     model = build(tiny_dataset(n_items=27), critic_dropout=[0.2, 0.6])
     layers = [m for m in model.critic.modules() if isinstance(m, torch.nn.Dropout)]
     assert [layer.p for layer in layers] == [0.2, 0.6]
+
+
+@pytest.mark.parametrize("width", [9, 90])
+def test_norms_of_products_in_both_forms(width: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randn(7, 4, generator=generator, dtype=torch.double)
+    rows[2] = 0.0
+    weight = torch.randn(4, width, generator=generator, dtype=torch.double)
+    rows, weight = rows.requires_grad_(), weight.requires_grad_()
+    expected = (rows @ weight).square().sum(dim=1).sqrt()
+    found = norms_of_products(rows, weight)
+    torch.testing.assert_close(found, expected)
+    coefficients = torch.randn(6, generator=generator, dtype=torch.double)
+    others = [k for k in range(7) if k != 2]  # the root has no derivative at zero
+    gradients = [
+        torch.autograd.grad((coefficients * norms[others]).sum(), (rows, weight), retain_graph=True)
+        for norms in (found, norms_of_products(rows, weight))
+    ]
+    plain = torch.linalg.vector_norm(rows @ weight, dim=1)
+    expected = torch.autograd.grad((coefficients * plain[others]).sum(), (rows, weight))
+    for found in gradients:
+        torch.testing.assert_close(found, expected)

@@ -22,9 +22,11 @@ def points() -> tuple[Tensor, Tensor]:
     return left, (3 * torch.randn(shape, generator=generator)).sigmoid()
 
 
-@pytest.fixture(autouse=True)
-def several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "_CACHED", 1)  # the smallest block, which does not divide 301
+@pytest.fixture(autouse=True, params=[0, 2**26], ids=["computed anew", "stored"])
+def several_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    smallest = streamed._Kernel.blocks  # 64 rows, which do not divide 301
+    monkeypatch.setattr(streamed._Kernel, "blocks", lambda self, n_entries=1: smallest(self, 1))
+    monkeypatch.setattr(streamed, "_STORED", request.param)
 
 
 def dense(rows: Tensor, cols: Tensor, steps: int = STEPS) -> Tensor:
