@@ -34,6 +34,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_missing.config.constraints import Bool, Choice, Float, Int
 from recbole_missing.graph.knn import KNN_MISSING, knn_graph
@@ -42,7 +43,7 @@ from recbole_missing.graph.sparse import blend_rows, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.club import ClubEstimator
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import perturb, rows, trained_features, xavier_table
+from recbole_missing.nn.layers import perturb, row_blocks, rows, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 
 CLUB_STEPS = 5  # steps of the CLUB estimators before an epoch
@@ -509,8 +510,8 @@ class DGMRec(MultimodalRecommender):
         """L_recon, over all items but the padding one."""
         loss = torch.zeros((), device=self.observed.device)
         for name, network in self.networks.items():
-            decoded = network.decoder(perturb(items.both[name][1:].detach()))
-            loss = loss + F.mse_loss(decoded, self.features[name][1:])
+            tables = items.both[name][1:], self.features[name][1:]
+            loss = loss + _DecodingError.apply(*tables, *network.decoder.parameters())
         return loss
 
     def _generation(self, raw: Parts, gates: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -544,6 +545,32 @@ def _masked_mse(made: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """Mean squared error over the entries of the rows ``counted (n,)``; no row gives zero."""
     errors = (made - target).square().mean(dim=1)
     return (errors * counted).sum() / counted.sum().clamp(min=1)
+
+
+class _DecodingError(torch.autograd.Function):
+    """Mean of (Dec_m(noise(parts)) - X_m)^2 over all entries, without a gradient to the parts.
+
+    One pass over blocks of rows gives the loss and the gradients, up to their common factor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        total, to_features = features.new_zeros(()), torch.empty_like(features)
+        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for x, target, minus_error in row_blocks(parts, features, to_features):
+            noisy = perturb(x)
+            torch.sub(target, F.linear(noisy, weight, bias), out=minus_error)
+            total += minus_error.square().sum()
+            to_weight.addmm_(minus_error.T, noisy, alpha=-1)
+            to_bias -= minus_error.sum(dim=0)
+        ctx.save_for_backward(to_features, to_weight, to_bias)
+        return total / features.numel()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grad * (2 / ctx.saved_tensors[0].numel())
+        return None, *(grad * gradient for gradient in ctx.saved_tensors)
 
 
 def _norm(vectors: Tensor, counts: Tensor) -> Tensor:
