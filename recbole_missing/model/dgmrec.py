@@ -27,12 +27,14 @@ Missing: Generates missing features once an epoch. A missing modality is no targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import cached_property, reduce
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_missing.config.constraints import Bool, Choice, Float, Int
 from recbole_missing.graph.knn import KNN_MISSING, knn_graph
@@ -40,8 +42,9 @@ from recbole_missing.graph.normalise import row_mean_norm, row_sum_norm, symmetr
 from recbole_missing.graph.sparse import blend_rows, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.club import ClubEstimator
-from recbole_missing.nn.layers import perturb, rows, trained_features, xavier_table
-from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
+from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.layers import perturb, row_blocks, rows, trained_features, xavier_table
+from recbole_missing.nn.losses import bpr_loss, info_nce
 
 CLUB_STEPS = 5  # steps of the CLUB estimators before an epoch
 CLUB_ROWS = 2048  # items that one of these steps looks at
@@ -119,40 +122,30 @@ def _two_layers(n_in: int, size: int) -> nn.Sequential:
 
 
 class Parts:
-    """Parts of n items or of n users in every modality.
-
-    They are blocks of one table, so that one product or one look-up serves all of them.
+    """Parts of n items or of n users.
 
     Args:
-        table: ``(n, 2 M d)``; for each modality the general, then the specific part.
-        names: of the M modalities.
+        both: name of a modality -> ``(n, 2 d)``, general and specific part side by side.
 
     Attributes:
         general, specific: name -> ``(n, d)``.
-        both: name -> ``(n, 2 d)``, general and specific part side by side.
     """
 
-    def __init__(self, table: Tensor, names: Iterable[str]) -> None:
-        """Name the blocks of the table."""
-        self.table = table
-        names = list(names)
-        self.both = dict(zip(names, table.chunk(len(names), dim=1)))
+    def __init__(self, both: Mapping[str, Tensor]) -> None:
+        """Name the halves."""
+        self.both = both
         self.general: dict[str, Tensor] = {}
         self.specific: dict[str, Tensor] = {}
-        for name, block in self.both.items():
+        for name, block in both.items():
             self.general[name], self.specific[name] = block.chunk(2, dim=1)
 
     def rows(self, ids: Tensor) -> Parts:
         """Parts of the items or users ``ids``."""
-        return Parts(rows(self.table, ids), self.both)
+        return Parts({name: rows(block, ids) for name, block in self.both.items()})
 
-    def general_sum(self) -> Tensor:
-        """Sum of the general parts over the modalities, ``(n, d)``."""
-        return torch.stack(list(self.general.values())).sum(dim=0)
-
-    def specific_sum(self) -> Tensor:
-        """Sum of the specific parts over the modalities, ``(n, d)``."""
-        return torch.stack(list(self.specific.values())).sum(dim=0)
+    def averaged(self, graph: Any) -> Parts:
+        """``graph`` times the parts."""
+        return Parts({name: graph @ block for name, block in self.both.items()})
 
 
 class Nodes:
@@ -167,11 +160,43 @@ class Nodes:
         """Return the nodes ``ids``."""
         return Nodes(rows(self.z, ids), self.parts.rows(ids))
 
+    @cached_property
+    def general(self) -> Tensor:
+        """Sum of the general parts over the modalities, ``(n, d)``."""
+        return self._sums[0]
+
+    @cached_property
     def fused(self) -> Tensor:
         """Vectors that the scores come from, ``(n, d)``."""
-        count = len(self.parts.both)
-        content = self.parts.general_sum() / count + self.parts.specific_sum()
-        return self.z + content / (count + 1)
+        count, (general, specific) = len(self.parts.both), self._sums
+        return self.z + (general / count + specific) / (count + 1)
+
+    @cached_property
+    def _sums(self) -> tuple[Tensor, ...]:
+        return reduce(torch.add, self.parts.both.values()).chunk(2, dim=1)
+
+
+class Batch:
+    """A batch of triples in terms of its distinct nodes.
+
+    Args:
+        user_ids: u of the triples.
+        item_ids: first p, then n of the triples.
+        users: the nodes ``user_ids.ids``.
+        items: the nodes ``item_ids.ids``.
+
+    Attributes:
+        positive_ids: p of the triples, as places in ``items``.
+        positives: the nodes ``positive_ids.ids``.
+    """
+
+    def __init__(self, user_ids: Distinct, item_ids: Distinct, users: Nodes, items: Nodes) -> None:
+        """Take the positives out of the items."""
+        self.user_ids, self.users = user_ids, users
+        self.item_ids, self.items = item_ids, items
+        self.size = len(user_ids.numbers)
+        self.positive_ids = distinct(item_ids.numbers[: self.size])
+        self.positives = items.rows(self.positive_ids.ids)
 
 
 class DGMRec(MultimodalRecommender):
@@ -307,9 +332,9 @@ class DGMRec(MultimodalRecommender):
         if not self.clubs:
             return
         for _ in range(CLUB_STEPS):
-            order = torch.randperm(self.n_items - 1, device=raw.table.device) + 1
+            order = torch.randperm(self.n_items - 1, device=self.observed.device) + 1
             sample = raw.rows(order[:CLUB_ROWS])
-            loss = torch.zeros((), device=raw.table.device)
+            loss = torch.zeros((), device=order.device)
             for name, club in self.clubs.items():
                 general, specific = sample.general[name], sample.specific[name]
                 loss = loss + club.negative_log_likelihood(specific, general)
@@ -318,14 +343,14 @@ class DGMRec(MultimodalRecommender):
     @torch.no_grad()
     def _generated_parts(self, raw: Parts, graphs: nn.ModuleDict) -> Parts:
         """Parts of all items, made from their other modalities and from their users."""
-        gates, blocks = self._gates(), []
+        gates, parts = self._gates(), {}
         for name, network in self.networks.items():
             general, specific = raw.general[name], network.generator(gates[name])
             if network.translator is not None:
                 general = network.translator(_others(network, raw.general))
             made = torch.cat([general, specific], dim=1)
-            blocks.append(propagate(graphs[name], made, self.n_mm_layers))
-        return Parts(torch.cat(blocks, dim=1), self.networks)
+            parts[name] = propagate(graphs[name], made, self.n_mm_layers)
+        return Parts(parts)
 
     @torch.no_grad()
     def _write_features(
@@ -357,50 +382,57 @@ class DGMRec(MultimodalRecommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)`` on the graphs of the scores."""
         users, items = self._nodes(self._raw_parts(), self._gates(), self.inference_graphs)
-        return users.fused(), items.fused()
+        return users.fused, items.fused
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """The losses of the formulas; those without weight or without meaning are left out."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        item_ids = torch.unique(torch.cat([positive_ids, negative_ids]))
+        users, items = distinct(user_ids), distinct(torch.cat([positive_ids, negative_ids]))
         raw, gates = self._raw_parts(), self._gates()
-        all_users, all_items = self._nodes(raw, gates, self.training_graphs)
-        users = all_users.rows(user_ids)
-        positives, negatives = all_items.rows(positive_ids), all_items.rows(negative_ids)
-        terms = {
-            "bpr": bpr_loss(users.fused(), positives.fused(), negatives.fused()),
-            "reg": self._norms(users, positives, negatives),
-        }
+        parts = self._item_parts(raw, gates, self.training_graphs)
+        all_users, all_items = self._collaborative()
+        user_parts = parts.averaged(self.user_mean_graph).rows(users.ids)
+        batch = Batch(
+            users,
+            items,
+            Nodes(rows(all_users, users.ids), user_parts),
+            Nodes(rows(all_items, items.ids), parts.rows(items.ids)),
+        )
+        terms = {"bpr": self._bpr(batch), "reg": self._norms(batch)}
         if self.clubs:
-            terms["club"] = self.club_weight * self._club(all_items.parts)
+            terms["club"] = self.club_weight * self._club(parts)
         if self.inter_modal_weight and self.pairs:
-            inter_modal = self._inter_modal(raw, item_ids, users.parts)
+            inter_modal = self._inter_modal(raw, batch)
             terms["inter_modal"] = self.inter_modal_weight * inter_modal
-        terms["intra_modal"] = self.intra_modal_weight * self._intra_modal(users, positives)
-        terms["recon"] = self.recon_weight * self._reconstruction(all_items.parts)
+        terms["intra_modal"] = self.intra_modal_weight * self._intra_modal(batch)
+        terms["recon"] = self.recon_weight * self._reconstruction(parts)
         if self.anything_missing:
-            generation = self._generation(raw, gates, all_items.parts, item_ids)
+            generation = self._generation(raw, gates, batch)
             terms["generation"] = self.generation_weight * generation
-        terms["align"] = self.align_weight * self._alignment(users, positives)
+        terms["align"] = self.align_weight * self._alignment(batch)
         return terms
 
     def _nodes(
         self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict
     ) -> tuple[Nodes, Nodes]:
         """All users and all items."""
+        user_z, item_z = self._collaborative()
+        parts = self._item_parts(raw, gates, graphs)
+        return Nodes(user_z, parts.averaged(self.user_mean_graph)), Nodes(item_z, parts)
+
+    def _collaborative(self) -> tuple[Tensor, Tensor]:
+        """z_u of all users and z_i of all items."""
         identities = self.user_embedding, self.item_embedding
-        user_z, item_z = light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
-        item_parts = self._item_parts(raw, gates, graphs)
-        user_parts = Parts(self.user_mean_graph @ item_parts.table, self.networks)
-        return Nodes(user_z, user_parts), Nodes(item_z, item_parts)
+        return light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
 
     def _raw_parts(self) -> Parts:
         """g_m and s_m of all items. Nothing reads those of the padding item."""
-        blocks = []
+        parts = {}
         for name, network in self.networks.items():
             general, specific = network.encoder(self.features[name]).chunk(2, dim=1)
-            blocks += [self.shared_encoder(torch.tanh(general)), specific]
-        return Parts(torch.cat(blocks, dim=1).sigmoid(), self.networks)
+            general = self.shared_encoder(torch.tanh(general))
+            parts[name] = torch.cat([general, specific], dim=1).sigmoid()
+        return Parts(parts)
 
     def _gates(self) -> dict[str, Tensor]:
         """p_m of all items, name -> ``(n_items, d)``; items without users have zeros."""
@@ -412,80 +444,96 @@ class DGMRec(MultimodalRecommender):
 
     def _item_parts(self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict) -> Parts:
         """G_m and S_m of all items."""
-        blocks = []
-        for name, gate in gates.items():
-            gated = torch.cat([gate * raw.general[name], gate * raw.specific[name]], dim=1)
-            blocks.append(propagate(graphs[name], gated, self.n_mm_layers))
-        return Parts(torch.cat(blocks, dim=1), self.networks)
+        parts = {}
+        for name, block in raw.both.items():
+            gated = block.unflatten(1, (2, -1)) * gates[name][:, None]  # general, specific
+            parts[name] = propagate(graphs[name], gated.flatten(1), self.n_mm_layers)
+        return Parts(parts)
 
     # -------------------------------------------------------------------------------- losses
 
-    def _norms(self, users: Nodes, positives: Nodes, negatives: Nodes) -> Tensor:
+    def _bpr(self, batch: Batch) -> Tensor:
+        """L_bpr."""
+        items = batch.item_ids.spread(batch.items.fused)
+        return bpr_loss(batch.user_ids.spread(batch.users.fused), *items.chunk(2))
+
+    def _norms(self, batch: Batch) -> Tensor:
         """L_reg."""
-        parts = positives.parts
-        sums = [parts.general[name] + parts.specific[name] for name in self.modalities]
-        identities = norm_loss(users.z, positives.z, negatives.z)
-        return ID_REG_WEIGHT * identities + self.reg_weight * norm_loss(*sums)
+        users, positives = batch.users, batch.positives
+        both = batch.item_ids.counts  # of positives and negatives
+        negative_counts = both.index_add(0, batch.positive_ids.ids, -batch.positive_ids.counts)
+        identities = (
+            _norm(users.z, batch.user_ids.counts)
+            + _norm(positives.z, batch.positive_ids.counts)
+            + _norm(batch.items.z, negative_counts)
+        )
+        content = torch.zeros((), device=both.device)
+        for name in self.modalities:
+            part = positives.parts.general[name] + positives.parts.specific[name]
+            content = content + _norm(part, batch.positive_ids.counts)
+        return (ID_REG_WEIGHT * identities + self.reg_weight * content) / batch.size
 
     def _club(self, items: Parts) -> Tensor:
         """L_club, over all items but the padding one."""
-        loss = torch.zeros((), device=items.table.device)
+        loss = torch.zeros((), device=self.observed.device)
         for name, club in self.clubs.items():
             loss = loss + club.bound(items.specific[name][1:], items.general[name][1:])
         return loss
 
-    def _inter_modal(self, raw: Parts, item_ids: Tensor, users: Parts) -> Tensor:
+    def _inter_modal(self, raw: Parts, batch: Batch) -> Tensor:
         """L_inter: raw general parts of complete items, propagated general parts of users."""
-        complete = self.complete_items(item_ids)
-        items = {name: rows(general, complete) for name, general in raw.general.items()}
-        tau = self.inter_modal_temperature
-        loss = torch.zeros((), device=raw.table.device)
+        complete = self.complete(batch.item_ids)
+        items = {name: rows(general, complete.ids) for name, general in raw.general.items()}
+        users, tau = batch.users.parts.general, self.inter_modal_temperature
+        loss = torch.zeros((), device=self.observed.device)
         for one, other in self.pairs:
-            loss = loss + info_nce(items[one], items[other], tau)
+            loss = loss + info_nce(items[one], items[other], tau, complete)
             if one in self.regular and other in self.regular:
-                loss = loss + info_nce(users.general[one], users.general[other], tau)
+                loss = loss + info_nce(users[one], users[other], tau, batch.user_ids)
         return loss
 
-    def _intra_modal(self, users: Nodes, positives: Nodes) -> Tensor:
+    def _intra_modal(self, batch: Batch) -> Tensor:
         """L_intra: users against the positive items."""
-        general = users.parts.general_sum(), positives.parts.general_sum()
-        loss = info_nce(users.z, positives.z, self.intra_modal_temperature)
-        loss = loss + info_nce(*general, self.inter_modal_temperature)
+        users, positives = batch.users, batch.positives
+        ids = batch.user_ids, batch.positive_ids
+        loss = info_nce(users.z, positives.z, self.intra_modal_temperature, *ids)
+        general = users.general, positives.general
+        loss = loss + info_nce(*general, self.inter_modal_temperature, *ids)
         for name in self.modalities:
             pair = users.parts.specific[name], positives.parts.specific[name]
             if name not in self.regular:
                 pair = users.parts.general[name], positives.parts.general[name]
-            loss = loss + info_nce(*pair, self.intra_modal_temperature)
+            loss = loss + info_nce(*pair, self.intra_modal_temperature, *ids)
         return loss
 
     def _reconstruction(self, items: Parts) -> Tensor:
         """L_recon, over all items but the padding one."""
-        loss = torch.zeros((), device=items.table.device)
+        loss = torch.zeros((), device=self.observed.device)
         for name, network in self.networks.items():
-            decoded = network.decoder(perturb(items.both[name][1:].detach()))
-            loss = loss + F.mse_loss(decoded, self.features[name][1:])
+            tables = items.both[name][1:], self.features[name][1:]
+            loss = loss + _DecodingError.apply(*tables, *network.decoder.parameters())
         return loss
 
-    def _generation(
-        self, raw: Parts, gates: dict[str, Tensor], items: Parts, item_ids: Tensor
-    ) -> Tensor:
+    def _generation(self, raw: Parts, gates: dict[str, Tensor], batch: Batch) -> Tensor:
         """L_gen. Masks instead of shorter tables spare a GPU the wait for their lengths."""
-        observed = self.observed[item_ids]
+        ids, general = batch.item_ids.ids, batch.items.parts.general
+        observed = self.observed[ids] & (batch.item_ids.counts > 0)[:, None]
         complete = observed.all(dim=1)
-        general = {name: rows(table, item_ids) for name, table in items.general.items()}
-        loss = torch.zeros((), device=raw.table.device)
+        loss = torch.zeros((), device=ids.device)
         for (name, network), has_it in zip(self.networks.items(), observed.unbind(dim=1)):
             if network.translator is not None:
                 translated = network.translator(perturb(_others(network, general)))
                 loss = loss + _masked_mse(translated, general[name], complete)
-            specific, gate = rows(raw.specific[name], item_ids), rows(gates[name], item_ids)
+            specific, gate = rows(raw.specific[name], ids), rows(gates[name], ids)
             loss = loss + _masked_mse(network.generator(perturb(gate)), specific, has_it)
         return loss
 
-    def _alignment(self, users: Nodes, positives: Nodes) -> Tensor:
+    def _alignment(self, batch: Batch) -> Tensor:
         """L_align: collaborative vectors against the general parts of the same nodes."""
-        items = info_nce(positives.z, positives.parts.general_sum(), self.align_temperature)
-        return items + info_nce(users.z, users.parts.general_sum(), self.align_temperature)
+        users, positives = batch.users, batch.positives
+        tau = self.align_temperature
+        loss = info_nce(positives.z, positives.general, tau, batch.positive_ids)
+        return loss + info_nce(users.z, users.general, tau, batch.user_ids)
 
 
 def _others(network: ModalityNetwork, general: dict[str, Tensor]) -> Tensor:
@@ -497,3 +545,34 @@ def _masked_mse(made: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """Mean squared error over the entries of the rows ``counted (n,)``; no row gives zero."""
     errors = (made - target).square().mean(dim=1)
     return (errors * counted).sum() / counted.sum().clamp(min=1)
+
+
+class _DecodingError(torch.autograd.Function):
+    """Mean of (Dec_m(noise(parts)) - X_m)^2 over all entries, without a gradient to the parts.
+
+    One pass over blocks of rows gives the loss and the gradients, up to their common factor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        total, to_features = features.new_zeros(()), torch.empty_like(features)
+        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for x, target, minus_error in row_blocks(parts, features, to_features):
+            noisy = perturb(x)
+            torch.sub(target, F.linear(noisy, weight, bias), out=minus_error)
+            total += minus_error.square().sum()
+            to_weight.addmm_(minus_error.T, noisy, alpha=-1)
+            to_bias -= minus_error.sum(dim=0)
+        ctx.save_for_backward(to_features, to_weight, to_bias)
+        return total / features.numel()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grad * (2 / ctx.saved_tensors[0].numel())
+        return None, *(grad * gradient for gradient in ctx.saved_tensors)
+
+
+def _norm(vectors: Tensor, counts: Tensor) -> Tensor:
+    """Frobenius norm of a matrix in which each row of ``vectors (n, d)`` stands so many times."""
+    return torch.linalg.vector_norm(vectors * counts.sqrt()[:, None])

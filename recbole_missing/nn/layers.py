@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from recbole_missing.graph.normalise import row_sum_norm
 from recbole_missing.graph.sparse import SparseMatrix, propagate
 from recbole_missing.modality import Modalities, Modality
 
+CPU_BLOCK = 1024  # rows of a block
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
     """Xavier-uniform table ``(n_rows, size)``.
@@ -108,6 +109,15 @@ class _UnitRows(torch.autograd.Function):
         unit, factors, is_scaled = ctx.saved_tensors
         along = (grad * unit).sum(dim=-1, keepdim=True) * is_scaled
         return torch.addcmul(grad, unit, along, value=-1).mul_(factors), None
+
+
+def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of the same rows of all ``tables``; what is done with one finds it in the CPU's cache.
+
+    On a GPU all rows are one block.
+    """
+    size = max(1, len(tables[0])) if tables[0].is_cuda else CPU_BLOCK
+    return zip(*(table.split(size) for table in tables))
 
 
 def perturb(x: Tensor, draws: Tensor | None = None, n_draws: int | None = None) -> Tensor:
