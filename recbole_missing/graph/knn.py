@@ -281,7 +281,8 @@ def largest(key: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return top, col
     n_groups = n_columns // width
     n_grouped = width * n_groups
-    groups = key[:, :n_grouped].unflatten(1, (width, n_groups))  # group g has columns g + i n_groups
+    # Group g has the columns g, g + n_groups, g + 2 n_groups, ...
+    groups = key[:, :n_grouped].unflatten(1, (width, n_groups))
     best = groups.amax(dim=1).topk(k, dim=1, sorted=False).indices
     inside = groups.gather(2, best[:, None].expand(-1, width, -1)).flatten(1)
     top, place = torch.cat([inside, key[:, n_grouped:]], dim=1).topk(k, dim=1)
