@@ -8,6 +8,7 @@ queries by all candidates never exists.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import Any
@@ -259,6 +260,36 @@ def stable_topk(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return similarity.gather(1, col), col
 
 
+def largest(key: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest values of each row and their columns, as :func:`torch.topk`, but faster.
+
+    The columns are taken in groups. The k largest values stand in the k groups whose maxima are
+    largest, so only these groups are searched.
+
+    Args:
+        key: shape ``(n_rows, n_columns)``.
+        k: at most ``n_columns``.
+
+    Returns:
+        Values in falling order, and int64 columns; of equal values any. Each ``(n_rows, k)``.
+    """
+    n_columns = key.shape[1]
+    # The search takes n / width maxima and k * width values. torch is faster from 64 k values on.
+    width = min(math.isqrt(n_columns // max(k, 1)), n_columns // max(64 * k, 1))
+    if width < 4:
+        top, col = key.topk(k, dim=1)
+        return top, col
+    n_groups = n_columns // width
+    n_grouped = width * n_groups
+    # Group g has the columns g, g + n_groups, g + 2 n_groups, ...
+    groups = key[:, :n_grouped].unflatten(1, (width, n_groups))
+    best = groups.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    inside = groups.gather(2, best[:, None].expand(-1, width, -1)).flatten(1)
+    top, place = torch.cat([inside, key[:, n_grouped:]], dim=1).topk(k, dim=1)
+    col = torch.div(place, k, rounding_mode="floor") * n_groups + best.gather(1, place % k)
+    return top, torch.where(place < width * k, col, place - width * k + n_grouped)
+
+
 def top_columns(key: Tensor, k: int) -> Tensor:
     """Columns of the k largest values of each row, in falling order; of equal ones the smaller.
 
@@ -272,7 +303,7 @@ def top_columns(key: Tensor, k: int) -> Tensor:
         int64, ``(n_rows, k)``.
     """
     spare = min(k + 1, key.shape[1])
-    top, col = key.topk(spare, dim=1)
+    top, col = largest(key, spare)
     col = col[:, :k].sort(dim=1).values
     if spare > k:
         tied = (top[:, k - 1] == top[:, k]).nonzero()[:, 0]

@@ -20,6 +20,7 @@ Missing: `knn_missing` says what the content graphs do with lacking items. Imput
 
 from __future__ import annotations
 
+import math
 from logging import getLogger
 from typing import Any
 
@@ -28,16 +29,17 @@ import torch
 import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.co_interaction import co_interaction
-from recbole_missing.graph.knn import KNN_MISSING, Cosines, block_rows, nearest
+from recbole_missing.graph.knn import KNN_MISSING, Cosines, block_rows, largest, nearest
 from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
 from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.layers import ItemGraph, rows, xavier_table
-from recbole_missing.nn.losses import log_sum_exp
 
 # The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
 # views x are the M modalities and behaviour.
@@ -68,7 +70,7 @@ from recbole_missing.nn.losses import log_sum_exp
 #             P_x without first_x                                               -> pseudo_neighbours
 #   L_nd    = mean_x mean_j -log(A / Z) - log(B / (Z - A)), where A, B and Z sum
 #             exp(cos(h_x,j, h_x) / temperature) over first_x, second_x and all items
-#                                                                               -> neighbour_loss
+#                                                                              -> neighbour_losses
 #   loss    = L_wbpr + kl_weight L_kl + cl_weight L_nd                          -> self.loss_terms
 
 
@@ -140,18 +142,20 @@ class DAMRS(MultimodalRecommender):
         positives = rows(all_items + all_sides, positive_ids)
         negatives = rows(all_items + all_sides, negative_ids)
         liked, disliked = unit[:, positive_ids], unit[:, negative_ids]
-        distinct_users = user_ids.unique()
-        distinct_items = torch.cat([positive_ids, negative_ids]).unique()
-        items, sides = rows(all_items, distinct_items), rows(all_sides, distinct_items)
-        gap = score_gap(rows(all_users, distinct_users), items, sides)
+        once_users = distinct(user_ids)  # K
+        once_items = distinct(torch.cat([positive_ids, negative_ids]))  # J
+        items, sides = rows(all_items, once_items.ids), rows(all_sides, once_items.ids)
+        weights = once_users.weights(), once_items.weights()
+        gap = score_gap(rows(all_users, once_users.ids), items, sides, *weights)
         terms = {
             "wbpr": weighted_bpr(users, positives, negatives, liked, disliked),
             "kl": self.kl_weight * gap,
         }
         if self.cl_weight > 0:  # the contrast is most of the work
-            contrasted = distinct_items
+            contrasted = once_items
             if self.contrast_items == "complete":
-                contrasted = self.complete_items(positive_ids)
+                contrasted = distinct(positive_ids)
+                contrasted = contrasted.where(self.observed[contrasted.ids].all(dim=1))
             terms.update(self._contrast(unit, contrasted))
         return terms
 
@@ -164,18 +168,14 @@ class DAMRS(MultimodalRecommender):
             views.append(propagate(graph, self.item_embedding, self.n_mm_layers))
         return users, items, torch.stack(views)
 
-    def _contrast(self, unit: Tensor, item_ids: Tensor) -> dict[str, Tensor]:
-        """Weighted L_nd of each view: unit vectors of ``item_ids`` against those of all items."""
-        anchors = unit.index_select(1, item_ids)
+    def _contrast(self, unit: Tensor, contrasted: Distinct) -> dict[str, Tensor]:
+        """Weighted L_nd of each view: unit vectors of contrasted items against those of all."""
+        anchors = unit.index_select(1, contrasted.ids)
         candidates = unit.index_select(1, self.old_items)
-        labels = pseudo_neighbours(anchors, candidates, self.pseudo_labels)
+        options = self.pseudo_labels, self.temperature, contrasted.weights()
+        losses = neighbour_losses(anchors, candidates, *options)
         terms = [*(f"nd_{name}" for name in self.modalities), "behaviour_nd"]
-        weight = self.cl_weight / len(terms)
-        found = {}
-        for x, term in enumerate(terms):
-            loss = neighbour_loss(anchors[x], candidates[x], labels[x], self.temperature)
-            found[term] = weight * loss
-        return found
+        return dict(zip(terms, self.cl_weight / len(terms) * losses))
 
 
 def weighted_bpr(
@@ -198,53 +198,121 @@ def weighted_bpr(
     return -(a * F.logsigmoid(margin) + b * F.logsigmoid(-margin)).mean()
 
 
-def score_gap(users: Tensor, items: Tensor, sides: Tensor) -> Tensor:
-    """L_kl, mean over all pairs of ``users (n, d)`` and items, ``items`` and ``sides (m, d)``."""
+def score_gap(
+    users: Tensor, items: Tensor, sides: Tensor, user_weights: Tensor, item_weights: Tensor
+) -> Tensor:
+    """L_kl, weighted mean over all pairs of users and items.
+
+    Args:
+        users: shape ``(n, d)``.
+        items, sides: shape ``(m, d)``.
+        user_weights, item_weights: shapes ``(n,)``, ``(m,)``; each adds up to 1.
+    """
     by_items, by_sides = users @ F.normalize(items).T, users @ F.normalize(sides).T
     # For y = sigmoid(a), y' = sigmoid(b): KL(y|y') + KL(y'|y) = (y - y') (a - b), which is finite
     # for all scores.
-    return ((by_items.sigmoid() - by_sides.sigmoid()) * (by_items - by_sides)).mean()
+    gaps = (by_items.sigmoid() - by_sides.sigmoid()) * (by_items - by_sides)
+    return user_weights @ gaps @ item_weights
 
 
-@torch.no_grad()
-def pseudo_neighbours(anchors: Tensor, candidates: Tensor, n: int) -> Tensor:
-    """Pseudo neighbours of the anchors in every view: ``n`` of first_x, then ``n`` of second_x.
+def neighbour_losses(
+    anchors: Tensor, candidates: Tensor, n: int, tau: float, weights: Tensor
+) -> Tensor:
+    """L_nd of every view, ``(n_views,)``; no anchor gives zero.
+
+    The anchors are taken in blocks. Each block gives its part of the losses and of their gradients
+    at once: its cosines with all candidates serve the pseudo neighbours, Z and the gradients, and
+    are then forgotten.
 
     Args:
         anchors: unit vectors, ``(n_views, n_rows, d)``.
         candidates: unit vectors, ``(n_views, n_candidates, d)``.
+        n: pseudo neighbours, see :func:`pseudo_neighbours`.
+        tau: temperature.
+        weights: of the anchors, ``(n_rows,)``; they add up to 1.
+    """
+    losses: Tensor = _NeighbourLosses.apply(anchors, candidates, n, tau, weights)
+    return losses
+
+
+class _NeighbourLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, anchors: Tensor, candidates: Tensor, n: int, tau: float, weights: Tensor
+    ) -> Tensor:
+        total = anchors.new_zeros(len(anchors))
+        to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
+        entries = 2**26 if anchors.is_cuda else 2**19  # cosines of a view in a block
+        block_size = max(1, min(max(32, entries // candidates.shape[1]), anchors.shape[1]))
+        buffers = anchors.new_empty(2, len(anchors) * block_size * candidates.shape[1])
+        blocks = (anchors.split(block_size, 1), to_anchors.split(block_size, 1))
+        for block, to_block, weight in zip(*blocks, weights.split(block_size)):
+            shape = (len(block), block.shape[1], candidates.shape[1])
+            cosines, powers = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+            torch.bmm(block, candidates.transpose(1, 2), out=cosines)
+            labels = pseudo_neighbours(cosines, torch.exp(cosines, out=powers), n)
+            logits = cosines.mul_(1 / tau)
+            if tau < 1 / 40:  # else exp(cos / tau) stays far inside the range of float32
+                logits -= logits.amax(dim=2, keepdim=True)
+            label_logits = logits.gather(2, labels).requires_grad_()
+            powers = logits.exp_()
+            sums = powers.sum(dim=2)
+            log_z = sums.log().requires_grad_()
+            with torch.enable_grad():
+                losses = (weight * label_loss(label_logits, log_z)).sum(dim=1)
+                to_labels, to_log_z = torch.autograd.grad(losses.sum(), (label_logits, log_z))
+            total += losses.detach()
+            # The gradient of the cosines, in place
+            powers *= (to_log_z / sums / tau)[:, :, None]
+            powers.scatter_add_(2, labels, to_labels / tau)
+            torch.bmm(powers, candidates, out=to_block)
+            to_candidates.baddbmm_(powers.transpose(1, 2), block)
+        ctx.save_for_backward(to_anchors, to_candidates)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        to_anchors, to_candidates = ctx.saved_tensors
+        grad = grad[:, None, None]
+        return grad * to_anchors, grad * to_candidates, None, None, None
+
+
+def pseudo_neighbours(cosines: Tensor, powers: Tensor, n: int) -> Tensor:
+    """Pseudo neighbours of the anchors in every view: ``n`` of first_x, then ``n`` of second_x.
+
+    Args:
+        cosines: of anchors and candidates, ``(n_views, n_rows, n_candidates)``.
+        powers: exp(cosines), which are overwritten.
         n: half the number of candidates, if that is smaller.
 
     Returns:
         Numbers of candidates, ``(n_views, n_rows, 2 * n)``.
     """
-    labels, n = [], min(n, candidates.shape[1] // 2)
-    block_size = 1 + 2**24 // candidates[..., 0].numel()  # bounds the similarities held
-    for part in anchors.split(block_size, dim=1):
-        cosines = part @ candidates.transpose(1, 2)
-        shares = cosines.softmax(dim=2)  # P_x
-        first = (shares.sum(dim=0) + shares).topk(n).indices
-        # The order of P_x is that of the cosines.
-        second = cosines.scatter_(2, first, -torch.inf).topk(n).indices
-        labels.append(torch.cat([first, second], dim=2))
-    return torch.cat(labels, dim=1)
+    n_views, n_rows, n_candidates = cosines.shape
+    n = min(n, n_candidates // 2)
+    shares = powers.div_(powers.sum(dim=2, keepdim=True))  # P_x
+    shares += shares.sum(dim=0)
+    first = largest(shares.flatten(0, 1), n)[1].view(n_views, n_rows, n)
+    # The order of P_x is that of the cosines.
+    found = cosines.gather(2, first)
+    others = cosines.scatter_(2, first, -torch.inf)
+    second = largest(others.flatten(0, 1), n)[1].view(n_views, n_rows, n)
+    cosines.scatter_(2, first, found)
+    return torch.cat([first, second], dim=2)
 
 
-def neighbour_loss(anchors: Tensor, candidates: Tensor, labels: Tensor, tau: float) -> Tensor:
-    """L_nd of one view, mean over the anchors; no anchor gives zero.
+def label_loss(logits: Tensor, log_z: Tensor) -> Tensor:
+    """L_nd of each anchor, ``(..., n_rows)``, from its pseudo neighbours.
 
     Args:
-        anchors, candidates: unit vectors, ``(n_rows, d)`` and ``(n_candidates, d)``.
-        labels: pseudo neighbours, ``(n_rows, 2 * n)``.
-        tau: temperature.
+        logits: cos / temperature of the pseudo neighbours, ``(..., n_rows, 2 * n)``.
+        log_z: log Z, ``(..., n_rows)``.
     """
-    logits = (rows(candidates, labels) @ anchors[:, :, None])[:, :, 0] / tau
-    log_z = log_sum_exp(anchors / tau, candidates)
-    shares = (logits - log_z[:, None]).exp()
-    first, second = shares.chunk(2, dim=1)
-    a, b = first.sum(dim=1), second.sum(dim=1)  # A / Z and B / Z
+    first, second = (logits - log_z[..., None]).exp().chunk(2, dim=-1)
+    a, b = first.sum(dim=-1), second.sum(dim=-1)  # A / Z and B / Z
     rest = torch.maximum(1 - a, b).clamp(min=1e-30)  # (Z - A) / Z; rounding may make it too small
-    return -((a + 1e-9).log() + (b / rest + 1e-9).log()).sum() / max(len(anchors), 1)
+    return -((a + 1e-9).log() + (b / rest + 1e-9).log())
 
 
 def behaviour_edges(interactions: SparseMatrix, k: int, min_count: int) -> Tensor:

@@ -37,6 +37,11 @@ class Distinct:
         """Return the same ids as a set: each of them counts once."""
         return replace(self, counts=(self.counts > 0).to(self.counts), numbers=None)
 
+    def weights(self) -> Tensor:
+        """Equal weights of the ids that count, which add up to 1, else 0; float ``(n,)``."""
+        counted = (self.counts > 0).to(self.counts)
+        return counted / counted.sum().clamp(min=1)
+
     def where(self, kept: Tensor) -> Distinct:
         """Return the set of the ids where ``kept (n,)`` is True, with their counts."""
         if self.ids.is_cuda:

@@ -12,9 +12,11 @@ from recbole_missing.graph.knn import (
     SharedCosines,
     block_rows,
     knn_graph,
+    largest,
     nearest,
     places,
     stable_topk,
+    top_columns,
 )
 from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.imputation.base import Table
@@ -184,6 +186,21 @@ def test_topk_is_in_falling_order_and_equal_ones_by_column() -> None:
     values, columns = stable_topk(similarity, 4)
     assert columns.tolist() == [[1, 3, 0, 2], [0, 1, 2, 3]]
     assert torch.equal(values, similarity.gather(1, columns))
+
+
+@pytest.mark.parametrize("n_columns", [1, 5, 255, 256, 700, 1283])
+def test_largest_of_many_columns(n_columns: int) -> None:
+    """Groups of columns with a rest behind them; equal values, also at the k-th place."""
+    torch.manual_seed(n_columns)
+    key = torch.randint(0, 90, (40, n_columns)).float()
+    key[0], key[1, n_columns // 2] = 7.0, torch.inf
+    for k in {1, min(2, n_columns), min(5, n_columns)}:
+        values, columns = largest(key, k)
+        assert torch.equal(values, key.topk(k).values)
+        assert torch.equal(values, key.gather(1, columns))
+        assert all(len(set(row)) == k for row in columns.tolist())
+        order = key.argsort(dim=1, descending=True, stable=True)
+        assert torch.equal(top_columns(key, k), order[:, :k])
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 100])

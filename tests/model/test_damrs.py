@@ -8,7 +8,7 @@ from helpers import tiny_dataset, tiny_modalities
 
 from recbole_missing.graph.sparse import bipartite
 from recbole_missing.modality import Modalities
-from recbole_missing.model.damrs import behaviour_edges, content_edges
+from recbole_missing.model.damrs import behaviour_edges, content_edges, neighbour_losses
 
 N_ITEMS = 30
 
@@ -62,3 +62,45 @@ def expected_edges(name: str, modalities: Modalities, k: int, missing: str) -> s
             if other == item or (has_it[item] and has_it[other]):
                 edges.add((item, other))
     return edges
+
+
+@pytest.mark.parametrize("tau", [0.2, 0.01])
+def test_neighbour_losses(tau: float) -> None:
+    """Losses and gradients against the formula, over several blocks; weight 0 leaves out a row."""
+    torch.manual_seed(0)
+    views = torch.nn.functional.normalize(torch.randn(3, 150, 4, dtype=torch.float64), dim=2)
+    views.requires_grad_()
+    weights = torch.full((90,), 1 / 89, dtype=torch.float64)
+    weights[40] = 0
+    found = neighbour_losses(views[:, :90], views, 3, tau, weights)
+    expected = torch.stack(plain_losses(views, 90, 3, tau)) @ weights
+    torch.testing.assert_close(found, expected)
+    scale = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    gradients = [torch.autograd.grad(loss @ scale, views)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def plain_losses(views: torch.Tensor, n_rows: int, n: int, tau: float) -> list[torch.Tensor]:
+    """-log(A / Z) - log(B / (Z - A)) of each row, one view after the other."""
+    cosines = views[:, :n_rows] @ views.transpose(1, 2)
+    shares = cosines.detach().softmax(dim=2)
+    losses = []
+    for cosine, share in zip(cosines, shares):
+        powers, of_view = (cosine / tau).exp(), []
+        for row, total, own in zip(powers, shares.sum(dim=0) + share, share):
+            index = torch.arange(len(row))
+            first = total.topk(n).indices
+            left = index[~torch.isin(index, first)]
+            second = left[own[left].topk(n).indices]
+            a, b, rest = row[first].sum(), row[second].sum(), row[left].sum()
+            of_view.append(-(a / row.sum() + 1e-9).log() - (b / rest + 1e-9).log())
+        losses.append(torch.stack(of_view))
+    return losses
+
+
+def test_no_anchor_gives_no_neighbour_loss() -> None:
+    views = torch.nn.functional.normalize(torch.randn(2, 9, 4), dim=2).requires_grad_()
+    losses = neighbour_losses(views[:, :0], views, 3, 0.2, torch.ones(0))
+    losses.sum().backward()
+    assert losses.tolist() == [0.0, 0.0]
+    assert not views.grad.any()
