@@ -49,8 +49,8 @@ def waiting(*names: str) -> Iterator[None]:
                 del sys.modules[name]
 
 
-def load(name: str) -> Any:
-    """Import a module that waited.
+def load(name: str, *parts: str) -> Any:
+    """Import a module that waited, and those of ``parts`` that are modules inside it.
 
     Raises:
         ImportError: if it is absent; the message says what to install.
@@ -59,7 +59,7 @@ def load(name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by Ray
-            return importlib.import_module(name)
+            return __import__(name, fromlist=parts or ("",))
     except ModuleNotFoundError as error:
         root = name.split(".")[0]
         package = _PACKAGES.get(root, root)
@@ -69,6 +69,11 @@ def load(name: str) -> Any:
             signal.signal(signal.SIGTERM, before)  # Ray takes it
 
 
+@functools.cache
+def _real(module: str, part: str) -> Any:
+    return getattr(load(module, part), part)
+
+
 class _Module:
     """Stand-in of a module; its attributes wait too, as long as it stands in ``sys.modules``."""
 
@@ -76,29 +81,24 @@ class _Module:
         self.name, self.is_open = name, True
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):
+        if attribute.startswith("_"):
             raise AttributeError(attribute)
-        return _Part(self.name, attribute) if self.is_open else getattr(load(self.name), attribute)
+        return _Part(self.name, attribute) if self.is_open else _real(self.name, attribute)
 
 
 class _Part:
     """Stand-in of a function, a class or a module inside a module."""
 
     def __init__(self, module: str, name: str) -> None:
-        vars(self).update(_of=(module, name))
-
-    def _real(self) -> Any:
-        module, name = self._of
-        return getattr(load(module), name)
+        self._of = module, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._real()(*args, **kwargs)
+        return _real(*self._of)(*args, **kwargs)
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(self._real(), attribute)
-
-    def __setattr__(self, attribute: str, value: Any) -> None:
-        setattr(self._real(), attribute, value)
+        if attribute.startswith("_"):  # of those who look at it, as inspect, pickle and copy do
+            raise AttributeError(attribute)
+        return getattr(_real(*self._of), attribute)
 
 
 class _Optim:
