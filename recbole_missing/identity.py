@@ -65,6 +65,7 @@ _PACKAGE = __name__.partition(".")[0]
 _NO_VALUES = (
     "atomic",
     "checkpoint",
+    "compat",
     "config",
     "environment",
     "hidden_state",

@@ -36,7 +36,7 @@ from logging import getLogger
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from recbole_missing import lazy, loaded, logs
+from recbole_missing import compat, lazy, loaded, logs
 from recbole_missing.data import saved
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
@@ -183,6 +183,11 @@ def _init_config(
     check.refuse_code(self.model_class, self)
     if self.model_class.type in _types_with_our_data():
         run_settings.check_config(self)
+
+
+def _compatibility_settings(self: Any) -> None:
+    """Give numpy the names that RecBole uses. RecBole's own way fails with numpy 2."""
+    compat.repair()
 
 
 def _convert_config_dict(self: Any, config_dict: dict[str, Any]) -> dict[str, Any]:
@@ -519,6 +524,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
     "recbole.config.configurator": {
         "Config.__init__": _init_config,
         "Config._build_yaml_loader": _build_yaml_loader,
+        "Config.compatibility_settings": _compatibility_settings,
         "Config._convert_config_dict": _convert_config_dict,
         "Config._get_model_and_dataset": _get_model_and_dataset,
         "Config._load_internal_config_dict": _load_internal_config_dict,
