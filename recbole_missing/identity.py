@@ -65,11 +65,13 @@ _PACKAGE = __name__.partition(".")[0]
 _NO_VALUES = (
     "atomic",
     "checkpoint",
+    "compat",
     "config",
     "environment",
     "hidden_state",
     "identity",
     "in_force",
+    "lazy",
     "loaded",
     "plugin",
     "quiet",
@@ -352,7 +354,7 @@ def _parsed(path: Path, changed: int, size: int) -> tuple[str, list[tuple[str, s
             imported += [(alias.name, "", 0) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             imported += [(node.module or "", alias.name, node.level) for alias in node.names]
-    return digest(_plain(tree)), imported
+    return digest(repr(_plain(tree))), imported  # as one text: 0.2 s less a start
 
 
 def _module_behind(module: str, name: str) -> Sequence[str]:
@@ -378,15 +380,9 @@ def _plain(node: Any) -> Any:
         return [_plain(item) for item in node if not _is_docstring(item)]
     if not isinstance(node, ast.AST):
         return f"{type(node).__name__} {node!r}"
-    fields = {key: value for key, value in ast.iter_fields(node) if value is not None}
-    return [
-        type(node).__name__,
-        {
-            key: _plain(value)
-            for key, value in fields.items()
-            if not isinstance(value, list) or value
-        },
-    ]
+    values = ((key, getattr(node, key, None)) for key in sorted(node._fields))
+    fields = {key: _plain(value) for key, value in values if value is not None and value != []}
+    return [type(node).__name__, fields]
 
 
 def _is_docstring(node: Any) -> bool:

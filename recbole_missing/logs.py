@@ -48,18 +48,20 @@ class TensorBoard:
     """A writer of TensorBoard that drops what it cannot write, after one warning.
 
     Args:
-        make: makes the writer; None drops everything.
+        make: makes the writer, when something is first written; None drops everything.
     """
 
     def __init__(self, make: Callable[[], Any] | None = None) -> None:
-        """Make the writer."""
+        """Make nothing yet: a run writes after its first epoch."""
         self._writer: Any = None
-        if make is not None:
-            _watch_threads()
-            self._writer = self._tried(make)
+        self._make = make
 
     def __getattr__(self, name: str) -> Any:
         """Attribute or method of the writer."""
+        if self._make is not None and name not in ("flush", "close"):
+            make, self._make = self._make, None
+            _watch_threads()
+            self._writer = self._tried(make)
         value = getattr(self._writer, name, _nothing)
         if not callable(value):
             return value

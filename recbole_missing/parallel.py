@@ -6,7 +6,6 @@ where it runs: both engines give equal results.
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from recbole_missing import lazy
 
 _BLOCK_ENTRIES = 2**17
 """Entries of a dense block of columns: 1 MB of float64, so that products find it in the cache."""
@@ -110,7 +111,7 @@ class Ray:
     def close(self) -> None:
         """End Ray if this engine started it; the next block starts it again."""
         if self._started:
-            importlib.import_module("ray").shutdown()
+            lazy.load("ray").shutdown()
             self._started = False
 
     def __enter__(self) -> Ray:
@@ -122,7 +123,7 @@ class Ray:
         self.close()
 
     def _connect(self) -> Any:
-        ray = importlib.import_module("ray")  # takes a second, and only this class needs it
+        ray = lazy.load("ray")  # takes a second, and only this class needs it
         if not ray.is_initialized():
             start_ray(self.address or "local", threads=1, num_cpus=self.num_cpus)
             self._started = True
@@ -138,7 +139,7 @@ def start_ray(address: str, threads: int, num_cpus: int | None = None, **options
         num_cpus: cores of a local Ray; default all.
         options: further arguments of ``ray.init``.
     """
-    ray = importlib.import_module("ray")
+    ray = lazy.load("ray")
     if address == "local":
         options.update(num_cpus=num_cpus, include_dashboard=False)
     with worker_environment(threads):

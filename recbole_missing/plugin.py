@@ -29,15 +29,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging import getLogger
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-from recbole_missing import loaded, logs
+from recbole_missing import compat, lazy, loaded, logs
 from recbole_missing.data import saved
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
@@ -90,10 +89,8 @@ class _Hook:
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the loader is as it was found
-            before = signal.getsignal(signal.SIGTERM)
-            execute(module)
-            with suppress(ValueError):  # another thread, which can change no handler
-                signal.signal(signal.SIGTERM, before)  # Ray, which RecBole imports, takes it
+            with lazy.waiting(*lazy.OF_RECBOLE.get(name, ())):
+                execute(module)
             _replace(module)
 
         loader.exec_module = exec_module
@@ -106,7 +103,8 @@ def _replace(module: ModuleType) -> None:
         path = f"{module.__name__}:{attribute}"
         owner, name = _owner(path)
         _originals[path] = getattr(owner, name)
-        if new is not run_recboles:  # a spawned process must find it here, to install the plugin
+        # A spawned process must find run_recboles here, to install the plugin.
+        if type(new) is FunctionType and new is not run_recboles:
             functools.update_wrapper(new, _originals[path])
         setattr(owner, name, new)
     if module.__name__ == "recbole.utils.argument_list":  # what RecBole's caches compare
@@ -185,6 +183,11 @@ def _init_config(
     check.refuse_code(self.model_class, self)
     if self.model_class.type in _types_with_our_data():
         run_settings.check_config(self)
+
+
+def _compatibility_settings(self: Any) -> None:
+    """Give numpy the names that RecBole uses. RecBole's own way fails with numpy 2."""
+    compat.repair()
 
 
 def _convert_config_dict(self: Any, config_dict: dict[str, Any]) -> dict[str, Any]:
@@ -482,7 +485,8 @@ def without_tensorboard() -> Iterator[None]:
 
 def get_tensorboard(logger: Any) -> Any:
     """RecBole's writer of TensorBoard; a disk that is full ends the writer, not the run."""
-    return logs.TensorBoard(lambda: _original("recbole.utils.utils:get_tensorboard")(logger))
+    now = SimpleNamespace(handlers=list(logger.handlers))  # they name its folder
+    return logs.TensorBoard(lambda: _original("recbole.utils.utils:get_tensorboard")(now))
 
 
 def init_logger(config: Any) -> None:
@@ -508,7 +512,8 @@ def run_recboles(rank: int, *args: Any) -> None:
     _original("recbole.quick_start.quick_start:run_recboles")(rank, *args)
 
 
-_REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
+_REPLACEMENTS: dict[str, dict[str, Any]] = {
+    **{module: {} for module in lazy.OF_RECBOLE},
     "recbole.utils.argument_list": {},
     "recbole.utils.logger": {"init_logger": init_logger},
     "recbole.utils.utils": {
@@ -519,6 +524,7 @@ _REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
     "recbole.config.configurator": {
         "Config.__init__": _init_config,
         "Config._build_yaml_loader": _build_yaml_loader,
+        "Config.compatibility_settings": _compatibility_settings,
         "Config._convert_config_dict": _convert_config_dict,
         "Config._get_model_and_dataset": _get_model_and_dataset,
         "Config._load_internal_config_dict": _load_internal_config_dict,
@@ -530,6 +536,7 @@ _REPLACEMENTS: dict[str, dict[str, Callable[..., Any]]] = {
         "load_split_dataloaders": saved.load_split_dataloaders,
         "save_split_dataloaders": saved.save_split_dataloaders,
     },
+    "recbole.trainer.trainer": {"optim": lazy.OPTIM},
     "recbole.quick_start.quick_start": {
         "load_data_and_model": load_data_and_model,
         "run": run,

@@ -19,6 +19,7 @@ from recbole_missing import checkpoint, registry
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.evaluation.groups import GroupCollector, results_table
 from recbole_missing.hidden_state import HiddenState
+from recbole_missing.lazy import OPTIM
 from recbole_missing.memory import limited
 
 _runs = itertools.count(1)  # trainers of this process
@@ -367,7 +368,7 @@ class MultimodalTrainer(PluginTrainer):
                 "run it in one process."
             )
         self.auxiliary_optimizer = (
-            torch.optim.Adam(auxiliary, **model.auxiliary_options, fused=self._fused())
+            OPTIM.Adam(auxiliary, **model.auxiliary_options, fused=self._fused())
             if auxiliary
             else None
         )
@@ -376,7 +377,7 @@ class MultimodalTrainer(PluginTrainer):
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         auxiliary = {id(parameter) for parameter in self.model.auxiliary_parameters()}
         main = [p for p in self.model.parameters() if id(p) not in auxiliary]
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        kinds = {"adam": OPTIM.Adam, "adamw": OPTIM.AdamW}
         if self.learner in kinds:  # one fused pass over the large feature tables
             decay, rate = self.weight_decay, self.learning_rate
             return kinds[self.learner](main, lr=rate, weight_decay=decay, fused=self._fused())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers  # before a test replaces what it derives from
 import os
 import subprocess
 import sys

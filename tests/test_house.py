@@ -22,7 +22,8 @@ MODEL_FILES = [
 ]
 
 FLOORS = [
-    "version atomic loaded logs quiet memory modality parallel environment config tables",
+    "version atomic compat lazy loaded logs quiet memory modality environment config tables",
+    "parallel",
     "identity registry graph",
     "nn imputation",
     "data model baseline",

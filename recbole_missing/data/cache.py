@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from recbole_missing import identity
 from recbole_missing.atomic import whole_file
-from recbole_missing.imputation.base import Imputer
 from recbole_missing.modality import Modalities
+
+if TYPE_CHECKING:
+    from recbole_missing.imputation.base import Imputer
 
 
 def transform(

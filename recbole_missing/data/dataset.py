@@ -25,7 +25,6 @@ from recbole_missing.data.interactions import CheckedDataset, say_untrained
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
-from recbole_missing.imputation.base import imputing
 from recbole_missing.modality import Modalities, Modality
 
 DATA_SETTINGS = {
@@ -337,6 +336,8 @@ class Imputation:
     @cached_property
     def completed(self) -> Modalities:
         """The completed modalities. Imputing neither reads nor changes the run's generators."""
+        from recbole_missing.imputation.base import imputing  # and scikit-learn with it
+
         config = self.train.config
         imputer = make_imputer(config)
         arguments = self.known, self.train.interaction_matrix(), ~self.train.new_items, self.edges

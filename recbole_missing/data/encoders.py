@@ -6,9 +6,8 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import MultiLabelBinarizer
-from sklearn.utils.extmath import randomized_svd
+
+from recbole_missing import lazy
 
 Rows = Sequence[Sequence[str]]
 
@@ -32,6 +31,10 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
     Raises:
         ValueError: if no text holds a word.
     """
+    with lazy.waiting("scipy.stats", "scipy.interpolate"):  # half a second, for other methods
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.utils.extmath import randomized_svd
+
     # One-character words count: in Chinese or Japanese they carry meaning.
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
     if not any(map(vectorizer.build_tokenizer(), texts)):
@@ -80,6 +83,9 @@ def encode_tags(
     Raises:
         ValueError: if no cell holds a word.
     """
+    with lazy.waiting("scipy.stats", "scipy.interpolate"):
+        from sklearn.preprocessing import MultiLabelBinarizer
+
     words, shown = (
         [
             {

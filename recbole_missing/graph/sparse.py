@@ -66,7 +66,7 @@ class SparseMatrix(nn.Module):
 
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``rows, cols, values`` (int64, int64, float32), sorted by row, then column."""
-        return _expand(self.crow), self.col.long(), self.values
+        return _expand(self.crow, len(self.col)), self.col.long(), self.values
 
     def ends(self) -> tuple[Tensor, Tensor]:
         """Row and column of every edge, int32, in the order of :meth:`edges`; they are kept."""
@@ -174,7 +174,7 @@ def _csr_arrays(
 def _csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     if values.is_cuda or torch.backends.mkl.is_available():
         return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=False)
-    edges = torch.stack([_expand(crow), col.long()])
+    edges = torch.stack([_expand(crow, len(col)), col.long()])
     return torch.sparse_coo_tensor(edges, values, shape, check_invariants=False)
 
 
@@ -188,9 +188,10 @@ def _hear_the_announcement() -> None:
 _hear_the_announcement()
 
 
-def _expand(crow: Tensor) -> Tensor:
+def _expand(crow: Tensor, n_edges: int) -> Tensor:
     counts = (crow[1:] - crow[:-1]).long()
-    return torch.repeat_interleave(torch.arange(counts.numel(), device=crow.device), counts)
+    rows = torch.arange(counts.numel(), device=crow.device)
+    return torch.repeat_interleave(rows, counts, output_size=n_edges)
 
 
 def bipartite(users: Tensor, items: Tensor, n_users: int, n_items: int) -> SparseMatrix:

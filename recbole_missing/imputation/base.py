@@ -11,16 +11,19 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from recbole_missing import lazy
 from recbole_missing.config import constraints as setting
 from recbole_missing.config import defaults
 from recbole_missing.imputation import arrays
 from recbole_missing.memory import fits
 from recbole_missing.modality import Modalities, Modality
 from recbole_missing.parallel import SERIAL
+
+with lazy.waiting("scipy.stats"):  # half a second, for other methods
+    from sklearn.base import BaseEstimator
+    from sklearn.utils.validation import check_is_fitted
 
 
 class Table(NamedTuple):
