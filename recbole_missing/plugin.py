@@ -461,6 +461,16 @@ def create_samplers(config: Any, dataset: Any, built_datasets: list[Any]) -> Any
     return samplers
 
 
+def get_dataloader(config: Any, phase: str) -> Any:
+    """RecBole's class of a dataloader, or ours that makes the same batches faster."""
+    from recbole.data.dataloader import FullSortEvalDataLoader
+
+    from recbole_missing.data.loading import RankingDataLoader
+
+    found = _original("recbole.data.utils:get_dataloader")(config, phase)
+    return RankingDataLoader if found is FullSortEvalDataLoader else found
+
+
 def load_data_and_model(
     model_file: str, data_path: Any = None, settings: dict[str, Any] | None = None
 ) -> Any:
@@ -533,6 +543,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
     "recbole.data.utils": {
         "create_dataset": create_dataset,
         "create_samplers": create_samplers,
+        "get_dataloader": get_dataloader,
         "load_split_dataloaders": saved.load_split_dataloaders,
         "save_split_dataloaders": saved.save_split_dataloaders,
     },

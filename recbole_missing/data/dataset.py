@@ -22,6 +22,7 @@ from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, T
 from recbole_missing.data import cache, missing, sources
 from recbole_missing.data.atomic_files import encoding_of
 from recbole_missing.data.interactions import CheckedDataset, say_untrained
+from recbole_missing.data.loading import rows_of
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
@@ -92,6 +93,18 @@ class MultimodalDataset(CheckedDataset):
             split.new_items, split.identity = torch.from_numpy(new), parts
             split.known, split._imputation = known, imputation
         return splits
+
+    def __getitem__(self, index: Any, join: bool = True) -> Any:
+        """Rows of the interactions, with the columns of their users and items."""
+        table = rows_of(self.inter_feat, index)
+        return self.join(table) if join else table
+
+    def join(self, table: Any) -> Any:
+        """Add the columns of the users and of the items in ``table`` to it, and return it."""
+        for field, features in ((self.uid_field, self.user_feat), (self.iid_field, self.item_feat)):
+            if features is not None and field in table:
+                table.update(rows_of(features, table[field]))
+        return table
 
     def interaction_matrix(self) -> sparse.csr_matrix:
         """Interactions of this split, ``(user_num, item_num)``, padding included."""

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from recbole.sampler import Sampler
+from torch import Tensor, from_numpy
+
+Ids = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class OldItemSampler(Sampler):
+class NegativeSampler(Sampler):
+    """RecBole's sampler of training negatives, bit for bit, with fewer look-ups.
+
+    RecBole looks every drawn item up among those of its user. Here a table marks the remainders of
+    the used pairs' numbers, and only pairs with a marked remainder, few besides the used ones, are
+    looked up.
+    """
+
+    _marked: np.ndarray[Any, np.dtype[np.bool_]]
+
+    def set_phase(self, phase: str) -> Any:
+        """RecBole's copy for a phase."""
+        sampler = super().set_phase(phase)
+        sizes = [len(items) for items in sampler.used_ids]
+        users = np.repeat(np.arange(len(sizes)), sizes)
+        items = np.fromiter(chain.from_iterable(sampler.used_ids), np.int64, len(users))
+        sampler._marked = np.zeros(16 * len(users) + 1, dtype=bool)
+        sampler._marked[sampler._remainders(users, items)] = True
+        return sampler
+
+    def sample_by_key_ids(self, key_ids: Any, num: int) -> Tensor:
+        """Draw ``num`` items for each user of ``key_ids (n,)``: ``(num * n,)``, round by round."""
+        users = np.tile(np.asarray(key_ids), num)
+        items = np.zeros(len(users), dtype=np.int64)
+        rows = np.arange(len(users))
+        while len(rows):
+            items[rows] = self.sampling(len(rows))
+            rows = rows[self._is_used(users[rows], items[rows])]
+        return from_numpy(items)
+
+    def _is_used(self, users: Ids, items: Ids) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        used = self._marked[self._remainders(users, items)]
+        for row in np.flatnonzero(used):
+            used[row] = items[row] in self.used_ids[users[row]]
+        return used
+
+    def _remainders(self, users: Ids, items: Ids) -> Ids:
+        return (users * self.item_num + items) % len(self._marked)
+
+
+class OldItemSampler(NegativeSampler):
     """RecBole's sampler of training negatives, without the new items.
 
     Args:
@@ -55,7 +99,7 @@ def adapt_samplers(config: Any, splits: list[Any], samplers: tuple[Any, ...]) ->
         args = config["train_neg_sample_args"]
         drawn = (splits[0], args["distribution"], args["alpha"])
         new_items = splits[0].new_items.any()
-        train = OldItemSampler(*drawn) if new_items else Sampler("train", *drawn)
+        train = OldItemSampler(*drawn) if new_items else NegativeSampler("train", *drawn)
         train = train.set_phase("train")
     if test is not None and config["test_mask"] == "train":
         distribution = config["test_neg_sample_args"]["distribution"]

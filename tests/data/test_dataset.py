@@ -29,7 +29,7 @@ from recbole_missing import IMPUTERS
 from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
-from recbole_missing.data.sampling import OldItemSampler
+from recbole_missing.data.sampling import NegativeSampler, OldItemSampler
 from recbole_missing.imputation.base import Filled
 from recbole_missing.imputation.statistics import Zeros
 
@@ -244,7 +244,7 @@ def test_no_training_negative_is_a_new_item(settings, distribution):
     control = prepare("VBPR", settings, **changes)
     new = run.dataset.new_items
     assert isinstance(run.train._sampler, Sampler) and type(run.train._sampler) is OldItemSampler
-    assert type(control.train._sampler) is Sampler
+    assert type(control.train._sampler) is NegativeSampler
 
     def drawn(prepared):
         batches = [batch for _ in range(20) for batch in prepared.train]
