@@ -207,6 +207,15 @@ def _build_yaml_loader(self: Any) -> type:
     return defaults.Loader
 
 
+def _update_internal_config_dict(self: Any, file: str) -> dict[str, Any]:
+    """Put a file of RecBole's defaults over what is there; a process parses each file once."""
+    from recbole_missing.config import defaults
+
+    values = defaults.of_recbole(file)
+    self.internal_config_dict.update(values)
+    return values
+
+
 def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """Name, class and data set; the name of a class that was handed over remembers the class."""
     from recbole_missing import registry
@@ -538,6 +547,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
         "Config._convert_config_dict": _convert_config_dict,
         "Config._get_model_and_dataset": _get_model_and_dataset,
         "Config._load_internal_config_dict": _load_internal_config_dict,
+        "Config._update_internal_config_dict": _update_internal_config_dict,
     },
     "recbole.data.dataset.dataset": {"Dataset.save": saved.save_dataset},
     "recbole.data.utils": {

@@ -25,3 +25,9 @@ def golden_dir(request: pytest.FixtureRequest) -> Path:
 def _own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """RecBole's Config parses the command line of the process, which here is pytest's."""
     monkeypatch.setattr("sys.argv", ["pytest"])
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test of this process outlives a power cut; the commands of test_crash.py do wait."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

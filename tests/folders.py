@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.handlers  # before a test replaces what it derives from
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,13 @@ class Content:
 
 
 def tiny_content(seed: int = 0) -> Content:
-    """Twelve items a user: eight to train on, two to validate, two to test."""
+    """Twelve items a user: eight to train on, two to validate, two to test. It is the caller's."""
+    drawn = _drawn(seed)
+    return Content(*(copy.copy(getattr(drawn, part.name)) for part in fields(Content)))
+
+
+@cache
+def _drawn(seed: int) -> Content:
     generator = np.random.default_rng(seed)
     items = [*(f"i{number}" for number in generator.permutation(N_ITEMS - 1)), COLD]
     popularity = np.linspace(2, 1, N_ITEMS - 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,14 @@ def tiny_config(**settings: Any) -> dict[str, Any]:
 
 def model_defaults(model: str) -> dict[str, Any]:
     """Content of ``properties/model/<model>.yaml`` without the presets."""
-    values = yaml.safe_load((PROPERTIES / "model" / f"{model}.yaml").read_text()) or {}
+    values = copy.deepcopy(_properties(model))
     values.pop("presets", None)
     return values
+
+
+@cache
+def _properties(model: str) -> dict[str, Any]:
+    return yaml.safe_load((PROPERTIES / "model" / f"{model}.yaml").read_text()) or {}
 
 
 def tiny_modalities(

@@ -7,6 +7,7 @@ data set > our ``overall.yaml`` > RecBole.
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Mapping
@@ -128,6 +129,17 @@ def root() -> Path:
 def _read(kind: str, name: str) -> dict[str, Any]:
     path = root() / kind / f"{name}.yaml"
     return load(path) if path.is_file() else {}
+
+
+def of_recbole(file: str) -> dict[str, Any]:
+    """Content of a YAML file that RecBole brings, a copy of one's own."""
+    return copy.deepcopy(_parsed(file))
+
+
+@cache
+def _parsed(file: str) -> dict[str, Any]:
+    content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=Loader)
+    return content or {}
 
 
 def load(path: Path) -> dict[str, Any]:

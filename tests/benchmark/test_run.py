@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import signal
 import subprocess
@@ -301,13 +302,17 @@ def test_the_source_is_that_of_the_process_that_runs(folder: Path) -> None:
     mine = make(folder, grid={**GRID, "model": ["late:Late"], "seed": [1]})
     point, settings = mine.points()[0], {"data_path": str(folder / "dataset"), "epochs": 1}
     yaml_file = folder / "dataset" / "tiny" / "tiny.yaml"
-    job = Job("mine", "Mine", point, settings, [str(yaml_file)]).identified(DataSets())
-    ((_, unedited),) = Processes(1).run(iter([job]))
-    assert unedited.done and unedited.source == job.source is not None
+    planned = Job("mine", "Mine", point, settings, [str(yaml_file)])
+    job = planned.identified(DataSets())
+    assert job.execute().source == job.source is not None
     path.write_text(code.format(2))
+    os.utime(path, (1, 1))  # within a second Python would take what it compiled before
     ((_, edited),) = Processes(1).run(iter([job]))
     assert edited.done and edited.source not in (None, job.source)
     assert job.execute().source is None, "this process has loaded what the file no longer holds"
+    del sys.modules["late"]
+    importlib.invalidate_caches()
+    assert planned.identified(DataSets()).source == edited.source, "the same in every process"
 
 
 def test_code_that_nobody_recorded_is_named_too(folder: Path) -> None:
