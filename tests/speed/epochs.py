@@ -209,7 +209,7 @@ def checkout(commit: str) -> Iterator[Path]:
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options, with the settings of all models in ``settings``."""
+    """Options; ``settings`` of every model, and which of them were ``given``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -233,7 +233,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     settings.update({"state": "ERROR", "seed": 2020, "checkpoint_dir": "saved"})
     if known.data_path:
         settings["data_path"] = str(known.data_path.resolve())
-    known.settings = {**settings, **dict(word[2:].split("=", 1) for word in rest)}
+    known.given = dict(word[2:].split("=", 1) for word in rest)
+    known.settings = {**settings, **known.given}
     known.batches = dict(f"*={word}".rsplit("=", 2)[-2:] for word in known.batches)
     return known
 
@@ -243,7 +244,7 @@ def main() -> None:
     known = parsed()
     files = [str(Path(file).resolve()) for file in known.config_files.split()]
     report: dict[str, Any] = {"machine": machine(known.device), "commit": commit_of(ROOT)}
-    report.update(dataset=known.dataset, settings=known.settings, rows=[])
+    report.update(device=known.device, dataset=known.dataset, settings=known.given, rows=[])
     with contextlib.ExitStack() as stack:
         roots, columns, is_published = [ROOT], ALONE, False
         if known.against:

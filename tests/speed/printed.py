@@ -13,13 +13,15 @@ from typing import Any
 
 
 def machine(device: str) -> str:
-    """Processor, number of cores and load, torch; the GPU."""
+    """Processor, number of cores and load, torch; the GPU, without which the script ends."""
     command = "import torch; print(torch.__version__)"
     if device == "cuda":
         command += "; print(torch.cuda.get_device_name())"
     asked = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    if asked.returncode:
+        raise SystemExit(asked.stderr.strip().splitlines()[-1])
     cores = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    return f"{cores}, torch {', '.join(asked.stdout.split(chr(10))).strip(', ')}"
+    return ", ".join([cores, "torch " + ", ".join(asked.stdout.splitlines())])
 
 
 def commit_of(folder: Path) -> str:
