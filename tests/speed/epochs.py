@@ -79,14 +79,34 @@ PUBLISHED = {
     "VBPR": (0.97, 0.63),
 }
 UNFINISHED = ("LATTICE",)
+AS_PUBLISHED = ["published then, CPU s", "c8e375f then", "times the published code"]
 
 
-def times_published(model: str, ratio: float) -> str:
+def times_published(model: str, ratio: float) -> float | None:
     """How many times as fast as the published code; ``ratio`` is against the compared commit."""
     if model not in PUBLISHED:
-        return "-"
+        return None
     theirs, ours = PUBLISHED[model]
-    return f"{'> ' if model in UNFINISHED else ''}{theirs / ours * ratio:.1f}"
+    return theirs / ours * ratio
+
+
+def published_cells(model: str, ratio: float) -> list[str]:
+    """Cells of ``AS_PUBLISHED``."""
+    times = times_published(model, ratio)
+    if times is None:
+        return ["-"] * len(AS_PUBLISHED)
+    theirs, ours = PUBLISHED[model]
+    least = "> " if model in UNFINISHED else ""
+    return [f"{least}{theirs}", f"{ours}", f"{least}{times:.1f}"]
+
+
+def summary(times: Mapping[str, float]) -> str:
+    """Median and smallest of how many times as fast each model is."""
+    slowest = min(times, key=lambda model: times[model])
+    return (
+        f"{len(times)} models; times the published code: median {median(times.values()):.1f}, "
+        f"smallest {times[slowest]:.1f} ({slowest})"
+    )
 
 
 def is_as_compared(known: argparse.Namespace) -> bool:
@@ -251,9 +271,10 @@ def main() -> None:
             roots.insert(0, stack.enter_context(checkout(known.against)))
             report["against"] = commit_of(roots[0])
             is_published = report["against"].startswith(COMPARED) and is_as_compared(known)
-            columns = PAIR + ["times the published code"] * is_published
+            columns = PAIR + AS_PUBLISHED * is_published
         print(*(f"{key}: {value}" for key, value in report.items() if key != "rows"), sep="; ")
         print(f"\n{head(columns)}", flush=True)
+        times: dict[str, float] = {}
         for model in known.model:
             batches = known.batches.get(model, known.batches.get("*"))
             order = {"model": model, "dataset": known.dataset, "config_files": files}
@@ -266,13 +287,18 @@ def main() -> None:
                     cells = [model, str(threads), found]
                 elif known.against:
                     cells = pair_row(model, threads, *found)
-                    cells += [times_published(model, median(ratios(*found)))] * is_published
+                    ratio = median(ratios(*found))
+                    cells += published_cells(model, ratio) * is_published
+                    if model in PUBLISHED:
+                        times.setdefault(model, times_published(model, ratio))
                 else:
                     cells = alone_row(model, threads, found[0], one)
                     one = one or mean(found[0], "wall")
                 print(line(cells + [""] * (len(columns) - len(cells))), flush=True)
                 if known.json:
                     known.json.write_text(json.dumps(report, indent=1) + "\n")
+        if is_published and times:
+            print(f"\n{summary(times)}")
 
 
 if __name__ == "__main__":

@@ -105,9 +105,11 @@ def test_differences_of_losses():
 
 
 def test_times_the_published_code():
-    assert epochs.times_published("DGMRec", 3.0) == "4.2"  # 27.2 / 19.6 * 3
-    assert epochs.times_published("LATTICE", 2.0) == "> 25.6"
-    assert epochs.times_published("NGCFM", 2.0) == "-"
+    assert epochs.times_published("DGMRec", 3.0) == pytest.approx(27.2 / 19.6 * 3)
+    assert epochs.published_cells("DGMRec", 3.0) == ["27.2", "19.6", "4.2"]
+    assert epochs.published_cells("LATTICE", 2.0) == ["> 32", "2.5", "> 25.6"]
+    assert epochs.published_cells("NGCFM", 2.0) == ["-", "-", "-"]
+    assert epochs.summary({"A": 3.0, "B": 2.0, "C": 9.0}).endswith("median 3.0, smallest 2.0 (B)")
 
 
 def test_options():
