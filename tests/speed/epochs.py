@@ -30,17 +30,31 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from speed.printed import (  # noqa: E402
+    ALONE,
+    PAIR,
+    alone_row,
+    commit_of,
+    head,
+    line,
+    machine,
+    mean,
+    pair_row,
+    ratios,
+)
+
 CHILD = Path(__file__).resolve().with_name("one_model.py")
 COMPARED = "c8e375f"  # the commit that was run in turn with the published code
 AS_COMPARED = {"train_batch_size": "2048", "preset": "none"}
@@ -65,6 +79,39 @@ PUBLISHED = {
     "VBPR": (0.97, 0.63),
 }
 UNFINISHED = ("LATTICE",)
+AS_PUBLISHED = ["published then, CPU s", "c8e375f then", "times the published code"]
+
+
+def times_published(model: str, ratio: float) -> float | None:
+    """How many times as fast as the published code; ``ratio`` is against the compared commit."""
+    if model not in PUBLISHED:
+        return None
+    theirs, ours = PUBLISHED[model]
+    return theirs / ours * ratio
+
+
+def published_cells(model: str, ratio: float) -> list[str]:
+    """Cells of ``AS_PUBLISHED``."""
+    times = times_published(model, ratio)
+    if times is None:
+        return ["-"] * len(AS_PUBLISHED)
+    theirs, ours = PUBLISHED[model]
+    least = "> " if model in UNFINISHED else ""
+    return [f"{least}{theirs}", f"{ours}", f"{least}{times:.1f}"]
+
+
+def summary(times: Mapping[str, float]) -> str:
+    """Median and smallest of how many times as fast each model is."""
+    slowest = min(times, key=lambda model: times[model])
+    return (
+        f"{len(times)} models; times the published code: median {median(times.values()):.1f}, "
+        f"smallest {times[slowest]:.1f} ({slowest})"
+    )
+
+
+def is_as_compared(known: argparse.Namespace) -> bool:
+    """Tell whether a run has the data and the settings of that comparison."""
+    return known.dataset == "tiktok" and known.settings.items() >= AS_COMPARED.items()
 
 
 class FailedError(Exception):
@@ -160,102 +207,6 @@ def run(roots: Sequence[Path], order: Mapping[str, Any], threads: int, rounds: i
                 child.end()
 
 
-# ------------------------------------------------------------------------------------- tables
-
-
-def mean(found: Mapping[str, Any], clock: str) -> float:
-    """Mean seconds of the epochs of a child."""
-    return statistics.fmean(epoch[clock] for epoch in found["epochs"])
-
-
-def ratios(old: Mapping[str, Any], new: Mapping[str, Any], clock: str = "cpu") -> list[float]:
-    """Seconds of the old code over those of the new one, for each pair of epochs."""
-    return [a[clock] / b[clock] for a, b in zip(old["epochs"], new["epochs"])]
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, str]:
-    """Largest relative difference of a loss term, and the term's name.
-
-    A term of less than a thousandth of the loss is compared with this thousandth. A term that only
-    one of the two has makes the difference infinite.
-    """
-    if old.keys() != new.keys():
-        return float("inf"), ", ".join(sorted(old.keys() ^ new.keys()))
-    least = sum(abs(value) for value in old.values()) / 1000 or 1.0
-    return max((abs(old[key] - new[key]) / max(abs(old[key]), least), key) for key in old)
-
-
-def times_published(model: str, ratio: float) -> str:
-    """How many times as fast as the published code; ``ratio`` is against the compared commit."""
-    if model not in PUBLISHED:
-        return "-"
-    theirs, ours = PUBLISHED[model]
-    return f"{'> ' if model in UNFINISHED else ''}{theirs / ours * ratio:.1f}"
-
-
-def seconds(value: float) -> str:
-    """Three digits."""
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def label(model: str, found: Mapping[str, Any]) -> str:
-    """Name of the model; of how many batches an epoch was scaled."""
-    count, total = found["epochs"][0]["measured"], found["first_step"]["n_batches"]
-    return model if count == total else f"{model} (scaled from {count} of {total} batches)"
-
-
-def alone_row(model: str, threads: int, found: Mapping[str, Any], one: float | None) -> list[str]:
-    """Cells of a model; ``one`` is the wall time of an epoch with the first number of threads."""
-    wall = mean(found, "wall")
-    timed = [mean(found, "cpu"), wall]
-    for what in ("evaluation", "first_step"):
-        timed += [found[what]["cpu"], found[what]["wall"]]
-    cells = [label(model, found), str(threads), *map(seconds, timed)]
-    return [*cells, f"{found['memory']['peak']:.2f}", f"{one / wall:.2f}" if one else ""]
-
-
-ALONE = [
-    "model", "threads", "epoch, CPU s", "wall s", "evaluation, CPU s", "wall s",
-    "first step, CPU s", "wall s", "peak GiB", "epoch, times faster by threads",
-]  # fmt: skip
-
-
-def pair_row(
-    model: str, threads: int, old: Mapping[str, Any], new: Mapping[str, Any], is_published: bool
-) -> list[str]:
-    """Cells of a model before and now."""
-    found = ratios(old, new)
-    ratio = statistics.median(found)
-    same = old["first_step"]["rows"] == new["first_step"]["rows"]
-    losses = [
-        difference(old["first_step"]["terms"], new["first_step"]["terms"]),
-        difference(old["epochs"][0]["terms"], new["epochs"][0]["terms"]),
-    ]
-    cells = [label(model, new), str(threads), seconds(mean(old, "cpu")), seconds(mean(new, "cpu"))]
-    cells += [f"{ratio:.2f} ({min(found):.2f} to {max(found):.2f})"]
-    cells += [f"{statistics.median(ratios(old, new, 'wall')):.2f}"]
-    for what, key in (("evaluation", "cpu"), ("first_step", "wall"), ("memory", "peak")):
-        cells.append(" -> ".join(seconds(side[what][key]) for side in (old, new)))
-    cells += [f"{gap:.0e} {name}" if same else "other batches" for gap, name in losses]
-    return [*cells, times_published(model, ratio)] if is_published else cells
-
-
-PAIR = [
-    "model", "threads", "epoch before, CPU s", "now", "times faster (of all pairs)", "wall",
-    "evaluation, CPU s", "first step, wall s", "peak GiB", "losses differ: first batch", "epoch",
-]  # fmt: skip
-
-
-def line(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def head(names: Sequence[str]) -> str:
-    """The first two rows of a Markdown table."""
-    return f"{line(names)}\n|{'---|' * len(names)}"
-
-
 # ----------------------------------------------------------------------------------- the command
 
 
@@ -277,24 +228,8 @@ def checkout(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
-def commit_of(folder: Path) -> str:
-    """Commit of a checkout, with a plus sign if files of the package differ from it."""
-    git = ["git", "-C", str(folder)]
-    try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        )
-        paths = ["--", "recbole_missing", "properties"]
-        changed = subprocess.run(
-            [*git, "status", "--short", *paths], capture_output=True, text=True
-        )
-    except FileNotFoundError:  # no git here
-        return "unknown"
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "") or "unknown"
-
-
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options, with the settings of all models in ``settings``."""
+    """Options; ``settings`` of every model, and which of them were ``given``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -318,7 +253,8 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     settings.update({"state": "ERROR", "seed": 2020, "checkpoint_dir": "saved"})
     if known.data_path:
         settings["data_path"] = str(known.data_path.resolve())
-    known.settings = {**settings, **dict(word[2:].split("=", 1) for word in rest)}
+    known.given = dict(word[2:].split("=", 1) for word in rest)
+    known.settings = {**settings, **known.given}
     known.batches = dict(f"*={word}".rsplit("=", 2)[-2:] for word in known.batches)
     return known
 
@@ -328,52 +264,41 @@ def main() -> None:
     known = parsed()
     files = [str(Path(file).resolve()) for file in known.config_files.split()]
     report: dict[str, Any] = {"machine": machine(known.device), "commit": commit_of(ROOT)}
-    report.update(dataset=known.dataset, settings=known.settings, threads=known.threads, rows=[])
+    report.update(device=known.device, dataset=known.dataset, settings=known.given, rows=[])
     with contextlib.ExitStack() as stack:
-        roots = [ROOT]
+        roots, columns, is_published = [ROOT], ALONE, False
         if known.against:
             roots.insert(0, stack.enter_context(checkout(known.against)))
             report["against"] = commit_of(roots[0])
-        now = f"commit {report['commit']}"
-        now += f" against {report['against']}" if known.against else ""
-        print(f"{report['machine']}, {now}, {known.dataset} {known.settings}\n")
-        is_published = (
-            str(report.get("against")).startswith(COMPARED)
-            and known.dataset == "tiktok"
-            and known.settings.items() >= AS_COMPARED.items()
-        )
-        columns = PAIR + ["times the published code"] * is_published if known.against else ALONE
-        print(head(columns), flush=True)
+            is_published = report["against"].startswith(COMPARED) and is_as_compared(known)
+            columns = PAIR + AS_PUBLISHED * is_published
+        print(*(f"{key}: {value}" for key, value in report.items() if key != "rows"), sep="; ")
+        print(f"\n{head(columns)}", flush=True)
+        times: dict[str, float] = {}
         for model in known.model:
             batches = known.batches.get(model, known.batches.get("*"))
             order = {"model": model, "dataset": known.dataset, "config_files": files}
             order.update(settings=known.settings, batches=batches and int(batches))
             one = None
             for threads in known.threads:
-                rounds = known.pairs if known.against else known.epochs
-                found = run(roots, order, threads, rounds)
+                found = run(roots, order, threads, known.pairs if known.against else known.epochs)
                 report["rows"].append({"model": model, "threads": threads, "found": found})
                 if isinstance(found, str):
-                    print(
-                        line([model, str(threads), found] + [""] * (len(columns) - 3)), flush=True
-                    )
+                    cells = [model, str(threads), found]
                 elif known.against:
-                    print(line(pair_row(model, threads, *found, is_published)), flush=True)
+                    cells = pair_row(model, threads, *found)
+                    ratio = median(ratios(*found))
+                    cells += published_cells(model, ratio) * is_published
+                    if model in PUBLISHED:
+                        times.setdefault(model, times_published(model, ratio))
                 else:
-                    print(line(alone_row(model, threads, found[0], one)), flush=True)
+                    cells = alone_row(model, threads, found[0], one)
                     one = one or mean(found[0], "wall")
+                print(line(cells + [""] * (len(columns) - len(cells))), flush=True)
                 if known.json:
                     known.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def machine(device: str) -> str:
-    """Processor, number of cores and load, torch; the GPU."""
-    command = "import torch; print(torch.__version__)"
-    if device == "cuda":
-        command += "; print(torch.cuda.get_device_name())"
-    asked = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
-    cores = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    return f"{cores}, torch {', '.join(asked.stdout.split(chr(10))).strip(', ')}"
+        if is_published and times:
+            print(f"\n{summary(times)}")
 
 
 if __name__ == "__main__":

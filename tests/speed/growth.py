@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from speed import one_model  # noqa: E402
-from speed.epochs import head, line, machine, seconds  # noqa: E402
+from speed.printed import head, line, machine, seconds  # noqa: E402
 from speed.scale import catalogue  # noqa: E402
 
 SIZES = {  # users, items, training interactions, feature dimensions, batch size

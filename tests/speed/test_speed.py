@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from folders import tiny_content
-from speed import epochs, growth, one_model
+from speed import epochs, growth, one_model, printed
 
 
 def order(tmp_path: Path, model: str, batches: int | None = None) -> dict[str, Any]:
@@ -69,45 +69,47 @@ def test_a_process_that_ends_gives_a_reason(tmp_path):
 def test_two_processes_in_turn(tmp_path):
     roots = [epochs.ROOT, epochs.ROOT]
     old, new = epochs.run(roots, order(tmp_path, "VBPR"), threads=1, rounds=2)
-    row = epochs.pair_row("VBPR", 1, old, new, is_published=True)
+    row = printed.pair_row("VBPR", 1, old, new)
     assert row[:2] == ["VBPR", "1"]
     assert row[9].startswith("0e+00")
     assert row[10].startswith("0e+00")
-    assert len(row) == len(epochs.PAIR) + 1
-    assert len(epochs.ratios(old, new)) == 2
+    assert len(row) == len(printed.PAIR)
+    assert len(printed.ratios(old, new)) == 2
 
 
 def test_rows_of_tables():
-    row = epochs.pair_row("VBPR", 1, result(2.0, 4.0, 3.0), result(1.0, 1.0, 1.0), True)
+    row = printed.pair_row("VBPR", 1, result(2.0, 4.0, 3.0), result(1.0, 1.0, 1.0))
     assert row[2:6] == ["3.00", "1.00", "3.00 (2.00 to 4.00)", "3.00"]
     assert row[6:9] == ["1.00 -> 1.00", "4.00 -> 4.00", "0.50 -> 0.50"]
-    assert row[9:] == ["0e+00 bpr", "0e+00 bpr", "4.6"]  # 0.97 / 0.63 * 3
-    assert len(row) == len(epochs.PAIR) + 1
-    other = epochs.pair_row("VBPR", 1, result(2.0), result(1.0, rows=8), False)
+    assert row[9:] == ["0e+00 bpr", "0e+00 bpr"]
+    assert len(row) == len(printed.PAIR)
+    other = printed.pair_row("VBPR", 1, result(2.0), result(1.0, rows=8))
     assert other[9:] == ["other batches", "other batches"]
-    alone = epochs.alone_row("BM3", 2, result(10.0, 14.0), 36.0)
+    alone = printed.alone_row("BM3", 2, result(10.0, 14.0), 36.0)
     assert alone == ["BM3", "2", "12.0", "24.0", "1.00", "1.50", "3.00", "4.00", "0.50", "1.50"]
-    assert len(alone) == len(epochs.ALONE)
+    assert len(alone) == len(printed.ALONE)
     scaled = result(1.0)
     scaled["epochs"][0]["measured"] = 2
-    assert epochs.label("MMSSL", scaled) == "MMSSL (scaled from 2 of 30 batches)"
-    assert epochs.head(["a", "b"]) == "| a | b |\n|---|---|"
+    assert printed.label("MMSSL", scaled) == "MMSSL (scaled from 2 of 30 batches)"
+    assert printed.head(["a", "b"]) == "| a | b |\n|---|---|"
 
 
 def test_differences_of_losses():
-    assert epochs.difference({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.2}) == pytest.approx(
+    assert printed.difference({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.2}) == pytest.approx(
         (0.1, "b")
     )
-    gap, name = epochs.difference({"bpr": 1.0, "club": 1e-8}, {"bpr": 1.0, "club": 2e-8})
+    gap, name = printed.difference({"bpr": 1.0, "club": 1e-8}, {"bpr": 1.0, "club": 2e-8})
     assert (gap, name) == (pytest.approx(1e-5), "club")  # of a thousandth of the loss
-    assert epochs.difference({"a": 0.0}, {"a": 0.0}) == (0.0, "a")
-    assert epochs.difference({"a": 1.0}, {"b": 1.0}) == (float("inf"), "a, b")
+    assert printed.difference({"a": 0.0}, {"a": 0.0}) == (0.0, "a")
+    assert printed.difference({"a": 1.0}, {"b": 1.0}) == (float("inf"), "a, b")
 
 
 def test_times_the_published_code():
-    assert epochs.times_published("DGMRec", 3.0) == "4.2"
-    assert epochs.times_published("LATTICE", 2.0) == "> 25.6"
-    assert epochs.times_published("NGCFM", 2.0) == "-"
+    assert epochs.times_published("DGMRec", 3.0) == pytest.approx(27.2 / 19.6 * 3)
+    assert epochs.published_cells("DGMRec", 3.0) == ["27.2", "19.6", "4.2"]
+    assert epochs.published_cells("LATTICE", 2.0) == ["> 32", "2.5", "> 25.6"]
+    assert epochs.published_cells("NGCFM", 2.0) == ["-", "-", "-"]
+    assert epochs.summary({"A": 3.0, "B": 2.0, "C": 9.0}).endswith("median 3.0, smallest 2.0 (B)")
 
 
 def test_options():
@@ -116,6 +118,9 @@ def test_options():
     assert known.settings["train_batch_size"] == "2048"
     assert known.settings["gpu_id"] == ""
     assert epochs.parsed(["--device", "cuda"]).settings["gpu_id"] == "0"
+    assert not epochs.is_as_compared(known)
+    as_compared = ["--dataset", "tiktok", "--train_batch_size=2048", "--preset=none"]
+    assert epochs.is_as_compared(epochs.parsed(as_compared))
     with pytest.raises(SystemExit):
         epochs.parsed(["--pears", "3"])
 
