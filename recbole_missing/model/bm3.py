@@ -28,7 +28,6 @@ from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.layers import rows, trained_features, unit_rows, xavier_table
-from recbole_missing.nn.losses import norm_loss
 
 # The model, with the paper's symbols; A is the normalised user-item graph, L = n_ui_layers:
 #
@@ -44,7 +43,7 @@ from recbole_missing.nn.losses import norm_loss
 #
 #   graph = C(f(h_u), t(h_i)) + C(f(h_i), t(h_u))
 #   cl    = cl_weight * sum_m [ C(f(h_m), t(h_i)) + C(f(h_m), t(h_m)) ]
-#   reg   = reg_weight * (|h_i|_F + |h_u|_F) / n_items      all users, all items; losses.norm_loss
+#   reg   = reg_weight * (|h_i|_F + |h_u|_F) / n_items      all users, all items
 
 
 class BM3(MultimodalRecommender):
@@ -98,10 +97,12 @@ class BM3(MultimodalRecommender):
             content = projection(rows(self.features[name], item_ids.ids))  # h_m
             targets = item_target, self._target(content, item_ids)
             modal = modal + self._disagreement(content, item_ids, *targets)
+        # Padding rows are zero, so the norms may take them along.
+        norms = torch.linalg.vector_norm(all_items) + torch.linalg.vector_norm(all_users)
         return {
             "graph": graph,
             "cl": self.cl_weight * modal,
-            "reg": self.reg_weight * norm_loss(all_items[1:], all_users[1:]),
+            "reg": self.reg_weight * norms / (self.n_items - 1),
         }
 
     def _propagate(self) -> tuple[Tensor, Tensor]:

@@ -109,11 +109,6 @@ def moment_gap(content: Tensor, counts: Tensor) -> Tensor:
     return gaps.sum() / max(len(gaps) * (len(gaps) - 1), 1)
 
 
-def sum_of(tables: Sequence[Tensor]) -> Tensor:
-    """Sum of tables of one shape."""
-    return functools.reduce(torch.add, tables)
-
-
 class Views(NamedTuple):
     """The three views of the N nodes, all users before all items."""
 
@@ -235,13 +230,17 @@ class GUME(MultimodalRecommender):
             layer_1.append(self.node_graph @ layer_0[-1])
             # Users have no edge to users, so layer 1 gives them s_m of their items and no T_m.
             e.append(torch.cat([layer_1[-1][: self.n_users], smoothed]))
-        start = torch.cat([self.user_embedding, self.item_embedding])
-        g = [start, self.node_graph @ start]
-        t = [sum_of(layer_0), sum_of(layer_1)]
-        for _ in range(1, self.n_ui_layers):
-            g.append(self.node_graph @ g[-1])
-            t.append(self.node_graph @ t[-1])
-        return Views(sum_of(g), sum_of(t), e)
+        t_0, t_1 = (functools.reduce(torch.add, layer) for layer in (layer_0, layer_1))
+        identities = torch.cat([self.user_embedding, self.item_embedding])
+        g = self._layer_sum(identities, self.n_ui_layers)
+        return Views(g, t_0 + self._layer_sum(t_1, self.n_ui_layers - 1), e)
+
+    def _layer_sum(self, nodes: Tensor, n_layers: int) -> Tensor:
+        """Sum over l = 0..n_layers of N^l ``nodes``, by Horner's rule: x + N (x + N (x + ...))."""
+        total = nodes
+        for _ in range(n_layers):
+            total = (self.node_graph @ total).add_(nodes)
+        return total
 
     def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Views g and t of these nodes, ``(n, d)``."""
