@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
-from recbole_missing.model.mmssl import MMSSL, norms_of_products
+from recbole_missing.model.mmssl import MMSSL, BatchNorm, norms_of_products
 
 NAMES = ("smell", "text", "hue")
 SETTINGS = {
@@ -313,3 +313,25 @@ def test_norms_of_products_in_both_forms(width: int) -> None:
     expected = torch.autograd.grad((coefficients * plain[others]).sum(), (rows, weight))
     for found in gradients:
         torch.testing.assert_close(found, expected)
+
+
+def test_derivatives_of_the_normalisation() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
+    layers = (
+        BatchNorm(3, track_running_stats=False),
+        torch.nn.BatchNorm1d(3, track_running_stats=False),
+    )
+    found = []
+    for layer in layers:
+        layer.double()
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([0.5, -2.0, 1.5]))
+        values = layer(rows)
+        first = torch.autograd.grad((values * weights).sum(), rows, create_graph=True)
+        inputs = (rows, weights, layer.weight)
+        second = torch.autograd.grad(first[0].pow(3).sum(), inputs, retain_graph=True)
+        third = torch.autograd.grad((values * weights).sum(), [rows, *layer.parameters()])
+        found.append((values, *first, *second, *third))
+    torch.testing.assert_close(*found)
