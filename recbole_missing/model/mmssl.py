@@ -36,7 +36,8 @@ from torch.autograd.function import once_differentiable
 from recbole_missing.config.constraints import Choice, Float, Int, Pair
 from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.distinct import distinct
+from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.edges import edge_product
 from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
@@ -157,10 +158,8 @@ class MMSSL(MultimodalRecommender):
             ids, numbers = batch_users.ids, batch_users.numbers
             seen = seen_items(self.interactions, ids)
             (scores,) = score_rows(users[ids, None], items[1:, None], seen)
-            noise, weight = self.real_noise, self.real_score_weight
-            real = real_rows(seen[numbers], scores[numbers], noise, weight)
-            fake = score_rows(user_content[ids], item_content[1:], seen)
-        return self.critic.terms(real, fake, numbers)
+            real = real_rows(seen, scores, self.real_noise, self.real_score_weight, numbers)
+        return self.critic.terms(real, self._fakes(user_content, item_content, batch_users))
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``."""
@@ -174,23 +173,41 @@ class MMSSL(MultimodalRecommender):
         finals, items = self._final(content, guides)
         users, positives, negatives = self.gather(finals, items, batch)
         batch_users = distinct(user_ids)
-        ids, numbers = batch_users.ids, batch_users.numbers
-        seen = seen_items(self.interactions, ids)
-        fake = score_rows(user_content[ids], item_content[1:], seen)
+        fakes = self._fakes(user_content, item_content, batch_users)
         norms = squared_loss(users, positives, negatives) / self.batch_size
         content_norms = squared_loss(user_content, item_content) / (self.n_items - 1)
         terms = {
             "bpr": bpr_loss(users, positives, negatives),
             "reg": self.reg_weight * norms,
             "content_reg": self.content_reg_weight * content_norms,
-            "adversarial": -self.adversarial_weight * self.critic(fake, numbers).mean(),
+            "adversarial": -self.adversarial_weight * self.critic(fakes).mean(),
         }
         for name, guide in user_guides.items():
-            pair = rows(guide, ids), rows(finals, ids)
+            pair = rows(guide, batch_users.ids), rows(finals, batch_users.ids)
             agreement = contrast(*pair, self.temperature, batch_users.counts)
             terms[f"cl_{name}"] = self.cl_weight * agreement
-        self._learn_graphs(user_ids, numbers, fake.detach())
+        self._learn_graphs(user_ids, self._top_items(user_content, item_content, batch_users))
         return terms
+
+    def _fakes(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
+        """W_1 of the fake rows of a batch, by modality, ``(M * batch, n_items // 4)``.
+
+        Args:
+            users, items: the content of all.
+            batch_users: of the batch.
+        """
+        pairs = seen_pairs(self.interactions, batch_users.ids)
+        fakes = map_scores(self.critic.first.weight, users[batch_users.ids], items[1:], *pairs)
+        return fakes[:, batch_users.numbers].flatten(0, 1)
+
+    @torch.no_grad()
+    def _top_items(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
+        """Items of the highest fake scores, ids ``(M, batch, n_top_items)``; arguments as above."""
+        if self.n_top_items == 0:
+            return batch_users.ids.new_empty(users.shape[1], len(batch_users.numbers), 0)
+        seen = seen_items(self.interactions, batch_users.ids)
+        scores = score_rows(users[batch_users.ids], items[1:], seen)
+        return scores.topk(self.n_top_items, dim=2).indices[:, batch_users.numbers] + 1
 
     def _content(self) -> tuple[Tensor, Tensor]:
         """Aggregated content of users ``(n_users, M, d)`` and of items ``(n_items, M, d)``."""
@@ -238,7 +255,7 @@ class MMSSL(MultimodalRecommender):
         item_shift = self.content_weight * F.normalize(content[1], dim=2).sum(dim=1)
         return user_sum / n_stages + user_shift, item_sum / n_stages + item_shift
 
-    def _learn_graphs(self, user_ids: Tensor, numbers: Tensor, scores: Tensor) -> None:
+    def _learn_graphs(self, user_ids: Tensor, top_items: Tensor) -> None:
         """Collect each user's top items, and build the modality graphs when they are due.
 
         Graphs are due in every batch whose number is a multiple of ``graph_interval``, but not in
@@ -249,15 +266,13 @@ class MMSSL(MultimodalRecommender):
 
         Args:
             user_ids: shape ``(batch,)``.
-            numbers: row of ``scores`` of each of them, shape ``(batch,)``.
-            scores: of the distinct users, shape ``(M, n_users, n_items - 1)``, without gradient.
+            top_items: of these users in each modality, ids ``(M, batch, n_top_items)``.
         """
         is_due = self.batch_number > 0 and self.batch_number % self.graph_interval == 0
         is_kept = self.graph_update == "kept"
         self.batch_number += 1
-        for name, modality_scores in zip(self.modalities, scores):
+        for name, items in zip(self.modalities, top_items):
             if is_kept or not is_due:
-                items = modality_scores.topk(self.n_top_items, dim=1).indices[numbers] + 1
                 pairs = pair(user_ids, items, aligned=is_kept)
                 self.collected_pairs[name] = add_pairs(self.collected_pairs[name], *pairs)
             n_collected = len(self.collected_pairs[name].values)
@@ -294,21 +309,35 @@ def sum_over_users(counts: SparseMatrix, users: Tensor) -> Tensor:
     return counts.t_matmul(users) / degrees.clamp(min=1).sqrt()
 
 
-def seen_items(interactions: SparseMatrix, user_ids: Tensor) -> Tensor:
-    """Rows of the interactions without the padding item, bool ``(batch, n_items - 1)``.
+def seen_pairs(interactions: SparseMatrix, user_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Interactions of some users, in the order of rows.
 
     Args:
         interactions: shape ``(n_users, n_items)``.
-        user_ids: shape ``(batch,)``; repeated ones are allowed.
+        user_ids: shape ``(n,)``; repeated ones are allowed.
+
+    Returns:
+        Places in ``user_ids``, and items counted from 0 without the padding item; each
+        ``(n_pairs,)``.
     """
-    # Plain form: dense(interactions)[user_ids, 1:] > 0, without the dense matrix.
     start, column = interactions.crow.long(), interactions.col.long()
     first, counts = start[user_ids], start[user_ids + 1] - start[user_ids]
     row = torch.arange(len(user_ids), device=column.device).repeat_interleave(counts)
     edge = torch.arange(len(row), device=column.device) + (first - counts.cumsum(0) + counts)[row]
-    seen = torch.zeros(len(user_ids), interactions.shape[1], dtype=torch.bool, device=row.device)
-    seen[row, column[edge]] = True
-    return seen[:, 1:]
+    return row, column[edge] - 1
+
+
+def seen_items(interactions: SparseMatrix, user_ids: Tensor) -> Tensor:
+    """Rows of the interactions without the padding item, bool ``(n, n_items - 1)``.
+
+    Args:
+        interactions, user_ids: as for :func:`seen_pairs`.
+    """
+    # Plain form: dense(interactions)[user_ids, 1:] > 0, without the dense matrix.
+    shape = (len(user_ids), interactions.shape[1] - 1)
+    seen = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)
+    seen[seen_pairs(interactions, user_ids)] = True
+    return seen
 
 
 def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
@@ -325,19 +354,66 @@ def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
     return F.normalize(scores, dim=2)
 
 
-def real_rows(seen: Tensor, scores: Tensor, noise: float, score_weight: float) -> Tensor:
+def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: Tensor) -> Tensor:
+    """W S(users, items): the rows of :func:`score_rows` after a linear map.
+
+    Args:
+        weight: W, shape ``(width, n_items)``.
+        users, items: as for :func:`score_rows`.
+        row, item: pairs of the items seen, see :func:`seen_pairs`.
+
+    Returns:
+        Shape ``(M, n_users, width)``.
+    """
+    # Plain form: F.linear(score_rows(...), weight). Without seen items a row would be b a, and
+    # W b a needs no row. What the seen items add to it is subtracted, as it is from the squared
+    # norm a^T (b^T b) a.
+    n_users, n_modalities, size = users.shape
+    mapped = (weight @ items.flatten(1)).unflatten(1, (n_modalities, size))
+    everything = torch.einsum("umd,wmd->muw", users, mapped)
+    scores = (users[row] * items[item]).sum(dim=2)  # (n_pairs, M)
+    gram = torch.einsum("imd,ime->mde", items, items)
+    squares = torch.einsum("umd,mde,ume->um", users, gram, users)
+    squares = squares.index_add(0, row, -scores.square())
+    norms = squares.clamp(min=1e-24).sqrt().T[:, :, None]
+    rows_of_all = torch.cat([row + m * n_users for m in range(n_modalities)])
+    shape = (n_modalities * n_users, len(items))
+    pattern = SparseMatrix(
+        rows_of_all, item.repeat(n_modalities), scores.detach().T.flatten(), shape
+    )
+    seen = edge_product(pattern, scores.T.flatten(), weight.T.contiguous())
+    return (everything - seen.view_as(everything)) / norms
+
+
+def real_rows(
+    seen: Tensor,
+    scores: Tensor,
+    noise: float,
+    score_weight: float,
+    numbers: Tensor | None = None,
+) -> Tensor:
     """Rows Q that the critic takes for real, of unit length.
 
     Args:
-        seen: bool ``(batch, n_items)``, the interactions.
+        seen: bool ``(n_users, n_items)``, the interactions.
         scores: same shape.
         noise: scale of the Gumbel noise.
         score_weight: of ``scores``.
+        numbers: users of the rows, as places in ``seen``, shape ``(n,)``. None: one row for each.
+
+    Returns:
+        Shape ``(n, n_items)``; each row has noise of its own.
     """
-    # Gumbel noise of a uniform u is -log(1e-8 - log(u + 1e-8)).
-    logits = (torch.rand(seen.shape, device=seen.device) + 1e-8).log_().neg_().add_(1e-8).log_()
-    logits.mul_(-noise).add_(seen)
-    return F.normalize(logits.softmax(dim=1) + score_weight * scores)
+    numbers = torch.arange(len(seen), device=seen.device) if numbers is None else numbers
+    uniform = torch.rand((len(numbers), seen.shape[1]), device=seen.device)
+    real = scores.new_empty(uniform.shape)
+    block = max(1, (2**26 if seen.is_cuda else 2**18) // seen.shape[1])  # stays in the cache
+    for row, draw, number in zip(real.split(block), uniform.split(block), numbers.split(block)):
+        torch.add(draw, 1e-8, out=row).log_().neg_().add_(1e-8).log_()  # minus Gumbel noise
+        shares = row.mul_(-noise).add_(seen[number]).softmax(dim=1)
+        torch.add(shares, scores[number], alpha=score_weight, out=row)
+        row /= torch.linalg.vector_norm(row, dim=1, keepdim=True).clamp(min=1e-12)
+    return real
 
 
 def contrast(guides: Tensor, finals: Tensor, temperature: float, counts: Tensor) -> Tensor:
@@ -423,10 +499,10 @@ class Critic(nn.Module):
         self.first = nn.Linear(n_items, wide, bias=False)
         second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
         self.rest = nn.Sequential(
-            nn.BatchNorm1d(wide, track_running_stats=False),
+            BatchNorm(wide, track_running_stats=False),
             Dropout(dropout[0]),
             second,
-            nn.BatchNorm1d(narrow, track_running_stats=False),
+            BatchNorm(narrow, track_running_stats=False),
             Dropout(dropout[1]),
             last,
         )
@@ -434,24 +510,24 @@ class Critic(nn.Module):
             nn.init.kaiming_normal_(layer.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:
-        """Judge the rows of a batch.
-
-        Args:
-            rows: M rows of each distinct user, shape ``(M, n_users, n_items)``.
-            numbers: the users of the batch, as places in ``rows``, shape ``(batch,)``.
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Judge rows after the first map, ``(n, n_items // 4)``.
 
         Returns:
-            Verdicts between 0 and 100, shape ``(M * batch,)``.
+            Verdicts between 0 and 100, shape ``(n,)``.
         """
-        return self._judge(self._first(rows, numbers))
+        if len(hidden) == 1:  # one row has no variance; beside a copy it is normalised to zero
+            hidden = hidden.repeat(2, 1)
+        verdicts: Tensor = 100 * self.rest(hidden).squeeze(1).sigmoid()
+        return verdicts
 
-    def terms(self, real: Tensor, fake: Tensor, numbers: Tensor) -> dict[str, Tensor]:
+    def terms(self, real: Tensor, fakes: Tensor) -> dict[str, Tensor]:
         """Terms that the critic minimises, the penalty unweighted.
 
         Args:
-            real: one row for each row of the batch, shape ``(batch, n_items)``, no gradient.
-            fake, numbers: as ``rows`` and ``numbers`` of :meth:`forward`, no gradient.
+            real: shape ``(n, n_items)``, no gradient.
+            fakes: fake rows after the first map, shape ``(M * n, n_items // 4)``; row k belongs to
+                real row k mod n.
 
         Returns:
             ``real``: minus the mean verdict; ``fake``: the mean verdict; ``penalty``: mean of
@@ -461,29 +537,84 @@ class Critic(nn.Module):
         # W_1 is linear, so W_1 mixed = a W_1 real + (1 - a) W_1 fake, and a gradient with respect
         # to a row is the one with respect to W_1 row, times W_1. A real row, which belongs to M
         # fake ones, is mapped once.
-        fakes = self._first(fake, numbers)
-        reals = self.first(real).repeat(len(fake), 1)
+        reals = self.first(real).repeat(len(fakes) // len(real), 1)
         share = torch.rand(len(fakes), 1, device=fakes.device)
         mixed = share * reals + (1 - share) * fakes
-        (to_mixed,) = torch.autograd.grad(self._judge(mixed).sum(), mixed, create_graph=True)
+        (to_mixed,) = torch.autograd.grad(self(mixed).sum(), mixed, create_graph=True)
         norms = norms_of_products(to_mixed, self.first.weight)
         return {
-            "real": -self._judge(reals).mean(),
-            "fake": self._judge(fakes).mean(),
+            "real": -self(reals).mean(),
+            "fake": self(fakes).mean(),
             "penalty": (norms - 1).square().mean(),
         }
 
-    def _first(self, rows: Tensor, numbers: Tensor) -> Tensor:
-        """W_1 of the rows of a batch, ``(M * batch, n_items // 4)``; arguments as in forward."""
-        # What comes before the first dropout is the same for every row of a user.
-        return self.first(rows)[:, numbers].flatten(0, 1)
 
-    def _judge(self, hidden: Tensor) -> Tensor:
-        """Judge rows after the first map, ``(n, n_items // 4)``; returns ``(n,)``."""
-        if len(hidden) == 1:  # one row has no variance; beside a copy it is normalised to zero
-            hidden = hidden.repeat(2, 1)
-        verdicts: Tensor = 100 * self.rest(hidden).squeeze(1).sigmoid()
-        return verdicts
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation by the statistics of its input, with a second derivative in few steps.
+
+    torch composes that derivative of some twenty operations. Here it is one formula. It is that of
+    the gradient of the rows; the gradients of weight and bias have no derivative.
+    """
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Normalise each column of ``rows (n, width)``, at least two."""
+        normalised: Tensor = _BatchNorm.apply(rows, self.weight, self.bias, self.eps)
+        return normalised
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        found = torch.native_batch_norm(rows, weight, bias, None, None, True, 0.0, eps)
+        normalised, *statistics = found
+        ctx.save_for_backward(rows, weight, *statistics)
+        return normalised
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_BatchNormBackward.apply(grad, *ctx.saved_tensors), None)
+
+
+class _BatchNormBackward(torch.autograd.Function):
+    # For one column x of n rows with mean m and inverse deviation r, let y = r (x - m), and let <.>
+    # be a mean over rows. A gradient g becomes
+    #     G(g) = w r (g - <g> - y <g y>),
+    # and a derivative d of G becomes G(d) with respect to g, and with respect to x
+    #     -w r^2 (<g y> d + <d y> g - <g y> <d> - <d y> <g>
+    #             + (<d g> - <d> <g> - 3 <d y> <g y>) y).
+
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, rows: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found = _through_statistics(grad, rows, weight, mean, inverse)
+        ctx.save_for_backward(grad, rows, weight, mean, inverse, *found[1:])
+        ctx.mark_non_differentiable(*found[1:])
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_rows: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        grad, rows, weight, mean, inverse, *sums = ctx.saved_tensors
+        n = len(rows)
+        to_grad, *to_sums = _through_statistics(to_rows, rows, weight, mean, inverse)
+        gy, g, dy, d = (total / n for total in (*sums, *to_sums))
+        dg = (to_rows * grad).mean(dim=0)
+        scale = -weight * inverse**2
+        slope = scale * (dg - d * g - 3 * dy * gy) * inverse  # of rows, because y = r (x - m)
+        shift = -scale * (gy * d + dy * g) - slope * mean
+        to_input = torch.addcmul(shift, rows, slope)
+        to_input.addcmul_(to_rows, scale * gy).addcmul_(grad, scale * dy)
+        return to_grad, to_input, n * inverse * (dg - d * g - dy * gy), None, None
+
+
+def _through_statistics(
+    grad: Tensor, rows: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """G(grad), and the sums over rows of grad * y and of grad."""
+    backward = torch.ops.aten.native_batch_norm_backward
+    statistics = (None, None, mean, inverse)
+    return backward(grad, rows, weight, *statistics, True, 0.0, [True] * 3)
 
 
 class Dropout(nn.Dropout):
@@ -521,7 +652,7 @@ class _NormsOfProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
-        products = rows @ (weight @ weight.T)
+        products = rows @ symmetric_product(weight, weight.T)
         norms = (products * rows).sum(dim=1).clamp(min=0).sqrt()
         ctx.save_for_backward(rows, weight, products, norms)
         return norms
@@ -531,4 +662,21 @@ class _NormsOfProducts(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         rows, weight, products, norms = ctx.saved_tensors
         scale = torch.where(norms > 0, grad / norms, 0.0)[:, None]
-        return scale * products, (rows.T @ (scale * rows)) @ weight
+        return scale * products, symmetric_product(rows.T, scale * rows) @ weight
+
+
+def symmetric_product(left: Tensor, right: Tensor, n_blocks: int = 4) -> Tensor:
+    """A symmetric matrix ``left (k, n) @ right (n, k)``, of which the lower half is computed.
+
+    Args:
+        left, right: matrices whose product is symmetric.
+        n_blocks: of rows. Each is computed up to its last entry on the diagonal.
+    """
+    k = len(left)
+    product = left.new_empty(k, k)
+    size = max(1, -(-k // n_blocks))
+    for start in range(0, k, size):
+        stop = min(start + size, k)
+        torch.mm(left[start:stop], right[:, :stop], out=product[start:stop, :stop])
+        product[:start, start:stop] = product[start:stop, :start].T
+    return product

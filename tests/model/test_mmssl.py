@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
-from recbole_missing.model.mmssl import MMSSL, norms_of_products
+from recbole_missing.model.mmssl import MMSSL, BatchNorm, norms_of_products
 
 NAMES = ("smell", "text", "hue")
 SETTINGS = {
@@ -237,7 +237,7 @@ def test_modality_graphs(update: str, interval: int) -> None:
             model.on_epoch_start(lambda loss: None)
         user_ids = torch.randint(1, 13, (6,), generator=generator)
         scores = torch.rand(2, 6, 26, generator=generator)
-        model._learn_graphs(user_ids, torch.arange(6), scores)
+        model._learn_graphs(user_ids, scores.topk(2, dim=2).indices + 1)
         due = number > 0 and number % interval == 0
         for name, score in zip(model.modalities, scores):
             if update == "kept" or not due:
@@ -282,9 +282,9 @@ def test_the_critic_judges_by_the_statistics_of_its_input() -> None:
     """In evaluation mode as in training."""
     model = build(tiny_dataset(n_items=27))
     x = torch.randn(9, 26).double()
-    numbers = torch.arange(9)
-    model.critic(torch.randn(1, 9, 26).double() + 3, numbers)
-    torch.testing.assert_close(model.eval().critic(x[None], numbers), verdicts(model, x))
+    first = model.critic.first
+    model.critic(first(torch.randn(9, 26).double() + 3))
+    torch.testing.assert_close(model.eval().critic(first(x)), verdicts(model, x))
 
 
 def test_each_normalisation_of_the_critic_has_a_dropout_of_its_own() -> None:
@@ -313,3 +313,25 @@ def test_norms_of_products_in_both_forms(width: int) -> None:
     expected = torch.autograd.grad((coefficients * plain[others]).sum(), (rows, weight))
     for found in gradients:
         torch.testing.assert_close(found, expected)
+
+
+def test_derivatives_of_the_normalisation() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
+    layers = (
+        BatchNorm(3, track_running_stats=False),
+        torch.nn.BatchNorm1d(3, track_running_stats=False),
+    )
+    found = []
+    for layer in layers:
+        layer.double()
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([0.5, -2.0, 1.5]))
+        values = layer(rows)
+        first = torch.autograd.grad((values * weights).sum(), rows, create_graph=True)
+        inputs = (rows, weights, layer.weight)
+        second = torch.autograd.grad(first[0].pow(3).sum(), inputs, retain_graph=True)
+        third = torch.autograd.grad((values * weights).sum(), [rows, *layer.parameters()])
+        found.append((values, *first, *second, *third))
+    torch.testing.assert_close(*found)
