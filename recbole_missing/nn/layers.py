@@ -96,8 +96,9 @@ def perturb(x: Tensor, draws: Tensor | None = None) -> Tensor:
 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
-    noise = F.normalize(torch.rand_like(x), eps=1e-12)
-    return x + 0.1 * x.sign() * (noise if draws is None else noise[draws])
+    noise = torch.rand_like(x)
+    noise *= 0.1 / torch.linalg.vector_norm(noise, dim=1, keepdim=True).clamp_(min=1e-12)
+    return torch.addcmul(x, x.detach().sign(), noise if draws is None else noise[draws])
 
 
 class ItemGraph(nn.Module):
