@@ -510,8 +510,8 @@ class DGMRec(MultimodalRecommender):
         """L_recon, over all items but the padding one."""
         loss = torch.zeros((), device=self.observed.device)
         for name, network in self.networks.items():
-            tables = items.both[name][1:], self.features[name][1:]
-            loss = loss + _DecodingError.apply(*tables, *network.decoder.parameters())
+            parts, features = items.both[name].detach(), self.features[name]
+            loss = loss + _imitation(network.decoder, parts[1:], features[1:])
         return loss
 
     def _generation(self, raw: Parts, gates: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -522,10 +522,10 @@ class DGMRec(MultimodalRecommender):
         loss = torch.zeros((), device=ids.device)
         for (name, network), has_it in zip(self.networks.items(), observed.unbind(dim=1)):
             if network.translator is not None:
-                translated = network.translator(perturb(_others(network, general)))
-                loss = loss + _masked_mse(translated, general[name], complete)
+                others = _others(network, general)
+                loss = loss + _imitation(network.translator, others, general[name], complete)
             specific, gate = rows(raw.specific[name], ids), rows(gates[name], ids)
-            loss = loss + _masked_mse(network.generator(perturb(gate)), specific, has_it)
+            loss = loss + _imitation(network.generator, gate, specific, has_it)
         return loss
 
     def _alignment(self, batch: Batch) -> Tensor:
@@ -541,38 +541,60 @@ def _others(network: ModalityNetwork, general: dict[str, Tensor]) -> Tensor:
     return torch.cat([general[other] for other in network.others], dim=1)
 
 
-def _masked_mse(made: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Mean squared error over the entries of the rows ``counted (n,)``; no row gives zero."""
-    errors = (made - target).square().mean(dim=1)
-    return (errors * counted).sum() / counted.sum().clamp(min=1)
+def _norm(vectors: Tensor, counts: Tensor) -> Tensor:
+    """Frobenius norm of a matrix in which each row of ``vectors (n, d)`` stands so many times."""
+    return torch.linalg.vector_norm(vectors * counts.sqrt()[:, None])
 
 
-class _DecodingError(torch.autograd.Function):
-    """Mean of (Dec_m(noise(parts)) - X_m)^2 over all entries, without a gradient to the parts.
+def _imitation(
+    network: nn.Module, x: Tensor, target: Tensor, counted: Tensor | None = None
+) -> Tensor:
+    """Mean of (network(noise(x)) - target)^2 over the entries of the rows ``counted``, or of all.
 
-    One pass over blocks of rows gives the loss and the gradients, up to their common factor.
+    Args:
+        network: Lin or Lin(tanh(Lin)).
+        x, target: shapes ``(n, n_in)`` and ``(n, n_out)``.
+        counted: bool ``(n,)``. The error of no rows is zero.
     """
+    weights = target.new_ones(len(x)) if counted is None else counted.to(target)
+    weights = weights / (weights.sum().clamp(min=1) * target.shape[1])
+    error: Tensor = _Imitation.apply(x, target, weights[:, None], *network.parameters())
+    return error
+
+
+class _Imitation(torch.autograd.Function):
+    """Weighted sum of squares; one pass over blocks of rows gives it and half its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, parts: Tensor, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        total, to_features = features.new_zeros(()), torch.empty_like(features)
-        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        for x, target, minus_error in row_blocks(parts, features, to_features):
-            noisy = perturb(x)
-            torch.sub(target, F.linear(noisy, weight, bias), out=minus_error)
-            total += minus_error.square().sum()
-            to_weight.addmm_(minus_error.T, noisy, alpha=-1)
-            to_bias -= minus_error.sum(dim=0)
-        ctx.save_for_backward(to_features, to_weight, to_bias)
-        return total / features.numel()
+    def forward(ctx: Any, x: Tensor, target: Tensor, weights: Tensor, *layers: Tensor) -> Tensor:
+        total = target.new_zeros(())
+        to_x = torch.empty_like(x) if ctx.needs_input_grad[0] else x
+        to_target, to_layers = torch.empty_like(target), [torch.zeros_like(layer) for layer in layers]
+        tables = x, target, weights, to_x, to_target
+        for block, goal, weight, to_block, to_goal in row_blocks(*tables):
+            inputs = [perturb(block)]  # of each Lin
+            made = F.linear(inputs[0], *layers[:2])
+            if len(layers) > 2:
+                inputs.append(made.tanh_())
+                made = F.linear(made, *layers[2:])
+            gap = made.sub_(goal)
+            to_made = gap * weight
+            total += torch.dot(to_made.flatten(), gap.flatten())
+            torch.neg(to_made, out=to_goal)
+            for k in reversed(range(len(inputs))):
+                to_layers[2 * k].addmm_(to_made.T, inputs[k])
+                to_layers[2 * k + 1] += to_made.sum(dim=0)
+                if k > 0:
+                    to_made = to_made @ layers[2 * k]
+                    to_made.addcmul_(to_made, inputs[k].square_(), value=-1)  # through tanh
+            if to_x is not x:
+                torch.mm(to_made, layers[0], out=to_block)
+        ctx.save_for_backward(None if to_x is x else to_x, to_target, *to_layers)
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grad * (2 / ctx.saved_tensors[0].numel())
-        return None, *(grad * gradient for gradient in ctx.saved_tensors)
-
-
-def _norm(vectors: Tensor, counts: Tensor) -> Tensor:
-    """Frobenius norm of a matrix in which each row of ``vectors (n, d)`` stands so many times."""
-    return torch.linalg.vector_norm(vectors * counts.sqrt()[:, None])
+        to_x, *others = ctx.saved_tensors
+        to_target, *to_layers = (2 * grad * half for half in others)
+        return None if to_x is None else 2 * grad * to_x, to_target, None, *to_layers

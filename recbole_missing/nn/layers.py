@@ -133,8 +133,9 @@ def perturb(x: Tensor, draws: Tensor | None = None, n_draws: int | None = None) 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
     drawn = torch.rand_like(x if n_draws is None else x.new_empty(n_draws, x.shape[1]))
-    noise = F.normalize(drawn[: len(x)] if draws is None else drawn[draws], eps=1e-12)
-    return x + 0.1 * x.sign() * noise
+    noise = drawn[: len(x)] if draws is None else drawn[draws]
+    noise *= 0.1 / torch.linalg.vector_norm(noise, dim=1, keepdim=True).clamp_(min=1e-12)
+    return torch.addcmul(x, x.detach().sign(), noise)
 
 
 class ItemGraph(nn.Module):
