@@ -21,6 +21,7 @@ class SparseMatrix(nn.Module):
         rows, cols: int, shape ``(n_edges,)``. Repeated edges are summed.
         values: float, shape ``(n_edges,)``.
         shape: ``(n_rows, n_cols)``.
+        persistent: whether checkpoints hold the matrix.
 
     The three CSR arrays are buffers, so a checkpoint restores them whatever their length. The
     transposed copy serves the backward pass and :meth:`t_matmul`; it is rebuilt on loading. The
@@ -37,14 +38,21 @@ class SparseMatrix(nn.Module):
     t_order: Tensor | None
     row: Tensor | None
 
-    def __init__(self, rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        cols: Tensor,
+        values: Tensor,
+        shape: tuple[int, int],
+        persistent: bool = True,
+    ) -> None:
         """Sort the edges into CSR form."""
         super().__init__()
         self.shape = (int(shape[0]), int(shape[1]))
         self._views: dict[str, tuple[Tensor, Tensor]] = {}  # "csr", "t_csr" -> values, CSR tensor
         names = ("crow", "col", "values")
         for name, array in zip(names, _csr_arrays(rows, cols, values.float(), self.shape)):
-            self.register_buffer(name, array)
+            self.register_buffer(name, array, persistent=persistent)
         self._build_transpose()
 
     @classmethod

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Bool, Choice, Float, Int, ListOf
 from recbole_missing.graph.normalise import row_mean_norm
-from recbole_missing.graph.sparse import whole_graph
+from recbole_missing.graph.sparse import SparseMatrix, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
 from recbole_missing.nn.losses import bpr_loss
 
@@ -37,7 +38,8 @@ from recbole_missing.nn.losses import bpr_loss
 # node's neighbours; norm scales rows to unit length; | concatenates. For every modality m:
 #
 #   F_m        = X_m W_m + b_m where latent_sizes gives a width, else X_m     -> self.projections
-#   x_m^0      = [norm(P_m); norm(F_m)]       P_m: preferences of users       -> self._first_vectors
+#   x_m^0      = [norm(P_m); norm(F_m)]       P_m: preferences of users       -> self._first_users,
+#                                                                                  _first_items
 #   for l = 1..n_ui_layers, with the matrices of layer l and modality m:
 #     h        = leaky(M (x_m^(l-1) W_1))                      aggregation    -> Layer.aggregate
 #     s        = leaky(x_m^(l-1) W_2 + b_2) + e                               -> Layer.combine
@@ -102,14 +104,15 @@ class MMGCN(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``."""
-        users, items = self._propagate().split([self.n_users, self.n_items])
+        users, items = self._propagate()
         return users, items
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR loss, and mean squares of identities and preferences."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        nodes = torch.cat([user_ids, self.n_users + positive_ids, self.n_users + negative_ids])
-        users, positives, negatives = self._propagate(nodes).chunk(3)
+        users, items = distinct(user_ids), distinct(torch.cat([positive_ids, negative_ids]))
+        user_vectors, item_vectors = self._propagate(users.ids, items.ids)
+        positives, negatives = items.spread(item_vectors).chunk(2)
         item_ids = torch.cat([positive_ids, negative_ids])
         identities = (
             rows(self.user_embedding, user_ids).square().mean()
@@ -119,7 +122,7 @@ class MMGCN(MultimodalRecommender):
         penalised = names[:1] if self.penalised_preferences == "first" else names
         preferences = [self.preferences[name][1:].square().mean() for name in penalised]
         return {
-            "bpr": bpr_loss(users, positives, negatives),
+            "bpr": bpr_loss(users.spread(user_vectors), positives, negatives),
             "reg_identities": self.reg_weight * identities,
             "reg_preferences": self.reg_weight * torch.stack(preferences).sum(),
         }
@@ -149,56 +152,72 @@ class MMGCN(MultimodalRecommender):
 
     @torch.no_grad()
     def _keep_constants(self) -> None:
-        """Compute x_m^0 and M x_m^0 once, where no parameter is in them."""
-        self.constants = nn.ModuleDict()
+        """Take both halves of M, and compute once what no parameter is in."""
+        rows, cols, values = self.mean_graph.edges()
+        of_user, n_users, n_items = rows < self.n_users, self.n_users, self.n_items
+        edges = rows[of_user], cols[of_user] - n_users, values[of_user]
+        self.user_means = SparseMatrix(*edges, (n_users, n_items), persistent=False)
+        edges = rows[~of_user] - n_users, cols[~of_user], values[~of_user]
+        self.item_means = SparseMatrix(*edges, (n_items, n_users), persistent=False)
+        self.first_users, self.first_items = nn.ModuleDict(), nn.ModuleDict()
         for name in self.modalities:
-            if name not in self.projections and not self.train_tables:
-                vectors = self._first_vectors(name)
-                self.constants[name] = FirstInput(vectors, self.mean_graph @ vectors)
+            if not self.train_tables:
+                self.first_users[name] = FirstVectors(*self._first_users(name))
+            if name not in self.projections:
+                self.first_items[name] = FirstVectors(*self._first_items(name))
 
-    def _first_vectors(self, name: str) -> Tensor:
-        """x_m^0, shape ``(n_nodes, width)``."""
+    def _first_users(self, name: str) -> tuple[Tensor, Tensor]:
+        """x_m^0 of users ``(n_users, w)``, and its means over the users of an item."""
+        if name in self.first_users:
+            return self.first_users[name].vectors, self.first_users[name].means
+        vectors = F.normalize(self.preferences[name], eps=1e-12)
+        return vectors, self.item_means @ vectors
+
+    def _first_items(self, name: str) -> tuple[Tensor, Tensor]:
+        """x_m^0 of items ``(n_items, w)``, and its means over the items of a user."""
+        if name in self.first_items:
+            return self.first_items[name].vectors, self.first_items[name].means
         features = self.features[name]
         if name in self.projections:
             features = self.projections[name](features)
-        users = F.normalize(self.preferences[name], eps=1e-12)
-        return torch.cat([users, F.normalize(features, eps=1e-12)])
+        vectors = F.normalize(features, eps=1e-12)
+        return vectors, self.user_means @ vectors
 
-    def _first_input(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """x_m^0 and M x_m^0 of every modality."""
-        vectors, means = {}, {}
-        for name in self.modalities:
-            if name in self.constants:
-                vectors[name] = self.constants[name].vectors
-                means[name] = self.constants[name].means
-            else:
-                vectors[name] = self._first_vectors(name)
-                means[name] = self.mean_graph @ vectors[name]
-        return vectors, means
-
-    def _propagate(self, nodes: Tensor | None = None) -> Tensor:
-        """Vectors z of all nodes ``(n_nodes, d)``, or of the given ones ``(len(nodes), d)``.
+    def _propagate(self, *ids: Tensor) -> list[Tensor]:
+        """Vectors z of all users ``(n_users, d)`` and of all items, or of those with these ids.
 
         Only the given nodes pass the last layer, since no neighbour reads its output.
         """
-        identities = torch.cat([self.user_embedding, self.item_embedding])
-        connected = self.connected
-        vectors, means = self._first_input()
+        users, items = {}, {}  # name -> their vectors, and the means of their neighbours' vectors
+        for name in self.modalities:
+            user_vectors, item_means = self._first_users(name)
+            item_vectors, user_means = self._first_items(name)
+            users[name], items[name] = (user_vectors, user_means), (item_vectors, item_means)
+        identities = [self.user_embedding, self.item_embedding]
+        connected = list(self.connected.split([self.n_users, self.n_items]))
         *earlier_layers, last_layers = self.layers
         for layers in earlier_layers:
-            for name, layer in layers.items():
-                vectors[name] = layer(vectors[name], means[name], identities, connected)
-            # Plain: means[name] = M @ vectors[name]. Here one product serves all modalities.
-            joined = self.mean_graph @ torch.cat(list(vectors.values()), dim=1)
-            means = dict(zip(vectors, joined.chunk(len(vectors), dim=1)))
-        if nodes is not None:
-            identities, connected = rows(identities, nodes), rows(connected, nodes)
-            vectors = {name: rows(x, nodes) for name, x in vectors.items()}
-            means = {name: rows(x, nodes) for name, x in means.items()}
-        outputs = []
-        for name, layer in last_layers.items():
-            outputs.append(layer(vectors[name], means[name], identities, connected))
-        return torch.stack(outputs).mean(dim=0)
+            vectors = []
+            for side, e, c in zip((users, items), identities, connected):
+                outputs = [layer(*side[name], e, c) for name, layer in layers.items()]
+                vectors.append(torch.cat(outputs, dim=1))
+            # Plain: a product with M for each modality. Here one product serves all of them.
+            means = self.user_means @ vectors[1], self.item_means @ vectors[0]
+            for side, *joined in zip((users, items), vectors, means):
+                parts = (x.chunk(len(side), dim=1) for x in joined)
+                side.update(zip(side, zip(*parts)))
+        found = []
+        for number, (side, e, c) in enumerate(zip((users, items), identities, connected)):
+            if ids:
+                e, c = rows(e, ids[number]), rows(c, ids[number])
+            outputs = []
+            for name, layer in last_layers.items():
+                inputs = side[name]
+                if ids:
+                    inputs = tuple(rows(x, ids[number]) for x in inputs)
+                outputs.append(layer(*inputs, e, c))
+            found.append(torch.stack(outputs).mean(dim=0))
+        return found
 
 
 class Layer(nn.Module):
@@ -236,12 +255,15 @@ class Layer(nn.Module):
         h = means @ self.aggregation
         if self.aggregation_bias is not None:
             h = F.normalize(h + connected * self.aggregation_bias, eps=1e-12)
-        return F.leaky_relu(h)
+        return F.leaky_relu(h, inplace=True)
 
     def combine(self, h: Tensor, x: Tensor, identities: Tensor) -> Tensor:
         """The next layer's vectors, shape ``(n, d)``."""
-        s = F.leaky_relu(self.own(x)) + identities
-        return F.leaky_relu(self.combination(torch.cat([h, s], dim=1)))
+        s = F.leaky_relu(self.own(x), inplace=True) + identities
+        # [h | s] W_3 as a sum of two products
+        of_h, of_s = self.combination.weight.split([h.shape[1], s.shape[1]], dim=1)
+        product = F.linear(s, of_s, self.combination.bias).addmm_(h, of_h.T)
+        return F.leaky_relu(product, inplace=True)
 
 
 class Preferences(nn.Module):
@@ -259,14 +281,14 @@ class Preferences(nn.Module):
         return table
 
 
-class FirstInput(nn.Module):
-    """x_m^0 and M x_m^0 of a modality as constants, which a checkpoint does without."""
+class FirstVectors(nn.Module):
+    """x_m^0 of users or items and the means of it, as constants that a checkpoint does without."""
 
     vectors: Tensor
     means: Tensor
 
     def __init__(self, vectors: Tensor, means: Tensor) -> None:
-        """Store both, each of shape ``(n_nodes, width)``."""
+        """Store both, of the same width."""
         super().__init__()
         self.register_buffer("vectors", vectors, persistent=False)
         self.register_buffer("means", means, persistent=False)
