@@ -8,7 +8,6 @@ are imported when something of theirs is first needed.
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from recbole_missing import plugin
@@ -54,9 +53,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        with warnings.catch_warnings():  # from the Ray that RecBole imports
-            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-            module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ImportError as error:
         from recbole_missing import environment
 

@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known.settings = rest
     if rest and known.command != "run":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # in RecBole's Ray
     try:
         with _ended_by_sigterm():
             COMMANDS[known.command][0].execute(known)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import recbole_missing  # noqa: F401  before RecBole, which then does without an absent Ray
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
 
 

@@ -88,9 +88,9 @@ class Collection:
             self,
             items=[self.items[row] for row in rows],
             tables=tables,
-            interactions=self.interactions[:, rows],
+            interactions=self.interactions[:, rows.numpy()],
             donors=None if self.donors is None else self.donors[rows],
-            edges=None if self.edges is None else self.edges[rows][:, rows],
+            edges=None if self.edges is None else self.edges[rows.numpy()][:, rows.numpy()],
         )
 
     def completed(self, imputer: Imputer) -> dict[str, Tensor]:
