@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
+import math
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +14,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
+from recbole.utils import get_gpu_usage, set_color
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from recbole_missing import checkpoint, registry
 from recbole_missing.data.dataset import imputation_in_force
@@ -23,6 +30,9 @@ from recbole_missing.lazy import OPTIM
 from recbole_missing.memory import limited
 
 _runs = itertools.count(1)  # trainers of this process
+
+UNCHECKED = 64
+"""Batches of a GPU whose losses are checked together: to read one, the CPU waits for the GPU."""
 
 
 class PluginTrainer(Trainer):
@@ -56,6 +66,7 @@ class PluginTrainer(Trainer):
         self._validating = False
         self._epoch: int | None = None  # the epoch that is under way, and its batches so far
         self._batches = 0
+        self._unchecked: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # batch, loss, terms
         self._valid_result: Any = None  # of the latest validation
         self._best_epoch: int | None = None  # the epoch of ``saved_model_file``
         self._generators: list[torch.Generator] = []  # of the loaders: order of the batches
@@ -106,7 +117,11 @@ class PluginTrainer(Trainer):
     @property
     def can_resume(self) -> bool:
         """Whether all training happens in RecBole's common ``fit``, as its checkpoints need it."""
-        owners = (kind for kind in type(self).__mro__ if "fit" in vars(kind))
+        return self._has_recboles_common("fit")
+
+    def _has_recboles_common(self, method: str) -> bool:
+        """Whether RecBole has no other method of the name for this kind of trainer."""
+        owners = (kind for kind in type(self).__mro__ if method in vars(kind))
         return next(kind for kind in owners if not issubclass(kind, PluginTrainer)) is Trainer
 
     @limited("evaluation", "eval_users", "eval_batch_size")
@@ -218,7 +233,10 @@ class PluginTrainer(Trainer):
     ) -> Any:
         self._before_epoch(epoch_idx)
         start = perf_counter()
-        loss = super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        common = self._has_recboles_common("_train_epoch")
+        train = self._train_batches if common else super()._train_epoch
+        loss = train(train_data, epoch_idx, loss_func, show_progress)
+        self._check_losses()
         entry = {"epoch": epoch_idx, "seconds": perf_counter() - start, "loss": self._terms(loss)}
         self.history.append(entry)
         return loss
@@ -227,7 +245,47 @@ class PluginTrainer(Trainer):
         """Write the state after the previous epoch and its validation, if that is due."""
         if epoch != self._epoch and epoch > self.start_epoch:
             self._write_last(epoch - 1)
-        self._epoch, self._batches = epoch, 0
+        self._epoch, self._batches, self._unchecked = epoch, 0, []
+
+    def _train_batches(
+        self, train_data: Any, epoch: int, loss_func: Any, show_progress: bool
+    ) -> Any:
+        """RecBole's loop over the batches, in which the CPU does not wait for a GPU."""
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        if not self.config["single_spec"] and train_data.shuffle:
+            train_data.sampler.set_epoch(epoch)
+        shown = {"ncols": 100, "desc": set_color(f"Train {epoch:>5}", "pink")}
+        batches = tqdm(train_data, total=len(train_data), **shown) if show_progress else train_data
+        scaler = _GradScaler(enabled=self.enable_scaler)
+        losses_of_batches, is_tuple = [], False
+        for interaction in batches:
+            interaction = _moved(interaction, self.device)
+            self.optimizer.zero_grad()
+            sync_loss = 0
+            if not self.config["single_spec"]:
+                self.set_reduce_hook()
+                sync_loss = self.sync_grad_loss()
+            with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
+                losses = loss_func(interaction)
+            is_tuple = isinstance(losses, tuple)
+            parts = losses if is_tuple else (losses,)
+            losses_of_batches.append(torch.stack([part.detach().reshape(()) for part in parts]))
+            loss = sum(losses) if is_tuple else losses
+            self._check_nan(loss)
+            scaler.scale(loss + sync_loss).backward()
+            if self.clip_grad_norm:
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            scaler.step(self.optimizer)
+            scaler.update()
+            if self.gpu_available and show_progress:
+                used = "GPU RAM: " + get_gpu_usage(self.device)
+                batches.set_postfix_str(set_color(used, "yellow"))
+        if not losses_of_batches:
+            return None
+        columns = torch.stack(losses_of_batches).T.tolist()
+        totals = tuple(functools.reduce(operator.add, column) for column in columns)
+        return totals if is_tuple else totals[0]
 
     def _write_last(self, epoch: int) -> None:
         if self.last is None or not self.last.is_due():
@@ -236,10 +294,21 @@ class PluginTrainer(Trainer):
         self.last.write(self._state(epoch), Path(self.saved_model_file))
 
     def _check_nan(self, loss: Tensor) -> None:
+        """Check the loss of a batch; on a GPU together with those of other batches."""
         self._batches += 1
-        if not torch.isfinite(loss):
-            where = f"{self._last_terms(loss)} in batch {self._batches} of epoch {self._epoch}"
-            raise ValueError(self._not_finite("every loss term must be finite", where))
+        self._unchecked.append((self._batches, loss.detach().reshape(()), self._last_terms(loss)))
+        if loss.device.type == "cpu" or len(self._unchecked) == UNCHECKED:
+            self._check_losses()
+
+    def _check_losses(self) -> None:
+        """Refuse the first loss that is not finite."""
+        unchecked, self._unchecked = self._unchecked, []
+        losses = torch.stack([loss for _, loss, _ in unchecked]).tolist() if unchecked else ()
+        for (batch, _, terms), loss in zip(unchecked, losses):
+            if not math.isfinite(loss):
+                values = {name: term.item() for name, term in terms.items()}
+                where = f"{values} in batch {batch} of epoch {self._epoch}"
+                raise ValueError(self._not_finite("every loss term must be finite", where))
 
     def _check_parameters(self, epoch: int) -> None:
         """Refuse to save parameters that are no numbers, so that the saved ones stay good."""
@@ -260,9 +329,9 @@ class PluginTrainer(Trainer):
             "extreme values in the features."
         )
 
-    def _last_terms(self, loss: Tensor) -> dict[str, float]:
-        """Loss of the present batch by term."""
-        return {"loss": loss.item()}
+    def _last_terms(self, loss: Tensor) -> dict[str, Tensor]:
+        """Loss of the present batch by term, without gradient."""
+        return {"loss": loss.detach()}
 
     def _terms(self, loss: Any) -> dict[str, float]:
         """Loss of an epoch by term. RecBole's own models do not name their terms."""
@@ -329,6 +398,17 @@ class PluginTrainer(Trainer):
 
     def _load_model(self, state: dict[str, Any]) -> None:
         checkpoint.fill(self.model, state, self.config)
+
+
+_GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # torch < 2.3 has one
+
+
+def _moved(interaction: Any, device: torch.device) -> Any:
+    """Batch on the device. The CPU waits neither for the copy nor for what the GPU does before."""
+    if not isinstance(interaction, Interaction):
+        return interaction.to(device)
+    columns = interaction.interaction.items()
+    return Interaction({name: col.to(device, non_blocking=True) for name, col in columns})
 
 
 def _must_be_whole(file: str) -> str:
@@ -427,8 +507,9 @@ class MultimodalTrainer(PluginTrainer):
             self._term_sums[name] = self._term_sums.get(name, 0.0) + term
         return loss
 
-    def _last_terms(self, loss: Tensor) -> dict[str, float]:
-        return {name: term.item() for name, term in self.model.last_terms.items()}
+    def _last_terms(self, loss: Tensor) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.model.last_terms
+        return terms
 
     def _terms(self, loss: Any) -> dict[str, float]:
         return {name: total.item() for name, total in self._term_sums.items()}

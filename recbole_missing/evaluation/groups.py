@@ -16,6 +16,9 @@ from torch import Tensor
 
 from recbole_missing import tables
 
+_OF_LISTS = ("rec.items", "rec.topk")
+"""What RecBole's metrics need of the top-k lists, made here from one ranking."""
+
 
 class GroupCollector(Collector):
     """RecBole's collector that also keeps the hits of each group of items.
@@ -32,6 +35,7 @@ class GroupCollector(Collector):
     def __init__(self, config: Any) -> None:
         """Start without groups."""
         super().__init__(config)
+        self.register = _Rest(self.register)  # RecBole would rank the items for each of the needs
         self.on_ranking: Callable[..., None] | None = None
         self._user_field = config["USER_ID_FIELD"]
         self._groups: dict[str, Tensor] = {}
@@ -47,16 +51,21 @@ class GroupCollector(Collector):
     ) -> None:
         """Collect one batch: scores ``(users, n_items)``, or ``(pairs,)``, and positive pairs."""
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        lists = [key for key in _OF_LISTS if self.register.everything.need(key)]
         ranks = scores_tensor.dim() == 2  # metrics of pairs come with scores of pairs
-        if not ranks or not (self._groups or self.on_ranking):
+        if not ranks or not (lists or self._groups or self.on_ranking):
             return
-        n_users = scores_tensor.shape[0]
-        positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)
+        n_users, n_items = scores_tensor.shape
         scores, ranked = scores_tensor.topk(max(self.topk), dim=1)
-        pairs = torch.stack([positive_u, positive_i])
-        hit = _contained(ranked, pairs, scores_tensor.shape[1])
+        pairs = (positive_u * n_items + positive_i).unique().to(self.device)
+        positive_u, positive_i = pairs // n_items, pairs % n_items
+        possible = torch.bincount(positive_u, minlength=n_users)
+        hit = _contained(ranked, pairs, n_items)
+        if "rec.items" in lists:
+            self.data_struct.update_tensor("rec.items", ranked)
+        if "rec.topk" in lists:
+            self.data_struct.update_tensor("rec.topk", torch.cat([hit, possible[:, None]], dim=1))
         if self.on_ranking is not None and len(interaction) == n_users:  # one row a user
-            possible = torch.bincount(positive_u, minlength=n_users)
             self.on_ranking(interaction[self._user_field], ranked, scores, hit, possible)
         for name, items in self._groups.items():
             members = positive_u[items[positive_i]]
@@ -97,9 +106,26 @@ class GroupCollector(Collector):
 
 
 def _contained(ranked: Tensor, pairs: Tensor, n_items: int) -> Tensor:
-    """Bool of the shape of ``ranked``: whether (row, item) is in ``pairs`` ``(2, n_pairs)``."""
+    """Bool of the shape of ``ranked``: whether ``row * n_items + item`` is in ``pairs``.
+
+    Args:
+        ranked: items ``(rows, k)``.
+        pairs: ``(n_pairs,)`` in ascending order, at least one.
+    """
     rows = torch.arange(len(ranked), device=ranked.device)[:, None]
-    return torch.isin(rows * n_items + ranked, pairs[0] * n_items + pairs[1])
+    wanted = rows * n_items + ranked
+    places = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
+    return pairs[places] == wanted
+
+
+class _Rest:
+    """RecBole's register of what metrics need, without the top-k lists."""
+
+    def __init__(self, everything: Any) -> None:
+        self.everything = everything
+
+    def need(self, key: str) -> bool:
+        return key not in _OF_LISTS and self.everything.need(key)
 
 
 def results_table(

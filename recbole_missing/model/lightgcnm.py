@@ -14,7 +14,6 @@ Missing: No special treatment. The model reads the features as imputation comple
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from recbole_missing.config.constraints import Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, project, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model; A is the normalised user-item graph, L = n_ui_layers, | concatenates:
@@ -66,7 +65,7 @@ class LightGCNM(MultimodalRecommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, 2 d)`` and items ``(n_items, 2 d)``."""
         users, items = self.collaborate()
-        content = self._content(self.features.values())
+        content = self._content()
         return torch.cat([users, self.preference], dim=1), torch.cat([items, content], dim=1)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
@@ -74,8 +73,9 @@ class LightGCNM(MultimodalRecommender):
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         all_users, all_items = self.collaborate()
         users = torch.cat([rows(all_users, user_ids), rows(self.preference, user_ids)], dim=1)
-        positives = self._items_of(all_items, positive_ids)
-        negatives = self._items_of(all_items, negative_ids)
+        ids = torch.cat([positive_ids, negative_ids])
+        items = torch.cat([rows(all_items, ids), self._content(ids)], dim=1)
+        positives, negatives = items.chunk(2)
         squares = squared_loss(users, positives, negatives)
         return {
             "bpr": bpr_loss(users, positives, negatives),
@@ -88,14 +88,10 @@ class LightGCNM(MultimodalRecommender):
             self.user_item_graph, self.user_embedding, self.item_embedding, self.n_ui_layers
         )
 
-    def _items_of(self, all_items: Tensor, ids: Tensor) -> Tensor:
-        """[z_i | c_i] of the batch; only the rows ``ids`` are projected."""
-        content = self._content(rows(table, ids) for table in self.features.values())
-        return torch.cat([rows(all_items, ids), content], dim=1)
-
-    def _content(self, features: Iterable[Tensor]) -> Tensor:
-        """c_i of the given rows, shape ``(n, d)``."""
-        return F.normalize(self.projection(torch.cat(list(features), dim=1)), eps=1e-12)
+    def _content(self, ids: Tensor | None = None) -> Tensor:
+        """c_i of the items ``ids (n,)`` or of all items, ``(n, d)``."""
+        projected = project(self.projection, self.features.values(), ids)
+        return F.normalize(projected, eps=1e-12)
 
 
 def _normal_table(n_rows: int, size: int) -> nn.Parameter:

@@ -16,7 +16,6 @@ Missing: No special treatment. The model reads the features as imputation comple
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Float, Int
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, project, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, norm_loss
 
 # The model, with the paper's symbols; u is a user, i an item, | concatenates:
@@ -61,25 +60,21 @@ class VBPR(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, 2 d)`` and items ``(n_items, 2 d)``."""
-        return self.user_embedding, self._items(self.item_embedding, self.features.values())
+        return self.user_embedding, self._items()
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR loss and the norms of the batch's vectors."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         users = rows(self.user_embedding, user_ids)
-        positives = self._items_of(positive_ids)
-        negatives = self._items_of(negative_ids)
+        items = self._items(torch.cat([positive_ids, negative_ids]))
+        positives, negatives = items.chunk(2)
         return {
             "bpr": bpr_loss(users, positives, negatives),
             "reg": self.reg_weight * norm_loss(users, positives, negatives),
         }
 
-    def _items_of(self, ids: Tensor) -> Tensor:
-        """Item vectors of the batch; only the rows ``ids`` are projected."""
-        features = [rows(table, ids) for table in self.features.values()]
-        return self._items(rows(self.item_embedding, ids), features)
-
-    def _items(self, identities: Tensor, features: Iterable[Tensor]) -> Tensor:
-        """[gamma_i | E f_i + b] of the given rows, shape ``(n, 2 d)``."""
-        content = self.projection(torch.cat(list(features), dim=1))
+    def _items(self, ids: Tensor | None = None) -> Tensor:
+        """[gamma_i | E f_i + b] of the items ``ids (n,)`` or of all items, ``(n, 2 d)``."""
+        identities = self.item_embedding if ids is None else rows(self.item_embedding, ids)
+        content = project(self.projection, self.features.values(), ids)
         return torch.cat([identities, content], dim=1)

@@ -67,6 +67,21 @@ class FrozenFeatures(nn.Module):
         return [self[name] for name in self._names]
 
 
+def project(linear: nn.Linear, tables: Iterable[Tensor], ids: Tensor | None = None) -> Tensor:
+    """Apply ``linear`` to ``[x_1 | ... | x_M]`` of the rows ``ids (n,)`` or of all: ``(n, size)``.
+
+    Each table x_m ``(n_rows, dim_m)`` meets its columns of the weight, so the tables are not
+    concatenated.
+    """
+    tables = list(tables)
+    projected = linear.bias
+    weights = linear.weight.split([table.shape[1] for table in tables], dim=1)
+    for table, weight in zip(tables, weights):
+        inputs = table if ids is None else rows(table, ids)
+        projected = torch.addmm(projected, inputs, weight.T)
+    return projected
+
+
 def trained_features(modalities: Modalities) -> nn.ParameterDict:
     """Trainable copies of the features: name -> ``(n_items, dim)``, in the order of the config."""
     tables = nn.ParameterDict()  # its constructor would sort a dict by name
