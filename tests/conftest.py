@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every command compiles the package anew
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
