@@ -10,6 +10,7 @@ import pytest
 import recbole_missing  # noqa: F401  before RecBole, which then does without an absent Ray
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run side by side
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every command compiles the package anew
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -748,8 +748,8 @@ def test_an_interrupted_imputation_says_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("script", "number", "status"),
     [
-        (True, signal.SIGINT, 130),
         (True, signal.SIGTERM, 143),
+        pytest.param(True, signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(False, signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
 )
@@ -810,6 +810,7 @@ def test_a_closed_output_ends_a_command_silently(tmp_path: Path, impute: list[ob
 # --------------------------------------------------------------------------- SIGKILL and resume
 
 LONG = {"checkpoint_every": 0, "epochs": 40, "train_batch_size": 50, "stopping_step": 40}
+SHORT = {**LONG, "epochs": 15}
 COMMAND = ["-m", "recbole_missing.cli"]
 SCRIPT = [str(REPOSITORY / "run_recbole_missing.py")]
 
@@ -843,9 +844,10 @@ def printed_test(output: str) -> str:
     return output[output.rindex("test result: ") :].partition("\n")[0]
 
 
-def prepared(folder: Path, model: str) -> list[str]:
+def prepared(folder: Path, model: str, length: dict[str, Any]) -> list[str]:
     """Write data and settings of a run into a folder; return the words that run it."""
-    settings = {**tiny_content().write(folder), **LONG, "data_path": ".", "checkpoint_dir": "saved"}
+    settings = {**tiny_content().write(folder), **length}
+    settings |= {"data_path": ".", "checkpoint_dir": "saved"}
     settings |= {"missing_protocol": "stratified", "missing_ratio": 0.4}
     (folder / "run.yaml").write_text(yaml.safe_dump(settings))
     return ["-m", model, "-d", "tiny", "--config_files", "run.yaml"]
@@ -855,21 +857,23 @@ def prepared(folder: Path, model: str) -> list[str]:
 @pytest.mark.filterwarnings(r"ignore:torch\.sparse\.SparseTensor")  # LightGCN, NGCF
 @pytest.mark.filterwarnings("ignore:distutils Version classes are deprecated")  # thop
 @pytest.mark.parametrize(
-    ("model", "begin", "delays"),
+    ("model", "begin", "length", "delays"),
     [
-        ("FREEDOM", COMMAND + ["run"], [0.02]),
-        pytest.param("MMSSL", SCRIPT, [0.3, 0.0, 0.1], marks=pytest.mark.slow),
-        pytest.param("SGL", COMMAND + ["run"], [0.0, 0.2, 0.5], marks=pytest.mark.slow),
-        pytest.param("DGMRec", SCRIPT, [0.5, 0.5], marks=pytest.mark.slow),
+        ("FREEDOM", COMMAND + ["run"], SHORT, [0.02]),
+        pytest.param("MMSSL", SCRIPT, LONG, [0.3, 0.0, 0.1], marks=pytest.mark.slow),
+        pytest.param("SGL", COMMAND + ["run"], LONG, [0.0, 0.2, 0.5], marks=pytest.mark.slow),
+        pytest.param("DGMRec", SCRIPT, LONG, [0.5, 0.5], marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch, model, begin, delays):
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    tmp_path, monkeypatch, model, begin, length, delays
+):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    prepared(whole, model)
+    prepared(whole, model, length)
     with monkeypatch.context() as here:
         here.chdir(whole)
         expected = run_recbole_missing(model, "tiny", ["run.yaml"])
-    words = [*begin, *prepared(broken, model)]
+    words = [*begin, *prepared(broken, model, length)]
     generator = random.Random(1)
     killed = 0
     for delay in delays:

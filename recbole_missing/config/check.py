@@ -181,8 +181,10 @@ def warn_of_likeness(
     """
     for key in map(str, given):
         modality = _modality_of(key, endings)
+        if key in known or modality in modalities:
+            continue
         near = _nearest(key, choices, modality, modalities)
-        if near and key not in known and modality not in modalities:
+        if near:
             getLogger().warning(
                 f"{model}: {key!r} is a setting of neither RecBole nor recbole_missing.{near}"
             )
