@@ -167,7 +167,7 @@ class LGMRec(MultimodalRecommender):
         user_content = (self.interactions @ item_content) * self.inverse_degrees
         user_logits = self.interactions @ item_logits
         outside = self.new_items & self.training
-        outside[0] = True
+        outside[:1].fill_(True)
         members = self._memberships(self._by_modality(item_logits)).masked_fill(
             outside[:, None], 0.0
         )
