@@ -1,6 +1,6 @@
 """The two leaks that define the field: hidden features, and interactions held out of training.
 
-Each test runs the same thing twice, with something changed that training must not see, and
+Each test runs the same thing again, with something changed that training must not see, and
 compares bit for bit: modalities, batches, losses of every batch, scores after training. A control
 beside each changes what training may see, so that the comparison is known to notice.
 """
@@ -8,6 +8,7 @@ beside each changes what training may see, so that the comparison is known to no
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,38 +99,64 @@ def with_other_features(content: Content, items: dict[str, list[str]]) -> Conten
     )
 
 
-@pytest.fixture
-def features_changed(tmp_path):
-    """Settings of two folders that differ in the features of hidden (or shown) items."""
+class Untouched:
+    """The data set as it is, and what was found of it: many tests compare with the same run."""
 
-    def build(mask: dict[str, Any], shown: bool = False) -> list[dict[str, Any]]:
+    def __init__(self, folder: Path) -> None:
+        """Write the data set."""
+        self.settings = tiny_content().write(folder)
+        self.found: dict[str, Any] = {}
+
+    def trace(self, model: str, **changes: Any) -> dict[str, list[torch.Tensor]]:
+        """:func:`trace` of a run, made once."""
+        key = repr((model, sorted(changes.items())))
+        if key not in self.found:
+            self.found[key] = trace(model, self.settings, **changes)
+        return self.found[key]
+
+    def hidden(self, mask: dict[str, Any]) -> dict[str, list[str]]:
+        """:func:`hidden_items` of a mask, found once."""
+        key = repr(sorted(mask.items()))
+        if key not in self.found:
+            self.found[key] = hidden_items(self.settings, mask)
+        return self.found[key]
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory):
+    return Untouched(tmp_path_factory.mktemp("untouched"))
+
+
+@pytest.fixture
+def features_changed(untouched, tmp_path):
+    """Settings of a data set that differs in the features of hidden (or shown) items."""
+
+    def build(mask: dict[str, Any], shown: bool = False) -> dict[str, Any]:
         content = tiny_content()
-        one = content.write(tmp_path / "one")
-        hidden = hidden_items(one, mask)
+        hidden = untouched.hidden(mask)
         assert all(hidden.values())
         if shown:
+            others = {*hidden["tags"], COLD}
             hidden = {name: [item for item in content.tags if item != COLD][:1] for name in NAMES}
-            assert not set(hidden["tags"]) & set(hidden_items(one, mask)["tags"])
-        other = with_other_features(content, hidden).write(tmp_path / "other")
-        return [{**settings, **mask} for settings in (one, other)]
+            assert not set(hidden["tags"]) & others
+        return with_other_features(content, hidden).write(tmp_path / "other")
 
     return build
 
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("imputation", IMPUTERS)
-def test_hidden_features_change_nothing(features_changed, imputation, mask):
-    one, other = (
-        trace("VBPR", settings, imputation=imputation, imputation_epochs=2)
-        for settings in features_changed(mask)
-    )
-    assert differing(one, other) == set()
+def test_hidden_features_change_nothing(untouched, features_changed, imputation, mask):
+    changes = {"imputation": imputation, "imputation_epochs": 2, **mask}
+    other = trace("VBPR", features_changed(mask), **changes)
+    assert differing(untouched.trace("VBPR", **changes), other) == set()
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "VBPR"])
-def test_hidden_features_change_no_model(features_changed, model):
-    one, other = (trace(model, settings) for settings in features_changed(MASKS["new_items"]))
-    assert differing(one, other) == set()
+def test_hidden_features_change_no_model(untouched, features_changed, model):
+    mask = MASKS["new_items"]
+    other = trace(model, features_changed(mask), **mask)
+    assert differing(untouched.trace(model, **mask), other) == set()
 
 
 def test_hidden_vectors_in_columns_change_nothing(tmp_path):
@@ -148,11 +175,10 @@ def test_hidden_vectors_in_columns_change_nothing(tmp_path):
     assert differing(*(trace("VBPR", one, **vector) for one in settings)) == set()
 
 
-def test_shown_features_change_what_they_should(features_changed):
-    one, other = (
-        trace("VBPR", settings) for settings in features_changed(MASKS["file"], shown=True)
-    )
-    assert differing(one, other) == {"features", "losses", "scores"}
+def test_shown_features_change_what_they_should(untouched, features_changed):
+    mask = MASKS["file"]
+    other = trace("VBPR", features_changed(mask, shown=True), **mask)
+    assert differing(untouched.trace("VBPR", **mask), other) == {"features", "losses", "scores"}
 
 
 # ------------------------------------------------------------------------ held-out interactions
@@ -182,40 +208,27 @@ def without(pairs: list[tuple[str, str]], others: list[tuple[str, str]]) -> list
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("imputation", IMPUTERS)
-def test_held_out_interactions_change_nothing(tmp_path, imputation, mask):
+def test_held_out_interactions_change_nothing(untouched, tmp_path, imputation, mask):
     content = tiny_content()
     changed = held_out_changed(content)
     assert set(changed.valid) != set(content.valid) and set(changed.test) != set(content.test)
-    one, other = (
-        trace(
-            "VBPR",
-            folder.write(tmp_path / name),
-            imputation=imputation,
-            imputation_epochs=2,
-            **mask,
-        )
-        for name, folder in {"one": content, "other": changed}.items()
-    )
-    assert differing(one, other) == set()
+    changes = {"imputation": imputation, "imputation_epochs": 2, **mask}
+    other = trace("VBPR", changed.write(tmp_path), **changes)
+    assert differing(untouched.trace("VBPR", **changes), other) == set()
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "VBPR"])
-def test_held_out_interactions_change_no_model(tmp_path, model):
-    content = tiny_content()
-    one, other = (
-        trace(model, folder.write(tmp_path / name), **MASKS["new_items"])
-        for name, folder in {"one": content, "other": held_out_changed(content)}.items()
-    )
-    assert differing(one, other) == set()
+def test_held_out_interactions_change_no_model(untouched, tmp_path, model):
+    mask = MASKS["new_items"]
+    other = trace(model, held_out_changed(tiny_content()).write(tmp_path), **mask)
+    assert differing(untouched.trace(model, **mask), other) == set()
 
 
 @pytest.mark.parametrize("mask", ["stratified", "file"])
-def test_training_interactions_change_what_they_should(tmp_path, mask):
+def test_training_interactions_change_what_they_should(untouched, tmp_path, mask):
     content = tiny_content()
     turned = without(rotated(content.train[240:], keep=0), [*content.valid, *content.test])
     changed = replace(content, train=content.train[:240] + turned)
-    one, other = (
-        trace("VBPR", folder.write(tmp_path / name), **MASKS[mask])
-        for name, folder in {"one": content, "other": changed}.items()
-    )
+    other = trace("VBPR", changed.write(tmp_path), **MASKS[mask])
+    one = untouched.trace("VBPR", **MASKS[mask])
     assert {"features", "batches", "losses", "scores"} <= differing(one, other)

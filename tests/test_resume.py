@@ -453,9 +453,9 @@ def altered(file, change):
     torch.save(state, file)
 
 
-def refused_resume(settings, file, by=ended):
+def refused_resume(run, file, by=ended):
     with pytest.raises(ValueError) as error:
-        by(begun("VBPR", settings), str(file))
+        by(run, str(file))
     assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
     return str(error.value)
 
@@ -464,18 +464,19 @@ def test_a_file_with_parts_lost_is_refused(settings):
     killed(begun("VBPR", settings), 2)
     file = only(settings, "*.last")
     whole = file.read_bytes()
+    run = begun("VBPR", settings)
     for part in NEEDED:
         altered(file, lambda state, part=part: state.pop(part))
         word = "a checkpoint of an older version" if part == "hidden" else f"no {part}"
         must = f"must hold the whole state of a run, got {word}; train again."
-        assert must in refused_resume(settings, file)
+        assert must in refused_resume(run, file)
         by = lambda run, path: run.trainer.resume_checkpoint(path)  # noqa: E731
-        assert must in refused_resume(settings, file, by)
+        assert must in refused_resume(run, file, by)
         file.write_bytes(whole)
         altered(file, lambda state, part=part: state.update({part: torch.zeros(1)}))
-        assert f"got a bad {part}: a Tensor" in refused_resume(settings, file)
+        assert f"got a bad {part}: a Tensor" in refused_resume(run, file)
         file.write_bytes(whole)
-    assert ended(begun("VBPR", settings), str(file))
+    assert ended(run, str(file)), "nothing of what was refused was taken"
 
 
 @pytest.mark.parametrize(
@@ -503,7 +504,7 @@ def test_a_file_with_malformed_parts_is_refused(settings, change, answer):
     killed(begun("VBPR", settings), 2)
     file = only(settings, "*.last")
     altered(file, change)
-    assert answer in refused_resume(settings, file)
+    assert answer in refused_resume(begun("VBPR", settings), file)
 
 
 def test_a_run_that_took_a_part_of_a_state_does_not_start_anew(settings):

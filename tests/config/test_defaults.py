@@ -63,3 +63,13 @@ def test_later_layers_win():
     assert epochs("tiny", "other") == (5, "other")
     with pytest.raises(ValueError, match="Mine: preset must be one of auto, none, tiny, other, go"):
         epochs("tiny", "third")
+
+
+def test_a_file_of_recboles_is_parsed_once_and_its_content_is_the_callers(tmp_path, monkeypatch):
+    file = tmp_path / "theirs.yaml"
+    file.write_text("topk: [10]\nrate: 1e-3\n")
+    first = defaults.of_recbole(str(file))
+    assert first == {"topk": [10], "rate": 0.001}
+    first["topk"].append(20)
+    monkeypatch.setattr(defaults.yaml, "load", None)
+    assert defaults.of_recbole(str(file)) == {"topk": [10], "rate": 0.001}
