@@ -11,6 +11,8 @@ from typing import Any
 from recbole.model.general_recommender import sgl as recboles
 from torch import Tensor
 
+from recbole_missing.nn.distinct import distinct
+from recbole_missing.nn.layers import rows
 from recbole_missing.nn.losses import info_nce
 
 
@@ -43,11 +45,13 @@ class SGL(recboles.SGL):
             user_sub1, user_sub2: both views of all users, ``(n_users, d)``.
             item_sub1, item_sub2: both views of all items, ``(n_items, d)``.
         """
-        terms = [
-            len(rows) * info_nce(one[rows], other[rows], self.ssl_tau, candidates=other[1:])
-            for rows, one, other in (
-                (user_list, user_sub1, user_sub2),
-                (pos_item_list, item_sub1, item_sub2),
-            )
-        ]
-        return self.ssl_weight * (terms[0] + terms[1])
+        total = user_sub1.new_zeros(())
+        for batch, one, other in (
+            (user_list, user_sub1, user_sub2),
+            (pos_item_list, item_sub1, item_sub2),
+        ):
+            ids = distinct(batch)
+            pairs = rows(one, ids.ids), rows(other, ids.ids)
+            mean = info_nce(*pairs, self.ssl_tau, ids, candidates=other[1:])
+            total = total + len(batch) * mean
+        return self.ssl_weight * total

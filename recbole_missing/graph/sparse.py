@@ -27,7 +27,7 @@ class SparseMatrix(nn.Module):
     CSR tensors that torch multiplies with are views of the buffers, made with the first product.
     """
 
-    remade = ("_views", "t_crow", "t_col", "t_values", "t_order")
+    remade = ("_views", "t_crow", "t_col", "t_values", "t_order", "row")
     crow: Tensor
     col: Tensor
     values: Tensor
@@ -35,6 +35,7 @@ class SparseMatrix(nn.Module):
     t_col: Tensor
     t_values: Tensor
     t_order: Tensor | None
+    row: Tensor | None
 
     def __init__(self, rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
         """Sort the edges into CSR form."""
@@ -67,6 +68,12 @@ class SparseMatrix(nn.Module):
         """Return ``rows, cols, values`` (int64, int64, float32), sorted by row, then column."""
         return _expand(self.crow, len(self.col)), self.col.long(), self.values
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Row and column of every edge, int32, in the order of :meth:`edges`; they are kept."""
+        if self.row is None:
+            self.row = _expand(self.crow).int()
+        return self.row, self.col
+
     def row_sums(self) -> Tensor:
         """Sum of each row, shape ``(n_rows,)``."""
         rows, _, values = self.edges()
@@ -86,7 +93,8 @@ class SparseMatrix(nn.Module):
         arrays = _csr_arrays(cols, rows, values, (self.shape[1], self.shape[0]))
         for name, array in zip(("t_crow", "t_col", "t_values"), arrays):
             self.register_buffer(name, array, persistent=False)
-        self.register_buffer("t_order", None, persistent=False)  # made when first needed
+        for name in ("t_order", "row"):
+            self.register_buffer(name, None, persistent=False)  # made when first needed
 
     def csr(self, values: Tensor | None = None) -> Tensor:
         """CSR tensor, with other ``values`` on the same edges if given."""
@@ -101,8 +109,8 @@ class SparseMatrix(nn.Module):
             return self._view("t_csr", self.t_crow, self.t_col, self.t_values, shape)
         if self.t_order is None:
             rows, cols, _ = self.edges()
-            self.t_order = torch.argsort(cols * self.shape[0] + rows)
-        return _csr_tensor(self.t_crow, self.t_col, values[self.t_order], shape)
+            self.t_order = torch.argsort(cols * self.shape[0] + rows).int()
+        return _csr_tensor(self.t_crow, self.t_col, values.index_select(0, self.t_order), shape)
 
     def _view(
         self, name: str, crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,8 +26,8 @@ from recbole_missing.config.constraints import Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import rows, trained_features, xavier_table
-from recbole_missing.nn.losses import cosine_loss, norm_loss
+from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.layers import rows, trained_features, unit_rows, xavier_table
 
 # The model, with the paper's symbols; A is the normalised user-item graph, L = n_ui_layers:
 #
@@ -35,14 +36,14 @@ from recbole_missing.nn.losses import cosine_loss, norm_loss
 #   h_m        = X_m W_m + b_m                          for every modality m -> self.projections[m]
 #   f(h)       = h W_p + b_p                            linear predictor   -> self.predictor
 #   t(h)       = dropout(stop_gradient(h))              target view        -> self._target
-#   C(a, b)    = 1 - mean over rows of cos(a, b)                           -> losses.cosine_loss
+#   C(a, b)    = 1 - mean over rows of cos(a, b)                           -> self._disagreement
 #   score(u,i) = <f(h_u), f(h_i)>                                          -> self.encode
 #
 # For a batch of users u and their positive items i; every h stands for its rows in the batch:
 #
 #   graph = C(f(h_u), t(h_i)) + C(f(h_i), t(h_u))
 #   cl    = cl_weight * sum_m [ C(f(h_m), t(h_i)) + C(f(h_m), t(h_m)) ]
-#   reg   = reg_weight * (|h_i|_F + |h_u|_F) / n_items      all users, all items; losses.norm_loss
+#   reg   = reg_weight * (|h_i|_F + |h_u|_F) / n_items      all users, all items
 
 
 class BM3(MultimodalRecommender):
@@ -82,20 +83,26 @@ class BM3(MultimodalRecommender):
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """Agreement of users with items, agreement of modalities with items, and norms."""
-        user_ids, positive_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
+        user_ids, item_ids = (
+            distinct(interaction[self.USER_ID]),
+            distinct(interaction[self.ITEM_ID]),
+        )
         all_users, all_items = self._propagate()
-        users, items = rows(all_users, user_ids), rows(all_items, positive_ids)
-        user_target, item_target = self._target(users), self._target(items)
-        graph = self._disagreement(users, item_target) + self._disagreement(items, user_target)
+        users, items = rows(all_users, user_ids.ids), rows(all_items, item_ids.ids)
+        user_target, item_target = self._target(users, user_ids), self._target(items, item_ids)
+        graph = self._disagreement(users, user_ids, item_target)
+        graph = graph + self._disagreement(items, item_ids, user_target)
         modal = graph.new_zeros(())
         for name, projection in self.projections.items():
-            content = projection(rows(self.features[name], positive_ids))  # h_m, (batch, d)
-            modal = modal + self._disagreement(content, item_target)
-            modal = modal + self._disagreement(content, self._target(content))
+            content = projection(rows(self.features[name], item_ids.ids))  # h_m
+            targets = item_target, self._target(content, item_ids)
+            modal = modal + self._disagreement(content, item_ids, *targets)
+        # Padding rows are zero, so the norms may take them along.
+        norms = torch.linalg.vector_norm(all_items) + torch.linalg.vector_norm(all_users)
         return {
             "graph": graph,
             "cl": self.cl_weight * modal,
-            "reg": self.reg_weight * norm_loss(all_items[1:], all_users[1:]),
+            "reg": self.reg_weight * norms / (self.n_items - 1),
         }
 
     def _propagate(self) -> tuple[Tensor, Tensor]:
@@ -105,10 +112,19 @@ class BM3(MultimodalRecommender):
         )
         return users, items + self.item_embedding
 
-    def _target(self, view: Tensor) -> Tensor:
-        """t(h): a dropout copy into which no gradient flows."""
-        return F.dropout(view.detach(), self.dropout)
+    @torch.no_grad()
+    def _target(self, view: Tensor, ids: Distinct) -> Tensor:
+        """Unit vectors of t(h) in every row of the batch, ``(batch, d)``; no gradient flows."""
+        return unit_rows(F.dropout(ids.spread(view), self.dropout), eps=1e-8)
 
-    def _disagreement(self, view: Tensor, target: Tensor) -> Tensor:
-        """C(f(view), target)."""
-        return cosine_loss(self.predictor(view), target)
+    def _disagreement(self, view: Tensor, ids: Distinct, *targets: Tensor) -> Tensor:
+        """Sum of C(f(h), t) over the targets t.
+
+        Args:
+            view: h of the distinct ids, shape ``(n, d)``.
+            ids: rows of the batch.
+            targets: unit vectors, shape ``(batch, d)``.
+        """
+        online = ids.spread(unit_rows(self.predictor(view), eps=1e-8))
+        agreement = (online * torch.stack(targets).sum(dim=0)).sum()
+        return len(targets) - agreement / len(online)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Float, Int
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.edges import edge_dots, edge_product, edge_softmax, edge_t_product
-from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
+from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows, unit_rows
 from recbole_missing.nn.losses import bpr_loss
 
 # The model, with the paper's symbols; j -> i is a training edge along which j sends to i, in both
@@ -120,12 +120,12 @@ class GRCN(MultimodalRecommender):
         to_users, to_items = [], []  # a_m(i -> u) and a_m(u -> i) on every edge
         for name in self.modalities:
             users, items = self._content(name)
-            logits = edge_dots(graph, users, items)  # the same in both directions
-            to_users.append(edge_softmax(graph, logits, dim=1))
-            to_items.append(edge_softmax(graph, logits, dim=0))
+            logits = edge_dots(graph, users, items)  # cosines, the same in both directions
+            to_users.append(edge_softmax(graph, logits, dim=1, bounded=True))
+            to_items.append(edge_softmax(graph, logits, dim=0, bounded=True))
             user_parts.append(users + edge_product(graph, to_users[-1], items))
             item_parts.append(items + edge_t_product(graph, to_items[-1], users))
-        user_ids, item_ids, _ = graph.edges()
+        user_ids, item_ids = graph.ends()
         users, items = self._identities(
             edge_weights(to_users, self.item_confidence, senders=item_ids),
             edge_weights(to_items, self.user_confidence, senders=user_ids),
@@ -134,19 +134,20 @@ class GRCN(MultimodalRecommender):
 
     def _content(self, name: str) -> tuple[Tensor, Tensor]:
         """p_m ``(n_users, c)`` and f_m ``(n_items, c)``."""
-        users = F.normalize(self.preferences[name], eps=1e-12)
+        users = unit_rows(self.preferences[name])
         projected = self.projections[name](self.features[name])
-        items = F.normalize(F.leaky_relu(projected), eps=1e-12)
+        items = unit_rows(F.leaky_relu(projected))
         for _ in range(self.routing_steps):  # p_m <- norm(p_m + sum_j a_m(j -> u) f_m,j)
-            attention = edge_softmax(self.interactions, edge_dots(self.interactions, users, items))
+            logits = edge_dots(self.interactions, users, items)
+            attention = edge_softmax(self.interactions, logits, bounded=True)
             messages = edge_product(self.interactions, attention, items)
-            users = F.normalize(users + messages, eps=1e-12)
+            users = unit_rows(users + messages)
         return users, items
 
     def _identities(self, to_users: Tensor, to_items: Tensor) -> tuple[Tensor, Tensor]:
         """e_0 + ... + e_L of users and of items, on edges of these weights."""
-        users = F.normalize(self.user_embedding, eps=1e-12)
-        items = F.normalize(self.item_embedding, eps=1e-12)
+        users = unit_rows(self.user_embedding)
+        items = unit_rows(self.item_embedding)
         user_sum, item_sum = users, items
         for _ in range(self.n_ui_layers):
             users, items = (
@@ -165,5 +166,7 @@ def edge_weights(attention: list[Tensor], confidence: Tensor, senders: Tensor) -
         confidence: conf, shape ``(n_nodes, M)``.
         senders: the node j of every edge, shape ``(n_edges,)``.
     """
-    products = torch.stack(attention, dim=1) * rows(confidence, senders)
-    return products.max(dim=1).values.relu()
+    products = []
+    for shares, column in zip(attention, confidence.T.contiguous()):
+        products.append(shares * column.index_select(0, senders))
+    return torch.stack(products).max(dim=0).values.relu()

@@ -24,6 +24,7 @@ Missing: Works on imputed features. `knn_missing` says what the item graphs do w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,12 +36,14 @@ from recbole_missing.graph.knn import KNN_MISSING
 from recbole_missing.graph.normalise import row_sum_norm
 from recbole_missing.graph.sparse import SparseMatrix, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.layers import (
     Integration,
     ItemGraph,
     PurifiedItems,
     perturb,
     rows,
+    stacked_rows,
     xavier_table,
 )
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
@@ -87,15 +90,21 @@ def shared_neighbours(graphs: Sequence[SparseMatrix]) -> tuple[Tensor, Tensor]:
     return row[kept], col[kept]
 
 
-def moment_gap(content: Tensor) -> Tensor:
+def moment_gap(content: Tensor, counts: Tensor) -> Tensor:
     """L_align of ``content (M, n, d)``: gaps of variances and means, mean over pairs.
 
     One modality, or no more than one entry a modality, gives zero.
+
+    Args:
+        content: shape ``(M, n, d)``.
+        counts: float ``(n,)``, how often each row counts.
     """
-    entries = content.flatten(1)
-    if entries.shape[1] < 2:
-        return 0.0 * entries.sum()
-    moments = torch.stack([entries.var(dim=1), entries.mean(dim=1)], dim=1)
+    weights = counts.to(content.dtype)[:, None]
+    n_entries = weights.sum() * content.shape[2]
+    means = (content * weights).sum(dim=(1, 2)) / n_entries.clamp(min=1)
+    squares = ((content - means[:, None, None]).square() * weights).sum(dim=(1, 2))
+    variances = squares / (n_entries - 1).clamp(min=1)
+    moments = torch.stack([variances, means], dim=1) * (n_entries > 1)
     gaps = (moments[:, None] - moments).abs().sum(dim=2)  # (M, M), zero on the diagonal
     return gaps.sum() / max(len(gaps) * (len(gaps) - 1), 1)
 
@@ -103,9 +112,9 @@ def moment_gap(content: Tensor) -> Tensor:
 class Views(NamedTuple):
     """The three views of the N nodes, all users before all items."""
 
-    g: Tensor  # extended identity, (N, d)
-    t: Tensor  # extended content, (N, d)
-    e: Tensor  # explicit content, (M, N, d)
+    g: Tensor  # extended identity times (L + 1), (N, d)
+    t: Tensor  # extended content times M (L + 1), (N, d)
+    e: list[Tensor]  # explicit content, one (N, d) a modality
 
 
 class GUME(MultimodalRecommender):
@@ -171,81 +180,92 @@ class GUME(MultimodalRecommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: g + i."""
         views = self._views()
-        final = views.g + self.integration(views.g, views.e)
+        g = views.g / (self.n_ui_layers + 1)
+        final = g + self.integration(g, torch.stack(views.e))
         return final[: self.n_users], final[self.n_users :]
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """The losses of the formulas. Only the batch's nodes pass :class:`Integration`."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        contrasted_ids = self._contrasted(positive_ids)
-        item_ids = torch.cat([positive_ids, negative_ids, contrasted_ids])
-        nodes = torch.cat([user_ids, self.n_users + item_ids])
-        sizes = [len(user_ids)] * 3 + [len(contrasted_ids)]
+        users, positives = distinct(user_ids), distinct(positive_ids)
+        contrasted = positives if self.contrast_items == "all" else self.complete(positives)  # q
+        item_ids = torch.cat([positives.ids, negative_ids, contrasted.ids])
+        nodes = torch.cat([users.ids, self.n_users + item_ids])
+        sizes = [len(users.ids), len(positives.ids), len(negative_ids), len(contrasted.ids)]
+        aligned, counts = self._aligned(contrasted)
         views = self._views()
-        g, t = rows(views.g, nodes), rows(views.t, nodes)
-        i = self.integration(g, views.e[:, nodes])
-        users, positives, negatives, _ = (g + i).split(sizes)
+        g, t = self._rows(views, nodes)
+        e = stacked_rows(views.e, torch.cat([nodes, aligned]))
+        e, aligned_e = e.split([len(nodes), len(aligned)], dim=1)
+        i = self.integration(g, e)
         user_g, _, _, contrasted_g = g.split(sizes)
         user_i, _, _, contrasted_i = i.split(sizes)
         user_t, positive_t, _, _ = t.split(sizes)
-        squares = squared_loss(users, positives, negatives) / self.batch_size
-        taste_squares = squared_loss(positive_t) / self.batch_size
-        agreement = info_nce(user_i, user_g, self.behaviour_temperature)
-        agreement = agreement + info_nce(contrasted_i, contrasted_g, self.behaviour_temperature)
+        final_users, final_positives, negatives, _ = (g + i).split(sizes)
+        batch_users = users.spread(final_users)
+        batch_positives = positives.spread(final_positives)
+        squares = squared_loss(batch_users, batch_positives, negatives) / self.batch_size
+        taste_squares = squared_loss(positives.spread(positive_t)) / self.batch_size
+        temperature = self.behaviour_temperature
+        agreement = info_nce(user_i, user_g, temperature, users)
+        agreement = agreement + info_nce(contrasted_i, contrasted_g, temperature, contrasted)
+        tastes = self._taste_contrast(users, user_i, user_t, n_draws=len(user_ids))
         return {
-            "bpr": bpr_loss(users, positives, negatives),
+            "bpr": bpr_loss(batch_users, batch_positives, negatives),
             "reg": self.reg_weight * squares,
             "taste_reg": self.taste_reg_weight * taste_squares,
-            "align": self.align_weight * moment_gap(views.e[:, self._aligned(contrasted_ids)]),
+            "align": self.align_weight * moment_gap(aligned_e, counts),
             "behaviour_cl": self.behaviour_cl_weight * agreement,
-            "taste_cl": self.taste_cl_weight * self._taste_contrast(user_ids, user_i, user_t),
+            "taste_cl": self.taste_cl_weight * tastes,
         }
 
     def _views(self) -> Views:
         """g, t and e of all nodes."""
-        # Every view of the formulas begins with a product of N: those of g, of each t_m and of the
-        # users' e_m are one product here. Behind it t is averaged over m, because the further
-        # products are linear: mean_m N^l [T_m ; s_m] = N^l mean_m [T_m ; s_m].
-        smoothed = self.purified(self.item_embedding, self.n_mm_layers)
-        start = [torch.cat([self.user_embedding, self.item_embedding])]
-        for name, items in smoothed.items():
-            start.append(torch.cat([self.tastes[name], items]))
-        layer_0 = torch.cat(start, dim=1)  # (N, (1 + M) d)
-        layer_1 = self.node_graph @ layer_0
-        layers = [self._averaged(layer_0), self._averaged(layer_1)]
-        while len(layers) <= self.n_ui_layers:
-            layers.append(self.node_graph @ layers[-1])
-        g, t = torch.stack(layers).mean(dim=0).chunk(2, dim=1)
-        # Users have no edge to users, so layer 1 gives them s_m of their items and no T_m.
-        explicit = torch.cat([layer_1[: self.n_users], layer_0[self.n_users :]])
-        e = torch.stack(explicit.chunk(1 + len(smoothed), dim=1)[1:])
-        return Views(g, t, e)
+        # Every view of the formulas begins with a product of N; those of t_m and of the users' e_m
+        # are the same one. Behind it t is summed over m, because the further products are linear:
+        # sum_m N^l [T_m ; s_m] = N^l sum_m [T_m ; s_m].
+        layer_0, layer_1, e = [], [], []  # of the contents of every m
+        for name, smoothed in self.purified(self.item_embedding, self.n_mm_layers).items():
+            layer_0.append(torch.cat([self.tastes[name], smoothed]))
+            layer_1.append(self.node_graph @ layer_0[-1])
+            # Users have no edge to users, so layer 1 gives them s_m of their items and no T_m.
+            e.append(torch.cat([layer_1[-1][: self.n_users], smoothed]))
+        t_0, t_1 = (functools.reduce(torch.add, layer) for layer in (layer_0, layer_1))
+        identities = torch.cat([self.user_embedding, self.item_embedding])
+        g = self._layer_sum(identities, self.n_ui_layers)
+        return Views(g, t_0 + self._layer_sum(t_1, self.n_ui_layers - 1), e)
 
-    def _averaged(self, layer: Tensor) -> Tensor:
-        """From ``(N, (1 + M) d)`` to ``(N, 2 d)``: the identity, then the mean over modalities."""
-        blocks = layer.view(len(layer), -1, self.embedding_size)
-        return torch.cat([blocks[:, 0], blocks[:, 1:].mean(dim=1)], dim=1)
+    def _layer_sum(self, nodes: Tensor, n_layers: int) -> Tensor:
+        """Sum over l = 0..n_layers of N^l ``nodes``, by Horner's rule: x + N (x + N (x + ...))."""
+        total = nodes
+        for _ in range(n_layers):
+            total = (self.node_graph @ total).add_(nodes)
+        return total
 
-    def _contrasted(self, positive_ids: Tensor) -> Tensor:
-        """q: the positives as drawn, or the distinct ones that have every modality."""
-        if self.contrast_items == "all":
-            return positive_ids
-        return self.complete_items(positive_ids)
+    def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Views g and t of these nodes, ``(n, d)``."""
+        n_layers = self.n_ui_layers + 1
+        n_summed = n_layers * len(views.e)
+        return rows(views.g, nodes) / n_layers, rows(views.t, nodes) / n_summed
 
-    def _aligned(self, item_ids: Tensor) -> Tensor:
-        """Nodes of L_align; never a padding row, never a new item."""
+    def _aligned(self, items: Distinct) -> tuple[Tensor, Tensor]:
+        """Nodes of L_align and how often each counts; no padding row, no new item."""
         if self.align_nodes == "all":
-            return self.alignable.nonzero()[:, 0]
+            return torch.arange(len(self.alignable), device=items.ids.device), self.alignable
         # The release has no padding rows, so its node of this number stands one row later here
         # for a user, two rows later for an item; our item ids are one larger already.
-        nodes = item_ids + (item_ids >= self.n_users)
-        return nodes[self.alignable[nodes]]
+        nodes = items.ids + (items.ids >= self.n_users)
+        return nodes, items.counts * self.alignable[nodes]
 
-    def _taste_contrast(self, user_ids: Tensor, user_i: Tensor, user_t: Tensor) -> Tensor:
-        """L_um. A user who stands in the batch twice gets the same noise twice."""
-        draws = torch.unique(user_ids, return_inverse=True)[1]
-        loss = info_nce(user_t, user_i, self.taste_temperature)
+    def _taste_contrast(
+        self, users: Distinct, user_i: Tensor, user_t: Tensor, n_draws: int
+    ) -> Tensor:
+        """L_um. A user who stands in the batch twice gets the same noise twice.
+
+        ``n_draws`` is the number of rows of noise that are drawn, one a row of the batch.
+        """
+        loss = info_nce(user_t, user_i, self.taste_temperature, users)
         for view in (user_i, user_t):
-            first, second = perturb(view, draws), perturb(view, draws)
-            loss = loss + info_nce(first, second, self.taste_temperature)
+            first, second = perturb(view, n_draws=n_draws), perturb(view, n_draws=n_draws)
+            loss = loss + info_nce(first, second, self.taste_temperature, users)
         return loss

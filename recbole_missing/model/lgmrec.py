@@ -33,8 +33,9 @@ from recbole_missing.config.constraints import Bool, Choice, Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
-from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
+from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.layers import FrozenFeatures, rows, unit_rows, xavier_table
+from recbole_missing.nn.losses import bpr_loss, norm_loss, weighted_log_sum_exp
 
 # The model in formulas, in the order of the computation. R: binary interactions. N: the normalised
 # adjacency of users and items together, n(.): rows scaled to unit length. E: identity vectors,
@@ -47,7 +48,7 @@ from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 #   logits          Z_i,m = X_m V_m,  Z_u,m = R Z_i,m                             -> _contents
 #   memberships     H_m   = dropout(softmax over hyperedges of                    -> _memberships
 #                           (Z_m + Gumbel noise) / temperature)
-#   global          Q_i,m = the item rows of G at first;                          -> _hypergraph
+#   global          Q_i,m = the item rows of G at first;                          -> _hyperedges
 #                   n_hyper_layers times: T_m = H_i,m^T Q_i,m,  Q_i,m = H_i,m T_m
 #                   Q_u,m = H_u,m T_m, with the last T_m (the vectors of the hyperedges)
 #   final vectors   F     = G + sum_m n(L_m) + global_weight n(sum_m Q_m)         -> _final
@@ -63,15 +64,15 @@ from recbole_missing.nn.losses import bpr_loss, info_nce, norm_loss
 
 
 class Views(NamedTuple):
-    """The three kinds of vectors of users, or of items, whose sum is the final vector."""
+    """What the final vectors of users, or of items, are made of; modalities lie side by side."""
 
     collaborative: Tensor  # G, (n, d)
-    local: Tensor  # L, (M, n, d)
-    hyper: Tensor  # Q, (M, n, d)
+    local: Tensor  # L, (n, M d)
+    members: Tensor  # H, (n, M h)
 
     def of(self, ids: Tensor) -> Views:
         """Take the rows ``ids`` of all three."""
-        return Views(rows(self.collaborative, ids), self.local[:, ids], self.hyper[:, ids])
+        return Views(*(rows(view, ids) for view in self))
 
 
 class LGMRec(MultimodalRecommender):
@@ -119,21 +120,25 @@ class LGMRec(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Final users ``(n_users, d)`` and items ``(n_items, d)``."""
-        users, items = self._views()
-        return self._final(users), self._final(items)
+        users, items, hyperedges = self._views()
+        return self._final(users, hyperedges), self._final(items, hyperedges)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR, contrasts of the global vectors, and norms of the final vectors."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        user_views, item_views = self._views()
-        users = self._final(user_views.of(user_ids))
+        distinct_users, distinct_items = distinct(user_ids), distinct(positive_ids)
+        user_views, item_views, hyperedges = self._views()
+        users = self._final(user_views.of(distinct_users.ids), hyperedges)
+        users = distinct_users.spread(users)
         item_ids = torch.cat([positive_ids, negative_ids])
-        positives, negatives = self._final(item_views.of(item_ids)).chunk(2)
+        positives, negatives = self._final(item_views.of(item_ids), hyperedges).chunk(2)
         all_users = torch.arange(1, self.n_users, device=user_ids.device)
         if self.contrast_items == "complete":
-            positive_ids = self.complete_items(positive_ids)
-        user_contrast = self._contrast(user_views.hyper, user_ids, all_users)
-        item_contrast = self._contrast(item_views.hyper, positive_ids, self.candidates)
+            distinct_items = self.complete(distinct_items)
+        user_contrast = self._contrast(user_views.members, hyperedges, distinct_users, all_users)
+        item_contrast = self._contrast(
+            item_views.members, hyperedges, distinct_items, self.candidates
+        )
         return {
             "bpr": bpr_loss(users, positives, negatives),
             "hcl_user": self.cl_weight * user_contrast,
@@ -149,57 +154,53 @@ class LGMRec(MultimodalRecommender):
             contrasted &= self.observed.all(dim=1)
         return contrasted.nonzero()[:, 0]
 
-    def _views(self) -> tuple[Views, Views]:
-        """Views of all users and of all items."""
+    def _views(self) -> tuple[Views, Views, Tensor]:
+        """Views of all users and of all items, and the vectors T of the hyperedges ``(M, h, d)``.
+
+        The padding item belongs to no hyperedge. Neither does a new item while the model trains.
+        """
         users, items = light_gcn(
             self.user_item_graph, self.user_embedding, self.item_embedding, self.n_ui_layers
         )
-        (user_content, user_logits), (item_content, item_logits) = self._contents()
+        item_content = self._of_all_modalities(self.projections)  # Y_i, (n_items, M d)
+        item_logits = self._of_all_modalities(self.prototypes)  # Z_i, (n_items, M h)
+        user_content = (self.interactions @ item_content) * self.inverse_degrees
+        user_logits = self.interactions @ item_logits
+        outside = self.new_items & self.training
+        outside[0] = True
+        members = self._memberships(self._by_modality(item_logits)).masked_fill(
+            outside[:, None], 0.0
+        )
+        hyperedges = self._hyperedges(members, items)
+        user_members = self._memberships(self._by_modality(user_logits))
         user_local, item_local = self._local(user_content, item_content)
-        user_hyper, item_hyper = self._hypergraph(user_logits, item_logits, items)
-        return Views(users, user_local, user_hyper), Views(items, item_local, item_hyper)
+        return (
+            Views(users, user_local, user_members.transpose(0, 1).flatten(1)),
+            Views(items, item_local, members.transpose(0, 1).flatten(1)),
+            hyperedges,
+        )
 
-    def _contents(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Content ``(M, n, d)`` and logits ``(M, n, h)``, first of users, then of items."""
-        # Plain form, for each modality: Y_i = X W, Z_i = X V, Y_u = user means of Y_i, Z_u = R Z_i.
-        # Here W and V lie side by side, and one sparse product serves all modalities.
-        products = []
-        for name, features in self.features.items():
-            weights = torch.cat([self.projections[name], self.prototypes[name]], dim=1)
-            products.append(features @ weights)
-        side_by_side = torch.cat(products, dim=1)  # (n_items, M (d + h))
-        widths = [self.embedding_size, self.n_hyperedges]
-        items, item_logits = self._by_modality(side_by_side).split(widths, dim=2)
-        sums, user_logits = self._by_modality(self.interactions @ side_by_side).split(widths, dim=2)
-        return (sums * self.inverse_degrees, user_logits), (items, item_logits)
-
-    def _local(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Propagate content ``(M, n, d)`` of users and items; only the last layer counts."""
-        # The modalities lie side by side, so that one sparse product serves all of them.
-        users, items = torch.cat(tuple(users), dim=1), torch.cat(tuple(items), dim=1)
-        for _ in range(self.n_mm_layers):
-            users, items = self.user_item_graph @ items, self.user_item_graph.t_matmul(users)
-        return self._by_modality(users), self._by_modality(items)
+    def _of_all_modalities(self, weights: nn.ParameterDict) -> Tensor:
+        """X_m times the weights of m, for all modalities side by side, ``(n_items, M k)``."""
+        products = [features @ weights[name] for name, features in self.features.items()]
+        return torch.cat(products, dim=1)
 
     def _by_modality(self, side_by_side: Tensor) -> Tensor:
         """Turn columns of all modalities side by side ``(n, M k)`` into ``(M, n, k)``."""
         return torch.stack(side_by_side.chunk(len(self.modalities), dim=1))
 
-    def _hypergraph(
-        self, user_logits: Tensor, item_logits: Tensor, items: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Global vectors ``(M, n, d)`` of users and items, from items ``(n_items, d)``.
+    def _local(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Propagate content of users and items, ``(n, M d)``; only the last layer counts."""
+        for _ in range(self.n_mm_layers):
+            users, items = self.user_item_graph @ items, self.user_item_graph.t_matmul(users)
+        return users, items
 
-        The padding item belongs to no hyperedge. Neither does a new item while the model trains.
-        """
-        outside = self.new_items & self.training
-        outside[0] = True
-        item_members = self._memberships(item_logits).masked_fill(outside[:, None], 0.0)
-        user_members = self._memberships(user_logits)
-        for _ in range(self.n_hyper_layers):
-            hyperedges = item_members.transpose(1, 2) @ items  # (M, h, d)
-            items = item_members @ hyperedges  # (M, n_items, d)
-        return user_members @ hyperedges, items
+    def _hyperedges(self, members: Tensor, items: Tensor) -> Tensor:
+        """The last T_m ``(M, h, d)``, from members ``(M, n_items, h)``, items ``(n_items, d)``."""
+        hyperedges = members.transpose(1, 2) @ items
+        for _ in range(self.n_hyper_layers - 1):
+            hyperedges = members.transpose(1, 2) @ (members @ hyperedges)
+        return hyperedges
 
     def _memberships(self, logits: Tensor) -> Tensor:
         """Membership of each node in each hyperedge, ``(M, n, h)``."""
@@ -209,30 +210,37 @@ class LGMRec(MultimodalRecommender):
             memberships = (logits / self.temperature).softmax(dim=-1)
         return F.dropout(memberships, self.dropout, self.training)
 
-    def _final(self, views: Views) -> Tensor:
+    def _final(self, views: Views, hyperedges: Tensor) -> Tensor:
         """Final vectors ``(n, d)``."""
-        local = F.normalize(views.local, dim=-1, eps=1e-12).sum(dim=0)
-        hyper = F.normalize(views.hyper.sum(dim=0), dim=-1, eps=1e-12)
+        local = views.local.unflatten(1, (-1, self.embedding_size))  # (n, M, d)
+        local = unit_rows(local).sum(dim=1)
+        hyper = unit_rows(views.members @ hyperedges.flatten(0, 1))  # of sum_m Q_m
         return views.collaborative + local + self.global_weight * hyper
 
-    def _contrast(self, hyper: Tensor, ids: Tensor, candidates: Tensor) -> Tensor:
+    def _contrast(
+        self, members: Tensor, hyperedges: Tensor, ids: Distinct, candidates: Tensor
+    ) -> Tensor:
         """Sum over ``ids`` of InfoNCE, mean over the pairs of modalities.
 
         Args:
-            hyper: global vectors, shape ``(M, n, d)``.
-            ids: rows of the batch, shape ``(batch,)``.
+            members: in hyperedges, of all users or of all items, shape ``(n, M h)``.
+            hyperedges: shape ``(M, h, d)``.
+            ids: rows of the batch.
             candidates: rows of the denominators.
         """
-        total, pairs = hyper.new_zeros(()), contrast_pairs(len(hyper))
-        tables = hyper.unbind()
-        for anchor, other in pairs:
-            mean = info_nce(
-                rows(tables[anchor], ids),
-                rows(tables[other], ids),
-                self.temperature,
-                rows(tables[other], candidates),
-            )
-            total = total + len(ids) * mean
+        # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d:
+        # that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
+        unit = []  # H_m / |Q_m|
+        for of_modality, vectors in zip(members.chunk(len(hyperedges), dim=1), hyperedges):
+            norms = torch.linalg.vector_norm(of_modality @ vectors, dim=1, keepdim=True)
+            unit.append(of_modality / norms.clamp(min=1e-12))
+        total, pairs = members.new_zeros(()), contrast_pairs(len(hyperedges))
+        counts, bound = ids.counts.to(members.dtype), 1 / self.temperature
+        for a, b in pairs:
+            anchors = rows(unit[a], ids.ids) @ (hyperedges[a] @ hyperedges[b].T) / self.temperature
+            rivals = rows(unit[b], candidates)
+            total = total + weighted_log_sum_exp(anchors, rivals, counts, bound=bound)
+            total = total - counts @ (anchors * rows(unit[b], ids.ids)).sum(dim=1)
         return total / max(len(pairs), 1)
 
 

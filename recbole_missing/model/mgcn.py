@@ -28,7 +28,8 @@ from recbole_missing.graph.knn import KNN_MISSING
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import Integration, PurifiedItems, rows, xavier_table
+from recbole_missing.nn.distinct import distinct
+from recbole_missing.nn.layers import Integration, PurifiedItems, rows, stacked_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce, squared_loss
 
 # The model in formulas. R is the binary training matrix, A the graph of R; "*" multiplies entry by
@@ -87,22 +88,26 @@ class MGCN(MultimodalRecommender):
         """Users ``(n_users, d)`` and items ``(n_items, d)``: behaviour plus side view."""
         users, items = self._behaviour()
         user_content, item_content = self._content()
-        return users + self.side(users, user_content), items + self.side(items, item_content)
+        user_side = self.side(users, torch.stack(user_content))
+        return users + user_side, items + self.side(items, torch.stack(item_content))
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """L_bpr, L_reg and L_cl. Only the batch's nodes pass :class:`Integration`."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        item_ids = torch.cat([positive_ids, negative_ids])
+        distinct_users, distinct_items = distinct(user_ids), distinct(positive_ids)
+        item_ids = torch.cat([distinct_items.ids, negative_ids])
+        sizes = [len(distinct_items.ids), len(negative_ids)]
         all_users, all_items = self._behaviour()
         user_content, item_content = self._content()
-        users, items = rows(all_users, user_ids), rows(all_items, item_ids)  # c
-        user_side = self.side(users, user_content[:, user_ids])
-        item_side = self.side(items, item_content[:, item_ids])
-        final_users = users + user_side
-        final_positives, final_negatives = (items + item_side).chunk(2)
-        positives, positive_side = items.chunk(2)[0], item_side.chunk(2)[0]
-        agreement = info_nce(positive_side, positives, self.temperature)
-        agreement = agreement + info_nce(user_side, users, self.temperature)
+        users, items = rows(all_users, distinct_users.ids), rows(all_items, item_ids)  # c
+        user_side = self.side(users, stacked_rows(user_content, distinct_users.ids))
+        item_side = self.side(items, stacked_rows(item_content, item_ids))
+        final_positives, final_negatives = (items + item_side).split(sizes)
+        final_users = distinct_users.spread(users + user_side)
+        final_positives = distinct_items.spread(final_positives)
+        positives, positive_side = items.split(sizes)[0], item_side.split(sizes)[0]
+        agreement = info_nce(positive_side, positives, self.temperature, distinct_items)
+        agreement = agreement + info_nce(user_side, users, self.temperature, distinct_users)
         squares = squared_loss(final_users, final_positives, final_negatives) / self.batch_size
         return {
             "bpr": bpr_loss(final_users, final_positives, final_negatives),
@@ -115,10 +120,7 @@ class MGCN(MultimodalRecommender):
         identities = self.user_embedding, self.item_embedding
         return light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
 
-    def _content(self) -> tuple[Tensor, Tensor]:
-        """Content h_m of users ``(M, n_users, d)`` and of items ``(M, n_items, d)``."""
-        items = self.purified(self.item_embedding, self.n_mm_layers)
-        # h_m of users = user_item_graph @ h_m of items for each m; here one product serves all.
-        users = self.user_item_graph @ torch.cat(list(items.values()), dim=1)
-        user_content = torch.stack(users.chunk(len(items), dim=1))
-        return user_content, torch.stack(list(items.values()))
+    def _content(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Content h_m of users ``(n_users, d)`` and of items ``(n_items, d)``, for each m."""
+        items = list(self.purified(self.item_embedding, self.n_mm_layers).values())
+        return [self.user_item_graph @ table for table in items], items

@@ -34,6 +34,7 @@ from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import batch_softmax_loss, info_nce
 
@@ -91,22 +92,24 @@ class SLMRec(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Fused users ``(n_users, d)`` and items ``(n_items, d)``."""
-        users, items = self._views()
+        device = self.user_embedding.device
+        users, items = self._views(
+            torch.arange(self.n_users, device=device), torch.arange(self.n_items, device=device)
+        )
         return self.user_fusion(users), self.item_fusion(items)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """Softmax over the batch's items, and one contrast for every step of the chain."""
-        user_ids, positive_ids = interaction[self.USER_ID], interaction[self.ITEM_ID]
-        all_users, all_items = self._views()
-        users, items = rows(all_users, user_ids), rows(all_items, positive_ids)
-        fused_users, fused_items = self.user_fusion(users), self.item_fusion(items)
-        terms = {"main": info_nce(fused_users, fused_items, self.temperature)}
-        coarse, *contents = items.split(self.embedding_size, dim=1)
-        contrasted = self._contrasted(positive_ids)
+        users, items = distinct(interaction[self.USER_ID]), distinct(interaction[self.ITEM_ID])
+        user_views, item_views = self._views(users.ids, items.ids)
+        fused_users, fused_items = self.user_fusion(user_views), self.item_fusion(item_views)
+        terms = {"main": info_nce(fused_users, fused_items, self.temperature, users, items)}
+        coarse, *contents = item_views.split(self.embedding_size, dim=1)
+        contrasted = self._contrasted(items.ids)
         for name, content, kept in zip(self.fine_heads, contents, contrasted):
             coarse = self.coarse_heads[name](coarse)
             fine = self.fine_heads[name](content)
-            contrast = batch_softmax_loss(coarse, fine, self.cl_temperature, kept)
+            contrast = batch_softmax_loss(coarse, fine, self.cl_temperature, kept, items)
             terms[f"cl_{name}"] = self.cl_weight * contrast
         return terms
 
@@ -123,14 +126,14 @@ class SLMRec(MultimodalRecommender):
             fine[name] = nn.Linear(size, width)
         return coarse, fine
 
-    def _views(self) -> tuple[Tensor, Tensor]:
-        """All views after LightGCN, side by side: users and items, ``(n, (1 + M) d)`` each."""
+    def _views(self, user_ids: Tensor, item_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """All views of these users and items after LightGCN, side by side: ``(n, (1 + M) d)``."""
         tables: list[Tensor] = [self.item_embedding]
         for name, projection in self.projections.items():
             tables.append(projection(self.features[name]))
         # The plain form, one LightGCN for every view:
         #     views = [light_gcn(graph, self.user_embedding, table, n) for table in tables]
-        # The faster form below uses two facts.
+        # The faster form below joins the parts for the rows that are asked for. It uses two facts.
         # A is linear and all views share E_u: A^l [E_u; T] = A^l [E_u; 0] + A^l [0; T]. So E_u is
         # propagated once, and the tables T side by side in one product a layer.
         # A is bipartite: A^l [E_u; 0] is zero for all items if l is even, for all users if l is
@@ -139,12 +142,13 @@ class SLMRec(MultimodalRecommender):
         to_users, to_items = graph.__matmul__, graph.t_matmul
         users, users_at_items = one_sided_sums(self.user_embedding, to_items, to_users, n)
         items, items_at_users = one_sided_sums(torch.cat(tables, dim=1), to_users, to_items, n)
-        users = users.repeat(1, len(tables)) + items_at_users
-        items = users_at_items.repeat(1, len(tables)) + items
-        return users / (n + 1), items / (n + 1)
+        user_part, item_part = rows(users, user_ids), rows(users_at_items, item_ids)
+        user_views = user_part.repeat(1, len(tables)) + rows(items_at_users, user_ids)
+        item_views = item_part.repeat(1, len(tables)) + rows(items, item_ids)
+        return user_views / (n + 1), item_views / (n + 1)
 
     def _contrasted(self, item_ids: Tensor) -> Tensor:
-        """Which rows of the batch each modality contrasts, bool ``(M, batch)``."""
+        """Which of these items each modality contrasts, bool ``(M, n)``."""
         observed = self.observed[item_ids].T
         if self.ssl_rows == "all":
             return torch.ones_like(observed)
@@ -168,13 +172,11 @@ def one_sided_sums(
     Returns:
         The sum on this side, from even layers, and the sum on the other side, from odd layers.
     """
+    # A (x_0 + A^2 x_0 + ...) is the sum of the odd layers, A of that, plus x_0, of the even ones.
     here, there = table, forth(table)
-    here_sum, there_sum = here, there
     for layer in range(2, n_layers + 1):
         if layer % 2 == 0:
-            here = back(there)
-            here_sum = here_sum + here
+            here = table + back(there)
         else:
             there = forth(here)
-            there_sum = there_sum + there
-    return here_sum, there_sum
+    return here, there

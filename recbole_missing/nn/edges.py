@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from recbole_missing.graph.normalise import inverse_root
 from recbole_missing.graph.sparse import SparseMatrix, product
@@ -53,23 +54,25 @@ def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
     return dots
 
 
-def edge_softmax(pattern: SparseMatrix, logits: Tensor, dim: int = 1) -> Tensor:
+def edge_softmax(
+    pattern: SparseMatrix, logits: Tensor, dim: int = 1, bounded: bool = False
+) -> Tensor:
     """Softmax of ``logits`` over the edges of each row or of each column.
 
     Args:
         pattern: shape ``(n_rows, n_cols)``.
         logits: shape ``(n_edges,)``.
         dim: 1 for a softmax over the edges of a row, 0 over those of a column.
+        bounded: the absolute logits are known to be small, below 40. Then the largest logit of
+            every row need not be subtracted.
 
     Returns:
         Shape ``(n_edges,)``: exp(l_e) / sum over the edges e' of the same row of exp(l_e').
     """
-    group = pattern.edges()[1 - dim]
-    shape = (pattern.shape[1 - dim],)
-    highest = logits.new_full(shape, -torch.inf)
-    highest = highest.scatter_reduce(0, group, logits.detach(), "amax")
-    powers = (logits - highest[group]).exp()
-    return powers / powers.new_zeros(shape).index_add(0, group, powers)[group]
+    shares: Tensor = _EdgeSoftmax.apply(
+        logits, pattern.ends()[1 - dim], pattern.shape[1 - dim], bounded
+    )
+    return shares
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,29 @@ class _EdgeDots(torch.autograd.Function):
         left, right = ctx.saved_tensors
         to_left = product(ctx.pattern.csr(grad), right)
         return to_left, product(ctx.pattern.t_csr(grad), left), None
+
+
+class _EdgeSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, group: Tensor, n_groups: int, bounded: bool) -> Tensor:
+        if not bounded:
+            highest = logits.new_full((n_groups,), -torch.inf)
+            highest = highest.scatter_reduce(0, group.long(), logits, "amax")
+            logits = logits - highest.index_select(0, group)
+        powers = logits.exp()
+        sums = powers.new_zeros(n_groups).index_add_(0, group, powers)
+        shares = powers / sums.index_select(0, group)
+        ctx.n_groups = n_groups
+        ctx.save_for_backward(shares, group)
+        return shares
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        shares, group = ctx.saved_tensors
+        parts = shares * grad
+        sums = parts.new_zeros(ctx.n_groups).index_add_(0, group, parts)
+        return parts - shares * sums.index_select(0, group), None, None, None
 
 
 def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:

@@ -34,15 +34,6 @@ def squared_loss(*blocks: Tensor) -> Tensor:
     return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
 
 
-def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
-    """1 - cos(online, target), mean over rows; norms are clamped below at 1e-8.
-
-    Args:
-        online, target: shape ``(rows, d)``.
-    """
-    return 1.0 - F.cosine_similarity(online, target, dim=-1, eps=1e-8).mean()
-
-
 def batch_softmax_loss(
     anchors: Tensor,
     others: Tensor,

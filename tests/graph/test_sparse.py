@@ -140,6 +140,9 @@ def test_loading_other_edges_of_the_same_number(monkeypatch: pytest.MonkeyPatch,
     one = SparseMatrix(torch.tensor([0, 1]), torch.tensor([0, 2]), values, (3, 3))
     other = SparseMatrix(torch.tensor([1, 2]), torch.tensor([1, 0]), values, (3, 3))
     assert torch.equal(one @ x, dense(one) @ x)
+    one.ends()
     one.load_state_dict(other.state_dict())
+    for mine, theirs in zip(one.ends(), other.edges()):
+        assert torch.equal(mine.long(), theirs)
     assert torch.equal(one @ x, dense(other) @ x)
     assert torch.equal(one.t_matmul(x), dense(other).T @ x)

@@ -22,6 +22,10 @@ def test_edge_operations_and_their_gradients_equal_dense_ones() -> None:
         (edges.edge_dots(pattern, left, right), (left @ right.T)[rows, cols]),
         (edges.edge_softmax(pattern, values), softmax(matrix, full, 1)[rows, cols]),
         (edges.edge_softmax(pattern, values, 0), softmax(matrix, full, 0)[rows, cols]),
+        (
+            edges.edge_softmax(pattern, values, 0, bounded=True),
+            softmax(matrix, full, 0)[rows, cols],
+        ),
     ]
     for ours, expected in pairs:
         torch.testing.assert_close(ours, expected)

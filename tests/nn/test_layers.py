@@ -14,7 +14,9 @@ from recbole_missing.nn.layers import (
     knn_item_graph,
     node_tables,
     perturb,
+    stacked_rows,
     trained_features,
+    unit_rows,
     xavier_table,
 )
 
@@ -87,6 +89,24 @@ def test_integration() -> None:
     torch.testing.assert_close(integration(behaviour, content), expected / 3)
 
 
+def test_unit_rows_and_their_gradient() -> None:
+    """A row shorter than ``eps`` is divided by it; then the gradient does not see its length."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    x[0, 1], x[1, 2] = 0.0, 1e-3
+    x.requires_grad_()
+    ours, expected = unit_rows(x, eps=0.1), x / x.norm(dim=-1, keepdim=True).clamp(min=0.1)
+    torch.testing.assert_close(ours, expected)
+    weight = torch.randn_like(x)
+    grads = [torch.autograd.grad((unit * weight).sum(), x)[0] for unit in (ours, expected)]
+    torch.testing.assert_close(*grads)
+
+
+def test_stacked_rows() -> None:
+    tables, ids = [torch.randn(4, 2), torch.randn(4, 2)], torch.tensor([3, 0, 3])
+    assert torch.equal(stacked_rows(tables, ids), torch.stack([table[ids] for table in tables]))
+
+
 def test_perturb_moves_every_row_by_a_tenth_away_from_zero() -> None:
     torch.manual_seed(0)
     x = torch.randn(6, 4)
@@ -97,3 +117,13 @@ def test_perturb_moves_every_row_by_a_tenth_away_from_zero() -> None:
     noise = ((perturb(x, draws) - x) / x.sign()).abs()
     torch.testing.assert_close(noise[0], noise[2])
     assert not torch.allclose(noise[0], noise[1])
+
+
+def test_perturb_takes_the_first_of_more_draws() -> None:
+    x = torch.randn(2, 4)
+    torch.manual_seed(0)
+    of_more = perturb(x, n_draws=5)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    five = perturb(torch.cat([x, x, x[:1]]))
+    assert torch.equal(of_more, five[:2]) and torch.equal(torch.rand(1), after)

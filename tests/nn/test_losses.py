@@ -12,7 +12,6 @@ from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.losses import (
     batch_softmax_loss,
     bpr_loss,
-    cosine_loss,
     info_nce,
     log_sum_exp,
     norm_loss,
@@ -56,13 +55,6 @@ def test_norms_are_unsquared_and_divided_by_the_rows_of_the_first_block(
 def test_squares_are_halved_and_summed(blocks: list[Tensor]) -> None:
     expected = sum(entry**2 for block in blocks for entry in block.flatten()) / 2
     same(squared_loss(*blocks), expected, blocks)
-
-
-def test_cosine(blocks: list[Tensor]) -> None:
-    total = 0.0
-    for one, other in zip(*blocks[:2]):
-        total = total + 1 - one @ other / (one.norm() * other.norm())
-    same(cosine_loss(*blocks[:2]), total / 5, blocks[:2])
 
 
 @pytest.mark.parametrize("kept", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]])
