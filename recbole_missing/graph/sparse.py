@@ -71,7 +71,7 @@ class SparseMatrix(nn.Module):
     def ends(self) -> tuple[Tensor, Tensor]:
         """Row and column of every edge, int32, in the order of :meth:`edges`; they are kept."""
         if self.row is None:
-            self.row = _expand(self.crow).int()
+            self.row = _expand(self.crow, len(self.col)).int()
         return self.row, self.col
 
     def row_sums(self) -> Tensor:
