@@ -108,10 +108,10 @@ class _Kernel:
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
         n_entries = n_entries if self.rows.device.type == "cpu" else 2**26
         size = min(n_rows, max(64, n_entries // n_cols))
-        buffer = self.rows.new_empty(size, n_cols) if self.stored is None else None
+        memory = self.rows.new_empty(size, n_cols) if self.stored is None else self.stored
         for start in range(0, n_rows, size):
             part = slice(start, min(start + size, n_rows))
-            block = self.stored[part] if buffer is None else buffer[: part.stop - start]
+            block = memory[: part.stop - start] if self.stored is None else memory[part]
             if not self.is_complete:
                 torch.mm(self.rows[part], self.cols, out=block).exp_()
             yield part, block
