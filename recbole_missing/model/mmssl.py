@@ -61,7 +61,7 @@ from recbole_missing.nn.losses import bpr_loss, squared_loss
 #   score           <U, I>
 #
 #   score rows      S(a, b) = n((a b^T) o (1 - R)), for the users of a batch      -> score_rows
-#   fake rows       S_m   = S(F_u,m, F_i,m)
+#   fake rows       S_m   = S(F_u,m, F_i,m); W_1 maps them at once                -> map_scores
 #   real rows       Q     = n(softmax over items of (R + real_noise Gumbel)       -> real_rows
 #                             + real_score_weight S(U, I))
 #   critic          V(x)  = 100 sigmoid(w_3 h_2 + b_3),                           -> Critic
@@ -183,10 +183,10 @@ class MMSSL(MultimodalRecommender):
             "adversarial": -self.adversarial_weight * self.critic(fakes).mean(),
         }
         for name, guide in user_guides.items():
-            pair = rows(guide, batch_users.ids), rows(finals, batch_users.ids)
-            agreement = contrast(*pair, self.temperature, batch_users.counts)
+            vectors = rows(guide, batch_users.ids), rows(finals, batch_users.ids)
+            agreement = contrast(*vectors, self.temperature, batch_users.counts)
             terms[f"cl_{name}"] = self.cl_weight * agreement
-        self._learn_graphs(user_ids, self._top_items(user_content, item_content, batch_users))
+        self._learn_graphs(user_ids, self._top_items(user_content, item_content, user_ids))
         return terms
 
     def _fakes(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
@@ -201,10 +201,16 @@ class MMSSL(MultimodalRecommender):
         return fakes[:, batch_users.numbers].flatten(0, 1)
 
     @torch.no_grad()
-    def _top_items(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
-        """Items of the highest fake scores, ids ``(M, batch, n_top_items)``; arguments as above."""
+    def _top_items(self, users: Tensor, items: Tensor, user_ids: Tensor) -> Tensor:
+        """Items of the highest fake scores, ids ``(M, batch, n_top_items)``.
+
+        Args:
+            users, items: the content of all.
+            user_ids: of the batch, shape ``(batch,)``.
+        """
         if self.n_top_items == 0:
-            return batch_users.ids.new_empty(users.shape[1], len(batch_users.numbers), 0)
+            return user_ids.new_empty(users.shape[1], len(user_ids), 0)
+        batch_users = distinct(user_ids)
         seen = seen_items(self.interactions, batch_users.ids)
         scores = score_rows(users[batch_users.ids], items[1:], seen)
         return scores.topk(self.n_top_items, dim=2).indices[:, batch_users.numbers] + 1
@@ -360,28 +366,29 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
     Args:
         weight: W, shape ``(width, n_items)``.
         users, items: as for :func:`score_rows`.
-        row, item: pairs of the items seen, see :func:`seen_pairs`.
+        row, item: pairs of the items seen, in the order of rows, then items; see
+            :func:`seen_pairs`.
 
     Returns:
         Shape ``(M, n_users, width)``.
     """
     # Plain form: F.linear(score_rows(...), weight). Without seen items a row would be b a, and
     # W b a needs no row. What the seen items add to it is subtracted, as it is from the squared
-    # norm a^T (b^T b) a.
+    # norm a^T (b^T b) a. Where less than a millionth of that is left, it is rounding: then all
+    # scores of unseen items are zero.
     n_users, n_modalities, size = users.shape
     mapped = (weight @ items.flatten(1)).unflatten(1, (n_modalities, size))
     everything = torch.einsum("umd,wmd->muw", users, mapped)
     scores = (users[row] * items[item]).sum(dim=2)  # (n_pairs, M)
     gram = torch.einsum("imd,ime->mde", items, items)
     squares = torch.einsum("umd,mde,ume->um", users, gram, users)
-    squares = squares.index_add(0, row, -scores.square())
-    norms = squares.clamp(min=1e-24).sqrt().T[:, :, None]
+    left = squares.index_add(0, row, -scores.square())
+    norms = torch.where(left > 1e-6 * squares, left, torch.inf).sqrt().T[:, :, None]
     rows_of_all = torch.cat([row + m * n_users for m in range(n_modalities)])
     shape = (n_modalities * n_users, len(items))
-    pattern = SparseMatrix(
-        rows_of_all, item.repeat(n_modalities), scores.detach().T.flatten(), shape
-    )
-    seen = edge_product(pattern, scores.T.flatten(), weight.T.contiguous())
+    values = scores.T.flatten()
+    pattern = SparseMatrix(rows_of_all, item.repeat(n_modalities), values.detach(), shape)
+    seen = edge_product(pattern.to(values.dtype), values, weight.T.contiguous())
     return (everything - seen.view_as(everything)) / norms
 
 

@@ -11,8 +11,8 @@ rows to columns is not the transpose of the coupling of columns to rows. For the
 coupling is a constant: the gradient flows through the averaged points only.
 
 All steps scale rows or columns, so S_ij = a_i K_ij b_j, and two vectors a, b describe the coupling.
-A kernel of up to 2^26 entries (256 MiB) is computed once. A larger one is never stored: its blocks
-of rows are computed anew in every pass.
+K itself is computed in blocks of rows. The first 2^26 entries (256 MiB) are kept for the next pass.
+The others are computed anew in every pass.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_STORED = 2**26
-"""Entries of the largest kernel that is stored."""
+_KEPT = 2**26
+"""Entries of the kernel that are kept from pass to pass."""
 
 _CACHED = 2**19
 """Entries of a block on the CPU. A block of this size stays in the cache while it is used."""
@@ -79,7 +79,8 @@ class _Kernel:
     block of E is one matrix product.
 
     Raises:
-        ValueError: if the width is so small that an exponential might overflow.
+        ValueError: if the width is so small that an exponential might overflow. On a GPU nobody
+            looks; the couplings are then not finite.
     """
 
     def __init__(self, rows: Tensor, cols: Tensor, width: float) -> None:
@@ -89,9 +90,11 @@ class _Kernel:
         self.col_factors = _gauss(cols - row_mean, width)
         self.rows = (rows - row_mean) * (2.0 / width)
         self.cols = (cols - col_mean).T.contiguous()
-        is_stored = len(rows) * len(cols) <= _STORED
-        self.stored = _empty(rows, (len(rows), len(cols))) if is_stored else None
-        self.is_complete = False  # whether ``stored`` has its values
+        kept_rows = min(len(rows), _KEPT // len(cols))
+        self.kept = _empty(rows, kept_rows * len(cols))  # the first rows of E, one after the other
+        self.is_filled = False
+        if rows.is_cuda:
+            return  # reading the largest exponent would make the CPU wait
         largest = float(self.rows.norm(dim=1).max() * self.cols.norm(dim=0).max())
         if largest > 80:
             raise ValueError(
@@ -99,23 +102,22 @@ class _Kernel:
                 f"up to {largest:.0f}); raise transport_width."
             )
 
-    def blocks(self, n_entries: int = _CACHED) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of rows and their block of E, which holds until the next one is asked for.
-
-        Args:
-            n_entries: of a block on the CPU, about.
-        """
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of rows and their block of E. It holds until the next one is asked for."""
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
-        n_entries = n_entries if self.rows.device.type == "cpu" else 2**26
-        size = min(n_rows, max(64, n_entries // n_cols))
-        buffer = self.rows.new_empty(size, n_cols) if self.stored is None else None
+        entries = _CACHED if self.rows.device.type == "cpu" else 2**7 * _CACHED
+        size = min(n_rows, max(64, entries // n_cols))
+        buffer = self.rows.new_empty(size, n_cols)
         for start in range(0, n_rows, size):
             part = slice(start, min(start + size, n_rows))
-            block = self.stored[part] if buffer is None else buffer[: part.stop - start]
-            if not self.is_complete:
+            is_kept = part.stop * n_cols <= len(self.kept)
+            block = buffer[: part.stop - start]
+            if is_kept:
+                block = self.kept[start * n_cols : part.stop * n_cols].view_as(block)
+            if not (is_kept and self.is_filled):
                 torch.mm(self.rows[part], self.cols, out=block).exp_()
             yield part, block
-        self.is_complete = self.stored is not None
+        self.is_filled = True
 
     def scalings(self, n_iterations: int, n_couplings: int) -> tuple[Tensor, Tensor]:
         """Factors that turn E into couplings, shapes ``(k, n_rows, 1)`` and ``(k, n_cols, 1)``.
@@ -144,9 +146,14 @@ class _Kernel:
         to_rows = on_cols.new_empty(len(self.rows), on_cols.shape[1])
         shape = (on_rows.shape[1], self.cols.shape[1])
         to_cols = on_rows.new_zeros(shape, dtype=torch.float64)  # transposed: the faster form
-        for part, block in self.blocks(2**4 * _CACHED):  # few blocks: each is added to all columns
+        some = on_rows.new_zeros(shape)  # of a few blocks, before they are added to the others
+        for number, (part, block) in enumerate(self.blocks()):
             torch.mm(block, on_cols, out=to_rows[part])
-            to_cols += on_rows[part].T @ block
+            some.addmm_(on_rows[part].T, block)
+            if number % 16 == 15:
+                to_cols += some
+                some.zero_()
+        to_cols += some
         return to_rows, to_cols.T.to(on_rows)
 
 
@@ -172,8 +179,8 @@ def _gauss(points: Tensor, width: float) -> Tensor:
     return ((squares.min() - squares) / width).exp()
 
 
-def _empty(like: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Memory for a large matrix. On Linux numpy asks for huge pages, which are faster to get."""
+def _empty(like: Tensor, size: int) -> Tensor:
+    """Memory for many numbers. On Linux numpy asks for huge pages, which are faster to get."""
     if like.device.type != "cpu":
-        return like.new_empty(shape)
-    return torch.from_numpy(np.empty(shape, like.numpy().dtype))
+        return like.new_empty(size)
+    return torch.from_numpy(np.empty(size, like.numpy().dtype))

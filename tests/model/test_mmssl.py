@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
+from recbole_missing.model import mmssl
 from recbole_missing.model.mmssl import MMSSL, BatchNorm, norms_of_products
 
 NAMES = ("smell", "text", "hue")
@@ -335,3 +336,26 @@ def test_derivatives_of_the_normalisation() -> None:
         third = torch.autograd.grad((values * weights).sum(), [rows, *layer.parameters()])
         found.append((values, *first, *second, *third))
     torch.testing.assert_close(*found)
+
+
+def test_scores_are_mapped_as_their_rows_would_be() -> None:
+    """The last user has seen everything; the one before has no content."""
+    dataset = tiny_dataset(NAMES[:2], n_items=27)
+    everything = torch.arange(1, 27)
+    dataset.inter_feat["user_id"] = torch.cat([dataset.inter_feat["user_id"], everything * 0 + 12])
+    dataset.inter_feat["item_id"] = torch.cat([dataset.inter_feat["item_id"], everything])
+    interactions, ids = build(dataset).interactions, torch.tensor([2, 5, 11, 12])
+    for dtype in (torch.double, torch.float):
+        generator = torch.Generator().manual_seed(2)
+        users, items, weight = (
+            torch.randn(shape, generator=generator, dtype=dtype)
+            for shape in ((4, 2, 6), (26, 2, 6), (5, 26))
+        )
+        users[2] = 0.0
+        inputs = [x.requires_grad_() for x in (users, items, weight)]
+        plain = mmssl.score_rows(users, items, mmssl.seen_items(interactions, ids)) @ weight.T
+        mapped = mmssl.map_scores(weight, users, items, *mmssl.seen_pairs(interactions, ids))
+        torch.testing.assert_close(mapped, plain, rtol=1e-5, atol=1e-5)
+        kept = torch.tensor([0, 1, 3])  # a row of norm zero has no derivative
+        gradients = [torch.autograd.grad(x[:, kept].sin().sum(), inputs) for x in (mapped, plain)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)

@@ -22,11 +22,10 @@ def points() -> tuple[Tensor, Tensor]:
     return left, (3 * torch.randn(shape, generator=generator)).sigmoid()
 
 
-@pytest.fixture(autouse=True, params=[0, 2**26], ids=["computed anew", "stored"])
+@pytest.fixture(autouse=True, params=[0, 150 * 301, 2**26], ids=["none kept", "some", "all"])
 def several_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    smallest = streamed._Kernel.blocks  # 64 rows, which do not divide 301
-    monkeypatch.setattr(streamed._Kernel, "blocks", lambda self, n_entries=1: smallest(self, 1))
-    monkeypatch.setattr(streamed, "_STORED", request.param)
+    monkeypatch.setattr(streamed, "_CACHED", 1)  # the smallest block, which does not divide 301
+    monkeypatch.setattr(streamed, "_KEPT", request.param)
 
 
 def dense(rows: Tensor, cols: Tensor, steps: int = STEPS) -> Tensor:
