@@ -20,7 +20,7 @@ Missing: No special treatment. The model reads the features as imputation comple
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from recbole_missing.graph.normalise import row_mean_norm
 from recbole_missing.graph.sparse import SparseMatrix, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import distinct
-from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
+from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows, unit_rows
 from recbole_missing.nn.losses import bpr_loss
 
 # The model, with the paper's symbols. Nodes are users, then items; M = D^-1 A takes the mean over a
@@ -170,18 +170,26 @@ class MMGCN(MultimodalRecommender):
         """x_m^0 of users ``(n_users, w)``, and its means over the users of an item."""
         if name in self.first_users:
             return self.first_users[name].vectors, self.first_users[name].means
-        vectors = F.normalize(self.preferences[name], eps=1e-12)
+        vectors = unit_rows(self.preferences[name])
         return vectors, self.item_means @ vectors
 
-    def _first_items(self, name: str) -> tuple[Tensor, Tensor]:
+    def _first_items(self, name: str) -> tuple[Any, Any]:
         """x_m^0 of items ``(n_items, w)``, and its means over the items of a user."""
         if name in self.first_items:
             return self.first_items[name].vectors, self.first_items[name].means
         features = self.features[name]
-        if name in self.projections:
-            features = self.projections[name](features)
-        vectors = F.normalize(features, eps=1e-12)
-        return vectors, self.user_means @ vectors
+        if name not in self.projections:
+            vectors = unit_rows(features)
+            return vectors, self.user_means @ vectors
+        projected = self.projections[name](features)
+        if features.shape[1] >= projected.shape[1] or self.n_ui_layers == 1:
+            vectors = unit_rows(projected)
+            return vectors, self.user_means @ vectors
+        # Rows of [X | 1] W, scaled to unit length. The narrow factor [X | 1] passes M.
+        weight = torch.cat([self.projections[name].weight.T, self.projections[name].bias[None]])
+        scale = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp(min=1e-12)
+        narrow = F.pad(features, (0, 1), value=1.0) / scale
+        return Factors(narrow, weight), Factors(self.user_means @ narrow, weight)
 
     def _propagate(self, *ids: Tensor) -> list[Tensor]:
         """Vectors z of all users ``(n_users, d)`` and of all items, or of those with these ids.
@@ -253,13 +261,14 @@ class Layer(nn.Module):
         """h, shape ``(n, w)``."""
         # M (x W_1 + b_1) = (M x) W_1 + b_1 where a node has neighbours, and zero elsewhere.
         h = means @ self.aggregation
-        if self.aggregation_bias is not None:
-            h = F.normalize(h + connected * self.aggregation_bias, eps=1e-12)
-        return F.leaky_relu(h, inplace=True)
+        if self.aggregation_bias is None:
+            return F.leaky_relu(h, inplace=True)
+        return F.leaky_relu(unit_rows(h + connected * self.aggregation_bias))
 
     def combine(self, h: Tensor, x: Tensor, identities: Tensor) -> Tensor:
         """The next layer's vectors, shape ``(n, d)``."""
-        s = F.leaky_relu(self.own(x), inplace=True) + identities
+        own = (x @ self.own.weight.T).add_(self.own.bias)
+        s = F.leaky_relu(own, inplace=True) + identities
         # [h | s] W_3 as a sum of two products
         of_h, of_s = self.combination.weight.split([h.shape[1], s.shape[1]], dim=1)
         product = F.linear(s, of_s, self.combination.bias).addmm_(h, of_h.T)
@@ -279,6 +288,17 @@ class Preferences(nn.Module):
         """Return the table of the modality ``name``."""
         table: Tensor = getattr(self, name)
         return table
+
+
+class Factors(NamedTuple):
+    """The matrix ``left @ right``, which its product with another one does not build."""
+
+    left: Tensor
+    right: Tensor
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Multiply by ``other``; right @ other is the small product."""
+        return self.left @ (self.right @ other)
 
 
 class FirstVectors(nn.Module):
