@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from recbole_missing.graph.sparse import SparseMatrix
-from recbole_missing.parallel import SERIAL
+from recbole_missing.parallel import Serial
 
 KNN_MISSING = ("imputed", "isolated", "isolated_after_topk")
 """What a kNN graph does with items that lack the modality, see :func:`knn_graph`."""
+
+SEARCHES = Serial(delay=3.0)
+"""The engine of searches without one of their own. A model switches its bar on or off."""
 
 BLOCK_ENTRIES = 2**25
 """Similarities held at a time (128 MB); :func:`block_rows` turns it into a number of queries."""
@@ -103,7 +106,7 @@ def nearest(
     queries: Tensor,
     k: int,
     block_size: int,
-    engine: Any = SERIAL,
+    engine: Any = None,
     label: str = "neighbours",
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` most similar candidates of each query.
@@ -116,7 +119,7 @@ def nearest(
         queries: ids that ``similarity`` is called with, shape ``(n_queries,)``.
         k: at most the number of candidates.
         block_size: queries looked at together (:func:`block_rows`); it bounds memory.
-        engine: runs the blocks (:mod:`recbole_missing.parallel`).
+        engine: runs the blocks (:mod:`recbole_missing.parallel`); default :data:`SEARCHES`.
         label: what a progress bar says.
 
     Returns:
@@ -124,7 +127,9 @@ def nearest(
         most similar one first.
     """
     blocks = [block.clone() for block in queries.split(block_size)]  # a view would travel whole
-    values, found = zip(*engine.map(_nearest_in_block, (similarity, k), blocks, label))
+    values, found = zip(
+        *(engine or SEARCHES).map(_nearest_in_block, (similarity, k), blocks, label)
+    )
     return torch.cat(values, dim=-2), torch.cat(found, dim=-2)
 
 
