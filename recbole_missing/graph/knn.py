@@ -50,7 +50,7 @@ class Cosines:
         candidates: features, shape ``(n_candidates, dim)``. Default: the queries themselves.
 
     Attributes:
-        distinct: ids of queries, one for each distinct row, shape ``(n_distinct,)``.
+        distinct: ids of queries, the first one of each distinct row, ascending, ``(n_distinct,)``.
         kind: which of ``distinct`` each query equals, shape ``(n_queries,)``.
     """
 
@@ -65,7 +65,10 @@ class Cosines:
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Cosines of the queries with these ids, shape ``(len(queries), n_candidates)``."""
-        return (self._rows[self.kind[queries]] @ self._columns.T)[:, self._column_of]
+        found = self._rows[self.kind[queries]] @ self._columns.T
+        if len(self._columns) == len(self._column_of):  # no two are equal, so they are in order
+            return found
+        return found.index_select(1, self._column_of)
 
     def mean(self) -> Tensor:
         """Mean cosine over all pairs: the inner product of both sides' mean unit rows, a scalar."""
@@ -242,7 +245,8 @@ def _top_similar(
     cosines = Cosines(features[items])
 
     def similarity(queries: Tensor) -> Tensor:
-        return nn.functional.pad(cosines(queries), (0, n_blank))
+        found = cosines(queries)
+        return nn.functional.pad(found, (0, n_blank)) if n_blank else found
 
     size = block_size or block_rows(n_items + n_blank)
     value, col = nearest(similarity, cosines.distinct, k, size)
@@ -326,7 +330,7 @@ def _nearest_in_block(similarity: Similarity, k: int, queries: Tensor) -> tuple[
 
 
 def _on_grid(similarity: Tensor) -> Tensor:
-    return torch.round(similarity * _TIE_GRID)
+    return (similarity * _TIE_GRID).round_()
 
 
 def _lowest_columns(key: Tensor, threshold: Tensor, k: int) -> Tensor:
@@ -349,7 +353,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of the first row of each kind, and the kind of every row.
+    """Number of the first row of each kind, ascending, and the kind of every row.
 
     Rows are told apart by a 64-bit hash of their bits, which is exact integer arithmetic and so
     the same on every device.
@@ -364,4 +368,6 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     kinds, kind = torch.unique(keys, return_inverse=True)
     numbers = torch.arange(len(rows), device=rows.device)
     first = numbers.new_full(kinds.shape, len(rows))
-    return first.scatter_reduce(0, kind, numbers, "amin"), kind
+    first, order = first.scatter_reduce(0, kind, numbers, "amin").sort()
+    place = torch.empty_like(order).scatter_(0, order, numbers[: len(order)])
+    return first, place[kind]
