@@ -174,22 +174,25 @@ class MMGCN(MultimodalRecommender):
         return vectors, self.item_means @ vectors
 
     def _first_items(self, name: str) -> tuple[Any, Any]:
-        """x_m^0 of items ``(n_items, w)``, and its means over the items of a user."""
+        """x_m^0 of items ``(n_items, w)``, and its means over the items of a user.
+
+        Both are tensors or :class:`Factors`.
+        """
         if name in self.first_items:
             return self.first_items[name].vectors, self.first_items[name].means
         features = self.features[name]
-        if name not in self.projections:
-            vectors = unit_rows(features)
-            return vectors, self.user_means @ vectors
-        projected = self.projections[name](features)
-        if features.shape[1] >= projected.shape[1] or self.n_ui_layers == 1:
-            vectors = unit_rows(projected)
-            return vectors, self.user_means @ vectors
-        # Rows of [X | 1] W, scaled to unit length. The narrow factor [X | 1] passes M.
-        weight = torch.cat([self.projections[name].weight.T, self.projections[name].bias[None]])
-        scale = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp(min=1e-12)
-        narrow = F.pad(features, (0, 1), value=1.0) / scale
-        return Factors(narrow, weight), Factors(self.user_means @ narrow, weight)
+        if name in self.projections:
+            projection = self.projections[name]
+            projected = projection(features)
+            if features.shape[1] < projected.shape[1] and self.n_ui_layers > 1:
+                # Rows of [X | 1] W, scaled to unit length. The narrow factor [X | 1] passes M.
+                weight = torch.cat([projection.weight.T, projection.bias[None]])
+                scale = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp(min=1e-12)
+                narrow = F.pad(features, (0, 1), value=1.0) / scale
+                return Factors(narrow, weight), Factors(self.user_means @ narrow, weight)
+            features = projected
+        vectors = unit_rows(features)
+        return vectors, self.user_means @ vectors
 
     def _propagate(self, *ids: Tensor) -> list[Tensor]:
         """Vectors z of all users ``(n_users, d)`` and of all items, or of those with these ids.
@@ -211,9 +214,9 @@ class MMGCN(MultimodalRecommender):
                 vectors.append(torch.cat(outputs, dim=1))
             # Plain: a product with M for each modality. Here one product serves all of them.
             means = self.user_means @ vectors[1], self.item_means @ vectors[0]
-            for side, *joined in zip((users, items), vectors, means):
-                parts = (x.chunk(len(side), dim=1) for x in joined)
-                side.update(zip(side, zip(*parts)))
+            for side, joined_vectors, joined_means in zip((users, items), vectors, means):
+                parts = zip(joined_vectors.chunk(len(side), 1), joined_means.chunk(len(side), 1))
+                side.update(zip(side, parts))
         found = []
         for number, (side, e, c) in enumerate(zip((users, items), identities, connected)):
             if ids:
@@ -250,8 +253,8 @@ class Layer(nn.Module):
         """Vectors of the next layer, shape ``(n, d)``.
 
         Args:
-            x: vectors of n nodes, shape ``(n, w)``.
-            means: M x, the means of their neighbours' vectors, shape ``(n, w)``.
+            x: vectors of n nodes, shape ``(n, w)``, a tensor or :class:`Factors`.
+            means: M x, the means of their neighbours' vectors, likewise.
             identities: e, shape ``(n, d)``.
             connected: 1 where a node has neighbours, else 0, shape ``(n, 1)``.
         """
