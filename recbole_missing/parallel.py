@@ -29,11 +29,12 @@ class Serial:
 
     Args:
         progress: show a bar on standard error.
+        delay: seconds after which it appears, so that short work shows none.
     """
 
-    def __init__(self, progress: bool = False) -> None:
-        """Store whether to show a bar."""
-        self.progress = progress
+    def __init__(self, progress: bool = False, delay: float = 0.0) -> None:
+        """Store whether and when to show a bar."""
+        self.progress, self.delay = progress, delay
 
     def map(
         self,
@@ -50,7 +51,8 @@ class Serial:
             tasks: small arguments, one a block.
             label: what the bar says.
         """
-        for task in tqdm(tasks, label, disable=not self.progress, leave=False):
+        bar = {"disable": not self.progress, "leave": False, "delay": self.delay}
+        for task in tqdm(tasks, label, **bar):
             yield function(*shared, task)
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from helpers import assert_same_bits, catalogue
+from helpers import assert_same_bits, catalogue, model_defaults, tiny_config, tiny_dataset
 
 from recbole_missing.graph.co_interaction import co_interaction
+from recbole_missing.graph.knn import SEARCHES
 from recbole_missing.imputation import FeatProp
+from recbole_missing.model import MODELS
 from recbole_missing.parallel import Ray, Serial, column_blocks, worker_environment
 
 
@@ -97,3 +99,17 @@ def test_worker_environment_is_inherited_and_put_back(monkeypatch: pytest.Monkey
     assert done.stdout.split() == ["3", "True"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(("progress", "delay", "shown"), [(True, 0, True), (True, 9, False)])
+def test_a_bar_appears_after_its_delay(progress: bool, delay: float, shown: bool, capfd) -> None:
+    engine = Serial(progress, delay)
+    assert list(engine.map(divmod, (7,), [2, 3], "quotients")) == [(3, 1), (2, 1)]
+    assert ("quotients" in capfd.readouterr().err) == shown
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_searches_show_a_bar_if_the_run_does(shown: bool) -> None:
+    defaults = model_defaults("FREEDOM")
+    MODELS["FREEDOM"](tiny_config(**defaults, show_progress=shown), tiny_dataset())
+    assert SEARCHES.progress == shown

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from recbole_missing.graph.sparse import SparseMatrix
-from recbole_missing.parallel import SERIAL
+from recbole_missing.parallel import Serial
 
 KNN_MISSING = ("imputed", "isolated", "isolated_after_topk")
 """What a kNN graph does with items that lack the modality, see :func:`knn_graph`."""
+
+SEARCHES = Serial(delay=3.0)
+"""The engine of searches without one of their own. A model switches its bar on or off."""
 
 BLOCK_ENTRIES = 2**25
 """Similarities held at a time (128 MB); :func:`block_rows` turns it into a number of queries."""
@@ -47,7 +50,7 @@ class Cosines:
         candidates: features, shape ``(n_candidates, dim)``. Default: the queries themselves.
 
     Attributes:
-        distinct: ids of queries, one for each distinct row, shape ``(n_distinct,)``.
+        distinct: ids of queries, the first one of each distinct row, ascending, ``(n_distinct,)``.
         kind: which of ``distinct`` each query equals, shape ``(n_queries,)``.
     """
 
@@ -62,7 +65,10 @@ class Cosines:
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Cosines of the queries with these ids, shape ``(len(queries), n_candidates)``."""
-        return (self._rows[self.kind[queries]] @ self._columns.T)[:, self._column_of]
+        found = self._rows[self.kind[queries]] @ self._columns.T
+        if len(self._columns) == len(self._column_of):  # no two are equal, so they are in order
+            return found
+        return found.index_select(1, self._column_of)
 
     def mean(self) -> Tensor:
         """Mean cosine over all pairs: the inner product of both sides' mean unit rows, a scalar."""
@@ -103,7 +109,7 @@ def nearest(
     queries: Tensor,
     k: int,
     block_size: int,
-    engine: Any = SERIAL,
+    engine: Any = None,
     label: str = "neighbours",
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` most similar candidates of each query.
@@ -116,7 +122,7 @@ def nearest(
         queries: ids that ``similarity`` is called with, shape ``(n_queries,)``.
         k: at most the number of candidates.
         block_size: queries looked at together (:func:`block_rows`); it bounds memory.
-        engine: runs the blocks (:mod:`recbole_missing.parallel`).
+        engine: runs the blocks (:mod:`recbole_missing.parallel`); default :data:`SEARCHES`.
         label: what a progress bar says.
 
     Returns:
@@ -124,7 +130,9 @@ def nearest(
         most similar one first.
     """
     blocks = [block.clone() for block in queries.split(block_size)]  # a view would travel whole
-    values, found = zip(*engine.map(_nearest_in_block, (similarity, k), blocks, label))
+    values, found = zip(
+        *(engine or SEARCHES).map(_nearest_in_block, (similarity, k), blocks, label)
+    )
     return torch.cat(values, dim=-2), torch.cat(found, dim=-2)
 
 
@@ -237,7 +245,8 @@ def _top_similar(
     cosines = Cosines(features[items])
 
     def similarity(queries: Tensor) -> Tensor:
-        return nn.functional.pad(cosines(queries), (0, n_blank))
+        found = cosines(queries)
+        return nn.functional.pad(found, (0, n_blank)) if n_blank else found
 
     size = block_size or block_rows(n_items + n_blank)
     value, col = nearest(similarity, cosines.distinct, k, size)
@@ -321,7 +330,7 @@ def _nearest_in_block(similarity: Similarity, k: int, queries: Tensor) -> tuple[
 
 
 def _on_grid(similarity: Tensor) -> Tensor:
-    return torch.round(similarity * _TIE_GRID)
+    return (similarity * _TIE_GRID).round_()
 
 
 def _lowest_columns(key: Tensor, threshold: Tensor, k: int) -> Tensor:
@@ -344,7 +353,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of the first row of each kind, and the kind of every row.
+    """Number of the first row of each kind, ascending, and the kind of every row.
 
     Rows are told apart by a 64-bit hash of their bits, which is exact integer arithmetic and so
     the same on every device.
@@ -359,4 +368,6 @@ def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     kinds, kind = torch.unique(keys, return_inverse=True)
     numbers = torch.arange(len(rows), device=rows.device)
     first = numbers.new_full(kinds.shape, len(rows))
-    return first.scatter_reduce(0, kind, numbers, "amin"), kind
+    first, order = first.scatter_reduce(0, kind, numbers, "amin").sort()
+    place = torch.empty_like(order).scatter_(0, order, numbers[: len(order)])
+    return first, place[kind]

@@ -241,11 +241,59 @@ def light_gcn(
     Returns:
         users and items, same shapes (He et al., SIGIR 2020, eq. 7 and 8 with equal weights).
     """
-    user_sum, item_sum = users, items
-    for _ in range(n_layers):
-        users, items = adjacency @ items, adjacency.t_matmul(users)
-        user_sum, item_sum = user_sum + users, item_sum + items
-    return user_sum / (n_layers + 1), item_sum / (n_layers + 1)
+    graphs = adjacency.csr(), adjacency.t_csr()
+    means: tuple[Tensor, Tensor] = _LayerMeans.apply(users, items, *graphs, n_layers)
+    return means
+
+
+def layer_mean(adjacency: SparseMatrix, nodes: Tensor, n_layers: int) -> Tensor:
+    """Mean over layers 0..n_layers of ``nodes (n, d)``, propagated on a square graph."""
+    mean: Tensor = _LayerMean.apply(nodes, adjacency.csr(), adjacency.t_csr(), n_layers)
+    return mean
+
+
+class _LayerMeans(torch.autograd.Function):
+    """The sum over layers by Horner's rule, Z + A (Z + A (Z + ...)).
+
+    A is symmetric, so the gradient is the same mean of the result's gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, matrix: Tensor, transposed: Tensor, n_layers: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.matrix, ctx.transposed, ctx.n_layers = matrix, transposed, n_layers
+        user_sum, item_sum = users, items
+        for _ in range(n_layers):
+            user_sum, item_sum = (
+                torch.addmm(users, matrix, item_sum),
+                torch.addmm(items, transposed, user_sum),
+            )
+        return user_sum / (n_layers + 1), item_sum / (n_layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, to_users: Tensor, to_items: Tensor) -> tuple[Tensor | None, ...]:
+        graphs = ctx.matrix, ctx.transposed
+        return *_LayerMeans.apply(to_users, to_items, *graphs, ctx.n_layers), None, None, None
+
+
+class _LayerMean(torch.autograd.Function):
+    """The same for one kind of nodes. The gradient is the same mean on the transposed graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, nodes: Tensor, matrix: Tensor, transposed: Tensor, n_layers: int
+    ) -> Tensor:
+        ctx.matrix, ctx.transposed, ctx.n_layers = matrix, transposed, n_layers
+        total = nodes
+        for _ in range(n_layers):
+            total = torch.addmm(nodes, matrix, total)
+        return total / (n_layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        graphs = ctx.transposed, ctx.matrix
+        return _LayerMean.apply(grad, *graphs, ctx.n_layers), None, None, None
 
 
 def propagate(adjacency: Any, nodes: Tensor, n_layers: int) -> Tensor:

@@ -17,6 +17,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_missing.config import constraints
+from recbole_missing.graph import knn
 from recbole_missing.graph.sparse import SparseMatrix, bipartite
 from recbole_missing.nn.distinct import Distinct
 from recbole_missing.nn.layers import rows
@@ -81,6 +82,7 @@ class MultimodalRecommender(GeneralRecommender):
         constraints.check(name, config, self.hyperparameters)
         for key in self.hyperparameters:
             setattr(self, key, config[key])
+        knn.SEARCHES.progress = "show_progress" in config and bool(config["show_progress"])
         self.modalities = dataset.modalities
         self.register_buffer("observed", dataset.modalities.observed)
         self.register_buffer("new_items", dataset.new_items.clone())

@@ -39,7 +39,7 @@ from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import ItemGraph, rows, xavier_table
+from recbole_missing.nn.layers import ItemGraph, rows, unit_rows, xavier_table
 
 # The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
 # views x are the M modalities and behaviour.
@@ -137,7 +137,7 @@ class DAMRS(MultimodalRecommender):
         """L_wbpr, L_kl, and L_nd of each view."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         all_users, all_items, all_views = self._forward()
-        all_sides, unit = all_views.mean(dim=0), F.normalize(all_views, dim=2)
+        all_sides, unit = all_views.mean(dim=0), unit_rows(all_views)
         users = rows(all_users, user_ids)
         positives = rows(all_items + all_sides, positive_ids)
         negatives = rows(all_items + all_sides, negative_ids)
@@ -208,7 +208,7 @@ def score_gap(
         items, sides: shape ``(m, d)``.
         user_weights, item_weights: shapes ``(n,)``, ``(m,)``; each adds up to 1.
     """
-    by_items, by_sides = users @ F.normalize(items).T, users @ F.normalize(sides).T
+    by_items, by_sides = users @ unit_rows(items).T, users @ unit_rows(sides).T
     # For y = sigmoid(a), y' = sigmoid(b): KL(y|y') + KL(y'|y) = (y - y') (a - b), which is finite
     # for all scores.
     gaps = (by_items.sigmoid() - by_sides.sigmoid()) * (by_items - by_sides)

@@ -26,6 +26,7 @@ from recbole_missing.graph.knn import KNN_MISSING, knn_graph
 from recbole_missing.graph.normalise import row_sum_norm, symmetric_norm
 from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import ItemGraph, rows, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss
 
@@ -141,15 +142,17 @@ class FREEDOM(MultimodalRecommender):
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR of the final vectors, and of the content of each modality."""
-        batch = self.batch(interaction)
-        users, positives, negatives = self.gather(*self.encode(), batch)
-        terms = {"bpr": bpr_loss(users, positives, negatives)}
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        users, items = distinct(user_ids), distinct(torch.cat([positive_ids, negative_ids]))
+        all_users, all_items = self.encode()
+        user_vectors = users.spread(rows(all_users, users.ids))
+        positives, negatives = items.spread(rows(all_items, items.ids)).chunk(2)
+        terms = {"bpr": bpr_loss(user_vectors, positives, negatives)}
         if self.reg_weight == 0:  # the wide feature tables then cost nothing
             return terms
-        _, positive_ids, negative_ids = batch
         for name, projection in self.projections.items():
             # f_m = projection of all X_m; only the rows of the batch are needed.
-            positives = projection(rows(self.features[name], positive_ids))
-            negatives = projection(rows(self.features[name], negative_ids))
-            terms[f"bpr_{name}"] = self.reg_weight * bpr_loss(users, positives, negatives)
+            content = projection(rows(self.features[name], items.ids))
+            positives, negatives = items.spread(content).chunk(2)
+            terms[f"bpr_{name}"] = self.reg_weight * bpr_loss(user_vectors, positives, negatives)
         return terms

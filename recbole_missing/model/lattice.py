@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Choice, Float, Int, ListOf, Optional
 from recbole_missing.graph.knn import KNN_MISSING, knn_graph
 from recbole_missing.graph.normalise import row_mean_norm
-from recbole_missing.graph.sparse import propagate, whole_graph
+from recbole_missing.graph.sparse import layer_mean, propagate, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.edges import (
     Edges,
     LearnedGraph,
@@ -43,7 +44,13 @@ from recbole_missing.nn.edges import (
     scale_edges,
     sum_edges,
 )
-from recbole_missing.nn.layers import knn_item_graph, trained_features, xavier_table
+from recbole_missing.nn.layers import (
+    knn_item_graph,
+    rows,
+    trained_features,
+    unit_rows,
+    xavier_table,
+)
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model, with the paper's symbols; X_m are the features that training changes, X_m^0 those that
@@ -115,15 +122,20 @@ class LATTICE(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``, with S of the present parameters."""
-        return self._vectors(self._item_graph())
+        users, items, smoothed = self._vectors(self._item_graph())
+        return users, items + unit_rows(smoothed)
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR loss and the squared norms of the batch's vectors."""
         item_graph = self._epoch_graph or self._item_graph()
         self._epoch_graph = item_graph.detached()
-        users, positives, negatives = self.gather(
-            *self._vectors(item_graph), self.batch(interaction)
-        )
+        user_ids, positive_ids, negative_ids = self.batch(interaction)
+        once_users = distinct(user_ids)
+        once_items = distinct(torch.cat([positive_ids, negative_ids]))
+        all_users, all_items, smoothed = self._vectors(item_graph)
+        items = rows(all_items, once_items.ids) + unit_rows(rows(smoothed, once_items.ids))
+        users = once_users.spread(rows(all_users, once_users.ids))
+        positives, negatives = once_items.spread(items).chunk(2)
         squares = squared_loss(users, positives, negatives)
         return {
             "bpr": bpr_loss(users, positives, negatives),
@@ -164,15 +176,13 @@ class LATTICE(MultimodalRecommender):
         pattern = knn_graph(
             unit.detach(), self.knn_k, observed, self.knn_missing, excluded=new_items
         )
-        rows, cols, _ = pattern.edges()
+        row, col, _ = pattern.edges()
         # An item's cosine with itself is 1; its gradient would be nothing but rounding noise.
-        return rows, cols, torch.where(rows == cols, 1.0, edge_dots(pattern, unit, unit))
+        return row, col, torch.where(row == col, 1.0, edge_dots(pattern, unit, unit))
 
-    def _vectors(self, item_graph: LearnedGraph) -> tuple[Tensor, Tensor]:
-        """Final users ``(n_users, d)`` and items ``(n_items, d)``."""
-        layers = [torch.cat([self.user_embedding, self.item_embedding])]
-        for _ in range(self.n_ui_layers):
-            layers.append(self.walk_graph @ layers[-1])
-        users, items = torch.stack(layers).mean(dim=0).split([self.n_users, self.n_items])
-        smoothed = propagate(item_graph, self.item_embedding, self.n_mm_layers)  # h
-        return users, items + F.normalize(smoothed, eps=1e-12)
+    def _vectors(self, item_graph: LearnedGraph) -> tuple[Tensor, Tensor, Tensor]:
+        """z_u ``(n_users, d)``, z_i ``(n_items, d)`` and h ``(n_items, d)``."""
+        nodes = torch.cat([self.user_embedding, self.item_embedding])
+        vectors = layer_mean(self.walk_graph, nodes, self.n_ui_layers)
+        users, items = vectors.split([self.n_users, self.n_items])
+        return users, items, propagate(item_graph, self.item_embedding, self.n_mm_layers)

@@ -20,7 +20,7 @@ Missing: No special treatment. The model reads the features as imputation comple
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from recbole_missing.graph.normalise import row_mean_norm
 from recbole_missing.graph.sparse import SparseMatrix, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import distinct
-from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows
+from recbole_missing.nn.layers import FrozenFeatures, node_tables, rows, unit_rows
 from recbole_missing.nn.losses import bpr_loss
 
 # The model, with the paper's symbols. Nodes are users, then items; M = D^-1 A takes the mean over a
@@ -170,17 +170,28 @@ class MMGCN(MultimodalRecommender):
         """x_m^0 of users ``(n_users, w)``, and its means over the users of an item."""
         if name in self.first_users:
             return self.first_users[name].vectors, self.first_users[name].means
-        vectors = F.normalize(self.preferences[name], eps=1e-12)
+        vectors = unit_rows(self.preferences[name])
         return vectors, self.item_means @ vectors
 
-    def _first_items(self, name: str) -> tuple[Tensor, Tensor]:
-        """x_m^0 of items ``(n_items, w)``, and its means over the items of a user."""
+    def _first_items(self, name: str) -> tuple[Any, Any]:
+        """x_m^0 of items ``(n_items, w)``, and its means over the items of a user.
+
+        Both are tensors or :class:`Factors`.
+        """
         if name in self.first_items:
             return self.first_items[name].vectors, self.first_items[name].means
         features = self.features[name]
         if name in self.projections:
-            features = self.projections[name](features)
-        vectors = F.normalize(features, eps=1e-12)
+            projection = self.projections[name]
+            projected = projection(features)
+            if features.shape[1] < projected.shape[1] and self.n_ui_layers > 1:
+                # Rows of [X | 1] W, scaled to unit length. The narrow factor [X | 1] passes M.
+                weight = torch.cat([projection.weight.T, projection.bias[None]])
+                scale = torch.linalg.vector_norm(projected, dim=1, keepdim=True).clamp(min=1e-12)
+                narrow = F.pad(features, (0, 1), value=1.0) / scale
+                return Factors(narrow, weight), Factors(self.user_means @ narrow, weight)
+            features = projected
+        vectors = unit_rows(features)
         return vectors, self.user_means @ vectors
 
     def _propagate(self, *ids: Tensor) -> list[Tensor]:
@@ -203,9 +214,9 @@ class MMGCN(MultimodalRecommender):
                 vectors.append(torch.cat(outputs, dim=1))
             # Plain: a product with M for each modality. Here one product serves all of them.
             means = self.user_means @ vectors[1], self.item_means @ vectors[0]
-            for side, *joined in zip((users, items), vectors, means):
-                parts = (x.chunk(len(side), dim=1) for x in joined)
-                side.update(zip(side, zip(*parts)))
+            for side, joined_vectors, joined_means in zip((users, items), vectors, means):
+                parts = zip(joined_vectors.chunk(len(side), 1), joined_means.chunk(len(side), 1))
+                side.update(zip(side, parts))
         found = []
         for number, (side, e, c) in enumerate(zip((users, items), identities, connected)):
             if ids:
@@ -242,8 +253,8 @@ class Layer(nn.Module):
         """Vectors of the next layer, shape ``(n, d)``.
 
         Args:
-            x: vectors of n nodes, shape ``(n, w)``.
-            means: M x, the means of their neighbours' vectors, shape ``(n, w)``.
+            x: vectors of n nodes, shape ``(n, w)``, a tensor or :class:`Factors`.
+            means: M x, the means of their neighbours' vectors, likewise.
             identities: e, shape ``(n, d)``.
             connected: 1 where a node has neighbours, else 0, shape ``(n, 1)``.
         """
@@ -253,13 +264,14 @@ class Layer(nn.Module):
         """h, shape ``(n, w)``."""
         # M (x W_1 + b_1) = (M x) W_1 + b_1 where a node has neighbours, and zero elsewhere.
         h = means @ self.aggregation
-        if self.aggregation_bias is not None:
-            h = F.normalize(h + connected * self.aggregation_bias, eps=1e-12)
-        return F.leaky_relu(h, inplace=True)
+        if self.aggregation_bias is None:
+            return F.leaky_relu(h, inplace=True)
+        return F.leaky_relu(unit_rows(h + connected * self.aggregation_bias))
 
     def combine(self, h: Tensor, x: Tensor, identities: Tensor) -> Tensor:
         """The next layer's vectors, shape ``(n, d)``."""
-        s = F.leaky_relu(self.own(x), inplace=True) + identities
+        own = (x @ self.own.weight.T).add_(self.own.bias)
+        s = F.leaky_relu(own, inplace=True) + identities
         # [h | s] W_3 as a sum of two products
         of_h, of_s = self.combination.weight.split([h.shape[1], s.shape[1]], dim=1)
         product = F.linear(s, of_s, self.combination.bias).addmm_(h, of_h.T)
@@ -279,6 +291,17 @@ class Preferences(nn.Module):
         """Return the table of the modality ``name``."""
         table: Tensor = getattr(self, name)
         return table
+
+
+class Factors(NamedTuple):
+    """The matrix ``left @ right``, which its product with another one does not build."""
+
+    left: Tensor
+    right: Tensor
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Multiply by ``other``; right @ other is the small product."""
+        return self.left @ (self.right @ other)
 
 
 class FirstVectors(nn.Module):

@@ -13,7 +13,14 @@ import pytest
 import torch
 from helpers import dense, random_matrix
 
-from recbole_missing.graph.sparse import SparseMatrix, bipartite, blend_rows, light_gcn, whole_graph
+from recbole_missing.graph.sparse import (
+    SparseMatrix,
+    bipartite,
+    blend_rows,
+    layer_mean,
+    light_gcn,
+    whole_graph,
+)
 
 PACKAGE = Path(__file__).resolve().parents[2] / "recbole_missing"
 
@@ -54,17 +61,36 @@ def test_a_state_dict_with_another_number_of_edges_loads() -> None:
     torch.testing.assert_close(other.t_matmul(x), dense(stored).T @ x)
 
 
-def test_light_gcn_equals_the_mean_of_dense_layers() -> None:
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_light_gcn_equals_the_mean_of_dense_layers(n_layers: int) -> None:
     matrix = random_matrix(4, 5)
-    users, items = torch.randn(4, 3), torch.randn(5, 3)
+    users, items = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
     full = torch.zeros(9, 9)
     full[:4, 4:], full[4:, :4] = dense(matrix), dense(matrix).T
-    layers = [torch.cat([users, items])]
-    for _ in range(3):
-        layers.append(full @ layers[-1])
-    expected = torch.stack(layers).mean(0)
-    got = torch.cat(light_gcn(matrix, users, items, 3))
+    expected = dense_mean(full, torch.cat([users, items]), n_layers)
+    got = torch.cat(light_gcn(matrix, users, items, n_layers))
     torch.testing.assert_close(got, expected)
+    weights = torch.randn(9, 3)
+    gradients = [torch.autograd.grad((x * weights).sum(), (users, items)) for x in (got, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_layer_mean_of_a_directed_graph(n_layers: int) -> None:
+    matrix, nodes = random_matrix(6, 6), torch.randn(6, 3, requires_grad=True)
+    expected = dense_mean(dense(matrix), nodes, n_layers)
+    got = layer_mean(matrix, nodes, n_layers)
+    torch.testing.assert_close(got, expected)
+    weights = torch.randn(6, 3)
+    gradients = [torch.autograd.grad((x * weights).sum(), nodes) for x in (got, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def dense_mean(matrix: torch.Tensor, nodes: torch.Tensor, n_layers: int) -> torch.Tensor:
+    layers = [nodes]
+    for _ in range(n_layers):
+        layers.append(matrix @ layers[-1])
+    return torch.stack(layers).mean(0)
 
 
 def test_blend_rows() -> None:

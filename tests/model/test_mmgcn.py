@@ -63,9 +63,14 @@ def dense_nodes(model, dataset, unit_mean: bool) -> torch.Tensor:
     return sum(outputs) / len(outputs)
 
 
+@pytest.mark.parametrize(
+    ("latent_size", "n_ui_layers"), [(6, 3), (4, 2), (6, 1)], ids=["wider", "narrower", "one layer"]
+)
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("neighbourhood", ["mean", "unit_mean"])
-def test_vectors_and_losses_equal_the_dense_formulas(neighbourhood: str, trained: bool) -> None:
+def test_vectors_and_losses_equal_the_dense_formulas(
+    neighbourhood: str, trained: bool, latent_size: int, n_ui_layers: int
+) -> None:
     dataset = tiny_dataset(NAMES)
     kept = dataset.inter_feat["user_id"] != 5  # a node without neighbours
     dataset.inter_feat = {field: ids[kept] for field, ids in dataset.inter_feat.items()}
@@ -76,6 +81,8 @@ def test_vectors_and_losses_equal_the_dense_formulas(neighbourhood: str, trained
         neighbourhood=neighbourhood,
         train_tables=trained,
         penalised_preferences=penalised,
+        latent_sizes=[latent_size, 0],  # of 5 features
+        n_ui_layers=n_ui_layers,
     )
     nodes = dense_nodes(model, dataset, neighbourhood == "unit_mean")
     users, items = nodes.split([model.n_users, model.n_items])
