@@ -224,11 +224,33 @@ def light_gcn(
     Returns:
         users and items, same shapes (He et al., SIGIR 2020, eq. 7 and 8 with equal weights).
     """
-    user_sum, item_sum = users, items
-    for _ in range(n_layers):
-        users, items = adjacency @ items, adjacency.t_matmul(users)
-        user_sum, item_sum = user_sum + users, item_sum + items
-    return user_sum / (n_layers + 1), item_sum / (n_layers + 1)
+    means: tuple[Tensor, Tensor] = _LightGCN.apply(
+        users, items, adjacency.csr(), adjacency.t_csr(), n_layers
+    )
+    return means
+
+
+class _LightGCN(torch.autograd.Function):
+    """Z + A Z + A^2 Z + ... = Z + A (Z + A (Z + ...)). A is symmetric: so are the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, matrix: Tensor, transposed: Tensor, n_layers: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.graph = matrix, transposed, n_layers
+        share = 1 / (n_layers + 1)
+        users, items = users * share, items * share
+        user_sum, item_sum = users, items
+        for _ in range(n_layers):
+            user_sum, item_sum = (
+                torch.addmm(users, matrix, item_sum),
+                torch.addmm(items, transposed, user_sum),
+            )
+        return user_sum, item_sum
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *_LightGCN.apply(*grads, *ctx.graph), None, None, None
 
 
 def propagate(adjacency: Any, nodes: Tensor, n_layers: int) -> Tensor:

@@ -28,6 +28,7 @@ Missing: Generates missing features once an epoch. A missing modality is no targ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from functools import cached_property, reduce
 from typing import Any, ClassVar
 
@@ -401,6 +402,7 @@ class DGMRec(MultimodalRecommender):
         terms = {"bpr": self._bpr(batch), "reg": self._norms(batch)}
         if self.clubs:
             terms["club"] = self.club_weight * self._club(parts)
+        raw = raw.rows(items.ids)
         if self.inter_modal_weight and self.pairs:
             inter_modal = self._inter_modal(raw, batch)
             terms["inter_modal"] = self.inter_modal_weight * inter_modal
@@ -477,12 +479,14 @@ class DGMRec(MultimodalRecommender):
         """L_club, over all items but the padding one."""
         loss = torch.zeros((), device=self.observed.device)
         for name, club in self.clubs.items():
-            loss = loss + club.bound(items.specific[name][1:], items.general[name][1:])
+            loss = loss + club.bound(items.both[name][1:])
         return loss
 
     def _inter_modal(self, raw: Parts, batch: Batch) -> Tensor:
         """L_inter: raw general parts of complete items, propagated general parts of users."""
-        complete = self.complete(batch.item_ids)
+        observed = self.observed[batch.item_ids.ids]
+        places = torch.arange(len(observed), device=observed.device)
+        complete = replace(batch.item_ids.once(), ids=places).where(observed.all(dim=1))
         items = {name: rows(general, complete.ids) for name, general in raw.general.items()}
         users, tau = batch.users.parts.general, self.inter_modal_temperature
         loss = torch.zeros((), device=self.observed.device)
@@ -524,8 +528,8 @@ class DGMRec(MultimodalRecommender):
             if network.translator is not None:
                 others = _others(network, general)
                 loss = loss + _imitation(network.translator, others, general[name], complete)
-            specific, gate = rows(raw.specific[name], ids), rows(gates[name], ids)
-            loss = loss + _imitation(network.generator, gate, specific, has_it)
+            gate = rows(gates[name], ids)
+            loss = loss + _imitation(network.generator, gate, raw.specific[name], has_it)
         return loss
 
     def _alignment(self, batch: Batch) -> Tensor:
@@ -569,7 +573,10 @@ class _Imitation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, target: Tensor, weights: Tensor, *layers: Tensor) -> Tensor:
         total = target.new_zeros(())
         to_x = torch.empty_like(x) if ctx.needs_input_grad[0] else x
-        to_target, to_layers = torch.empty_like(target), [torch.zeros_like(layer) for layer in layers]
+        to_target, to_layers = (
+            torch.empty_like(target),
+            [torch.zeros_like(layer) for layer in layers],
+        )
         tables = x, target, weights, to_x, to_target
         for block, goal, weight, to_block, to_goal in row_blocks(*tables):
             inputs = [perturb(block)]  # of each Lin

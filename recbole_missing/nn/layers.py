@@ -16,6 +16,7 @@ from recbole_missing.modality import Modalities, Modality
 
 CPU_BLOCK = 1024  # rows of a block
 
+
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
     """Xavier-uniform table ``(n_rows, size)``.
 

@@ -21,7 +21,7 @@ def test_bound_and_likelihood() -> None:
         gap = (mean - y_other) ** 2 - (mean - y) ** 2
         bound = bound + (gap / variance).sum() / 2 / 5
         likelihood = likelihood + ((mean - y) ** 2 / variance + log_variance).sum() / 5
-    torch.testing.assert_close(club.bound(specific, general), bound)
+    torch.testing.assert_close(club.bound(torch.cat([general, specific], dim=1)), bound)
     torch.testing.assert_close(club.negative_log_likelihood(specific, general), likelihood)
 
 
