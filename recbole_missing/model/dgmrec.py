@@ -61,20 +61,21 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 #
 # Forward
 #   Collaborative        Z_0 = [E_u ; E_i] by rows, Z_l+1 = D^-1/2 A D^-1/2 Z_l, A the graph of R,
-#                        z_u, z_i = mean of Z_0 .. Z_L              -> light_gcn, self._nodes
+#                        z_u, z_i = mean of Z_0 .. Z_L          -> light_gcn, self._collaborative
 #   General part         g_m = sigmoid(Lin_shared(tanh(Lin_m(X_m))))             -> self._raw_parts
 #   Specific part        s_m = sigmoid(Lin'_m(X_m))                              -> self._raw_parts
 #   Gate                 p_m = D_i^-1 R^T tanh(E_u W_m^T)                        -> self._gates
 #   Propagation          G_m = A_m^L (p_m * g_m),  S_m = A_m^L (p_m * s_m),
 #                        A_m the kNN graph of modality m                         -> self._item_parts
-#   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way       -> self._nodes
+#   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way     -> Parts.averaged
 #   Fusion               user, item = z + (mean_m G_m + sum_m S_m) / (M + 1)     -> Nodes.fused
 #   Score                <user, item>
 #
 # Losses of a batch of triples (u, p, n); A: its distinct items, A_m: those that have modality m,
-# A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b;
+# A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b, where a batch repeats
+# users and items (the code computes with the distinct ones and how often they occur, see Batch);
 # noise(x) = x + 0.1 sign(x) * v / |v|, v uniform on [0, 1)                      -> perturb
-#   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                  -> bpr_loss
+#   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                 -> self._bpr
 #   L_reg   = (1e-5 (|z_u| + |z_p| + |z_n|) + reg_weight sum_m |G_m[p] + S_m[p]|) / batch, with
 #             Frobenius norms, not squared                                       -> self._norms
 #   L_club  = sum_m CLUB_m(S_m, G_m) over all items                              -> self._club
@@ -187,6 +188,7 @@ class Batch:
         items: the nodes ``item_ids.ids``.
 
     Attributes:
+        size: number of triples.
         positive_ids: p of the triples, as places in ``items``.
         positives: the nodes ``positive_ids.ids``.
     """
@@ -195,7 +197,8 @@ class Batch:
         """Take the positives out of the items."""
         self.user_ids, self.users = user_ids, users
         self.item_ids, self.items = item_ids, items
-        self.size = len(user_ids.numbers)
+        assert item_ids.numbers is not None, "p and n of every triple"
+        self.size = len(item_ids.numbers) // 2
         self.positive_ids = distinct(item_ids.numbers[: self.size])
         self.positives = items.rows(self.positive_ids.ids)
 

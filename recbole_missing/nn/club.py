@@ -83,11 +83,9 @@ class _Bound(torch.autograd.Function):
         total = parts.new_zeros(())
         tables = specific, general, others, to_specific, to_general, to_others
         for x, y, other, to_x, to_y, to_other in row_blocks(*tables):
-            (hidden, mean), (hidden_v, log_variance) = (
-                _run(club.mean, x),
-                _run(club.log_variance, x),
-            )
-            log_variance = log_variance.tanh_()
+            hidden, mean = _run(club.mean, x)
+            hidden_v, log_variance = _run(club.log_variance, x)
+            log_variance.tanh_()
             precision = log_variance.neg().exp_()
             to_mean = (y - other).mul_(precision)
             terms = torch.sub(mean, y).add_(mean).sub_(other).mul_(to_mean)
@@ -95,9 +93,11 @@ class _Bound(torch.autograd.Function):
             to_log_variance = log_variance.square_().sub_(1).mul_(terms).mul_(0.5)  # through tanh
             torch.sub(mean, y, out=to_y).mul_(precision)
             torch.add(to_y, to_mean, out=to_other)
-            torch.mm(_run_back(club.mean, hidden, to_mean), club.mean[0].weight, out=to_x)
-            to_hidden = _run_back(club.log_variance, hidden_v, to_log_variance)
-            to_x.addmm_(to_hidden, club.log_variance[0].weight)
+            torch.add(
+                _run_back(club.mean, hidden, to_mean),
+                _run_back(club.log_variance, hidden_v, to_log_variance),
+                out=to_x,
+            )
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
         to_general -= to_others.index_select(0, inverse)
@@ -118,8 +118,9 @@ def _run(network: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _run_back(network: nn.Sequential, hidden: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the hidden layer before its relu, for that of the result."""
-    return (grad @ network[2].weight).mul_(hidden.sign())
+    """Gradient for the input of a network, for that of its result."""
+    first, _, second, _ = network.parameters()
+    return (grad @ second).mul_(hidden.sign()) @ first  # the sign is the slope of relu
 
 
 def _network(size: int) -> nn.Sequential:

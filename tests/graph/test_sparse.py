@@ -56,7 +56,7 @@ def test_a_state_dict_with_another_number_of_edges_loads() -> None:
 
 def test_light_gcn_equals_the_mean_of_dense_layers() -> None:
     matrix = random_matrix(4, 5)
-    users, items = torch.randn(4, 3), torch.randn(5, 3)
+    users, items = (torch.randn(n, 3, requires_grad=True) for n in (4, 5))
     full = torch.zeros(9, 9)
     full[:4, 4:], full[4:, :4] = dense(matrix), dense(matrix).T
     layers = [torch.cat([users, items])]
@@ -65,6 +65,12 @@ def test_light_gcn_equals_the_mean_of_dense_layers() -> None:
     expected = torch.stack(layers).mean(0)
     got = torch.cat(light_gcn(matrix, users, items, 3))
     torch.testing.assert_close(got, expected)
+    weights = torch.randn(9, 3)
+    for ours, theirs in zip(
+        torch.autograd.grad((weights * got).sum(), (users, items)),
+        torch.autograd.grad((weights * expected).sum(), (users, items)),
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_blend_rows() -> None:
