@@ -28,6 +28,7 @@ Missing: Generates missing features once an epoch. A missing modality is no targ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from functools import cached_property, reduce
 from typing import Any, ClassVar
 
@@ -60,20 +61,21 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 #
 # Forward
 #   Collaborative        Z_0 = [E_u ; E_i] by rows, Z_l+1 = D^-1/2 A D^-1/2 Z_l, A the graph of R,
-#                        z_u, z_i = mean of Z_0 .. Z_L              -> light_gcn, self._nodes
+#                        z_u, z_i = mean of Z_0 .. Z_L          -> light_gcn, self._collaborative
 #   General part         g_m = sigmoid(Lin_shared(tanh(Lin_m(X_m))))             -> self._raw_parts
 #   Specific part        s_m = sigmoid(Lin'_m(X_m))                              -> self._raw_parts
 #   Gate                 p_m = D_i^-1 R^T tanh(E_u W_m^T)                        -> self._gates
 #   Propagation          G_m = A_m^L (p_m * g_m),  S_m = A_m^L (p_m * s_m),
 #                        A_m the kNN graph of modality m                         -> self._item_parts
-#   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way       -> self._nodes
+#   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way     -> Parts.averaged
 #   Fusion               user, item = z + (mean_m G_m + sum_m S_m) / (M + 1)     -> Nodes.fused
 #   Score                <user, item>
 #
 # Losses of a batch of triples (u, p, n); A: its distinct items, A_m: those that have modality m,
-# A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b;
+# A_all: those that have all; NCE(a, b): InfoNCE from rows of a to rows of b, where a batch repeats
+# users and items (the code computes with the distinct ones and how often they occur, see Batch);
 # noise(x) = x + 0.1 sign(x) * v / |v|, v uniform on [0, 1)                      -> perturb
-#   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                  -> bpr_loss
+#   L_bpr   = -log sigmoid(<user_u, item_p> - <user_u, item_n>)                 -> self._bpr
 #   L_reg   = (1e-5 (|z_u| + |z_p| + |z_n|) + reg_weight sum_m |G_m[p] + S_m[p]|) / batch, with
 #             Frobenius norms, not squared                                       -> self._norms
 #   L_club  = sum_m CLUB_m(S_m, G_m) over all items                              -> self._club
@@ -186,6 +188,7 @@ class Batch:
         items: the nodes ``item_ids.ids``.
 
     Attributes:
+        size: number of triples.
         positive_ids: p of the triples, as places in ``items``.
         positives: the nodes ``positive_ids.ids``.
     """
@@ -194,7 +197,8 @@ class Batch:
         """Take the positives out of the items."""
         self.user_ids, self.users = user_ids, users
         self.item_ids, self.items = item_ids, items
-        self.size = len(user_ids.numbers)
+        assert item_ids.numbers is not None, "p and n of every triple"
+        self.size = len(item_ids.numbers) // 2
         self.positive_ids = distinct(item_ids.numbers[: self.size])
         self.positives = items.rows(self.positive_ids.ids)
 
@@ -401,6 +405,7 @@ class DGMRec(MultimodalRecommender):
         terms = {"bpr": self._bpr(batch), "reg": self._norms(batch)}
         if self.clubs:
             terms["club"] = self.club_weight * self._club(parts)
+        raw = raw.rows(items.ids)
         if self.inter_modal_weight and self.pairs:
             inter_modal = self._inter_modal(raw, batch)
             terms["inter_modal"] = self.inter_modal_weight * inter_modal
@@ -477,12 +482,14 @@ class DGMRec(MultimodalRecommender):
         """L_club, over all items but the padding one."""
         loss = torch.zeros((), device=self.observed.device)
         for name, club in self.clubs.items():
-            loss = loss + club.bound(items.specific[name][1:], items.general[name][1:])
+            loss = loss + club.bound(items.both[name][1:])
         return loss
 
     def _inter_modal(self, raw: Parts, batch: Batch) -> Tensor:
         """L_inter: raw general parts of complete items, propagated general parts of users."""
-        complete = self.complete(batch.item_ids)
+        observed = self.observed[batch.item_ids.ids]
+        places = torch.arange(len(observed), device=observed.device)
+        complete = replace(batch.item_ids.once(), ids=places).where(observed.all(dim=1))
         items = {name: rows(general, complete.ids) for name, general in raw.general.items()}
         users, tau = batch.users.parts.general, self.inter_modal_temperature
         loss = torch.zeros((), device=self.observed.device)
@@ -524,8 +531,8 @@ class DGMRec(MultimodalRecommender):
             if network.translator is not None:
                 others = _others(network, general)
                 loss = loss + _imitation(network.translator, others, general[name], complete)
-            specific, gate = rows(raw.specific[name], ids), rows(gates[name], ids)
-            loss = loss + _imitation(network.generator, gate, specific, has_it)
+            gate = rows(gates[name], ids)
+            loss = loss + _imitation(network.generator, gate, raw.specific[name], has_it)
         return loss
 
     def _alignment(self, batch: Batch) -> Tensor:
@@ -569,7 +576,10 @@ class _Imitation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, target: Tensor, weights: Tensor, *layers: Tensor) -> Tensor:
         total = target.new_zeros(())
         to_x = torch.empty_like(x) if ctx.needs_input_grad[0] else x
-        to_target, to_layers = torch.empty_like(target), [torch.zeros_like(layer) for layer in layers]
+        to_target, to_layers = (
+            torch.empty_like(target),
+            [torch.zeros_like(layer) for layer in layers],
+        )
         tables = x, target, weights, to_x, to_target
         for block, goal, weight, to_block, to_goal in row_blocks(*tables):
             inputs = [perturb(block)]  # of each Lin

@@ -37,22 +37,24 @@ class ClubEstimator(nn.Module):
         self.mean = _network(size)
         self.log_variance = _network(size)
 
-    def bound(self, specific: Tensor, general: Tensor) -> Tensor:
+    def bound(self, parts: Tensor) -> Tensor:
         """Half of the bound, mean over the rows. The model minimises it.
 
         The parts get gradients from it. The estimator gets none: its own loss is the other one.
 
         Args:
-            specific, general: the parts of the same items, both ``(rows, d)``.
+            parts: ``(rows, 2 d)``, the general and the specific part of an item side by side.
         """
-        order = torch.randperm(len(general), device=general.device)
-        bound: Tensor = _Bound.apply(specific, general, order, self)
+        bound: Tensor = _Bound.apply(parts, self)
         return bound
 
     def negative_log_likelihood(self, specific: Tensor, general: Tensor) -> Tensor:
         """Minus twice the log-likelihood without its constants, mean over the rows.
 
-        The estimator minimises it. Arguments as in :meth:`bound`.
+        The estimator minimises it.
+
+        Args:
+            specific, general: the parts of the same items, both ``(rows, d)``.
         """
         mean, log_variance = self._gaussian(specific)
         error = (mean - general).square() / log_variance.exp()
@@ -72,17 +74,18 @@ class _Bound(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, specific: Tensor, general: Tensor, order: Tensor, club: ClubEstimator
-    ) -> Tensor:
+    def forward(ctx: Any, parts: Tensor, club: ClubEstimator) -> Tensor:
+        to_parts = torch.empty_like(parts)
+        (general, specific), (to_general, to_specific) = parts.chunk(2, 1), to_parts.chunk(2, 1)
+        order = torch.randperm(len(parts), device=parts.device)
         others = general.index_select(0, order)
-        to_specific, to_general = torch.empty_like(others), torch.empty_like(others)
         to_others = torch.empty_like(others)
-        total = general.new_zeros(())
+        total = parts.new_zeros(())
         tables = specific, general, others, to_specific, to_general, to_others
         for x, y, other, to_x, to_y, to_other in row_blocks(*tables):
-            (hidden, mean), (hidden_v, log_variance) = _run(club.mean, x), _run(club.log_variance, x)
-            log_variance = log_variance.tanh_()
+            hidden, mean = _run(club.mean, x)
+            hidden_v, log_variance = _run(club.log_variance, x)
+            log_variance.tanh_()
             precision = log_variance.neg().exp_()
             to_mean = (y - other).mul_(precision)
             terms = torch.sub(mean, y).add_(mean).sub_(other).mul_(to_mean)
@@ -90,21 +93,22 @@ class _Bound(torch.autograd.Function):
             to_log_variance = log_variance.square_().sub_(1).mul_(terms).mul_(0.5)  # through tanh
             torch.sub(mean, y, out=to_y).mul_(precision)
             torch.add(to_y, to_mean, out=to_other)
-            torch.mm(_run_back(club.mean, hidden, to_mean), club.mean[0].weight, out=to_x)
-            to_hidden = _run_back(club.log_variance, hidden_v, to_log_variance)
-            to_x.addmm_(to_hidden, club.log_variance[0].weight)
+            torch.add(
+                _run_back(club.mean, hidden, to_mean),
+                _run_back(club.log_variance, hidden_v, to_log_variance),
+                out=to_x,
+            )
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
         to_general -= to_others.index_select(0, inverse)
-        ctx.save_for_backward(to_specific, to_general)
-        return total * (0.5 / len(general))
+        ctx.save_for_backward(to_parts)
+        return total * (0.5 / len(parts))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        to_specific, to_general = ctx.saved_tensors
-        grad = grad / len(to_general)
-        return grad * to_specific, grad * to_general, None, None
+        (to_parts,) = ctx.saved_tensors
+        return to_parts * (grad / len(to_parts)), None
 
 
 def _run(network: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +118,9 @@ def _run(network: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _run_back(network: nn.Sequential, hidden: Tensor, grad: Tensor) -> Tensor:
-    """Gradient of the hidden layer before its relu, for that of the result."""
-    return (grad @ network[2].weight).mul_(hidden.sign())
+    """Gradient for the input of a network, for that of its result."""
+    first, _, second, _ = network.parameters()
+    return (grad @ second).mul_(hidden.sign()) @ first  # the sign is the slope of relu
 
 
 def _network(size: int) -> nn.Sequential:

@@ -88,8 +88,7 @@ def info_nce(
     """
     if len(anchors) == 0:
         return anchors.sum()
-    anchors = F.normalize(anchors, eps=1e-12) / temperature
-    others = F.normalize(others, eps=1e-12)
+    anchors, others = unit_rows(anchors, 1 / temperature), unit_rows(others)
     weights = _shares(_counts(anchors, anchor_ids))
     if anchor_ids is None or other_ids is None:
         agreement = weights @ (anchors * others).sum(dim=1)
@@ -100,9 +99,35 @@ def info_nce(
     if candidates is None:
         candidates, counts = others, _counts(others, other_ids or anchor_ids)
     else:
-        candidates = F.normalize(candidates, eps=1e-12)
+        candidates = unit_rows(candidates)
     bound = 1 / temperature  # of an inner product
     return weighted_log_sum_exp(anchors, candidates, weights, counts, bound) - agreement
+
+
+def unit_rows(vectors: Tensor, length: float = 1.0) -> Tensor:
+    """Scale the rows of ``vectors (n, d)`` to ``length``; a row shorter than 1e-12 stays short."""
+    units: Tensor = _UnitRows.apply(vectors, length)
+    return units
+
+
+class _UnitRows(torch.autograd.Function):
+    """The gradient of u = x / |x| for x is (g - u <u, g>) / |x|."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, length: float) -> Tensor:
+        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_(min=1e-12)
+        norms /= length
+        scaled = vectors / norms
+        ctx.length = length
+        ctx.save_for_backward(scaled, norms)
+        return scaled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        scaled, norms = ctx.saved_tensors
+        along = (grad * scaled).sum(dim=1, keepdim=True)
+        return torch.addcmul(grad, scaled, along, value=-1 / ctx.length**2).div_(norms), None
 
 
 def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:

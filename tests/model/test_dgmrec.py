@@ -21,8 +21,10 @@ from helpers import (
     tiny_modalities,
 )
 
-from recbole_missing.model.dgmrec import DGMRec
+from recbole_missing.model.dgmrec import DGMRec, _imitation
+from recbole_missing.nn import layers
 
+LOG_2 = 0.6931472
 LOSSES = {"bpr", "reg", "recon", "intra_modal", "align"}
 
 
@@ -155,6 +157,56 @@ def test_checkpoint_restores_refreshed_graphs_and_counter() -> None:
     torch.testing.assert_close(fresh.full_sort_predict(users), model.full_sort_predict(users))
     assert int(fresh.epochs_started) == 5
     assert fresh.training_graphs["a"].edges()[2].equal(model.training_graphs["a"].edges()[2])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_imitation_and_its_gradients(
+    n_layers: int, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "CPU_BLOCK", 4)  # the last block is shorter
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+    network = (network if n_layers == 2 else network[0]).double()
+    x = torch.randn(10, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(10, 4 - n_layers, dtype=torch.float64, requires_grad=True)
+    counted = torch.arange(10) % 3 > 0 if masked else torch.ones(10, dtype=torch.bool)
+    torch.manual_seed(1)
+    plain = (network(layers.perturb(x)) - target).square()[counted].mean()
+    torch.manual_seed(1)
+    fast = _imitation(network, x, target, counted if masked else None)
+    torch.testing.assert_close(fast, plain)
+    inputs = [x, target, *network.parameters()]
+    for ours, theirs in zip(*(torch.autograd.grad(3 * loss, inputs) for loss in (fast, plain))):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_imitation_of_nothing_is_zero() -> None:
+    x = torch.randn(3, 2, requires_grad=True)
+    loss = _imitation(torch.nn.Linear(2, 2), x, torch.randn(3, 2), torch.zeros(3, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert x.grad is not None
+    assert not x.grad.any()
+
+
+def test_repeated_triples_count_as_often_as_they_occur() -> None:
+    model, dataset = build(club_weight=0.0)
+    batch = tiny_batch(dataset)
+    twice = {name: ids.repeat(2) for name, ids in batch.items()}
+    losses = []
+    for triples in (batch, twice):
+        torch.manual_seed(1)
+        losses.append(model.loss_terms(triples))
+    once, double = losses
+    for name in ("bpr", "recon", "generation"):
+        torch.testing.assert_close(double[name], once[name])
+    torch.testing.assert_close(double["reg"], once["reg"] / 2**0.5)
+    # Each row of the batch has twice as many rivals: the positive one and all others twice.
+    torch.testing.assert_close(double["align"], once["align"] + 2 * model.align_weight * LOG_2)
+    weight = model.intra_modal_weight * (2 + len(model.modalities))
+    torch.testing.assert_close(double["intra_modal"], once["intra_modal"] + weight * LOG_2)
+    assert len(batch["user_id"]) > len(batch["user_id"].unique())  # so the rows repeat already
 
 
 # ------------------------------------------------------------------------------ small helpers

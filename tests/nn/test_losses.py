@@ -16,6 +16,7 @@ from recbole_missing.nn.losses import (
     log_sum_exp,
     norm_loss,
     squared_loss,
+    unit_rows,
     weighted_log_sum_exp,
 )
 
@@ -161,3 +162,15 @@ def test_streamed_log_sum_exp_equals_the_dense_one(
     dense = torch.logsumexp(anchors @ candidates.T, dim=1)
     torch.testing.assert_close(ours, dense)
     same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
+
+
+def test_unit_rows_and_their_gradient() -> None:
+    rows = torch.randn(4, 3, dtype=torch.float64)
+    rows[1] = 0.0
+    rows.requires_grad_()
+    plain = torch.nn.functional.normalize(rows, eps=1e-12) * 5
+    ours = unit_rows(rows, 5.0)
+    torch.testing.assert_close(ours, plain)
+    weights = torch.randn(4, 3, dtype=torch.float64)
+    gradients = [torch.autograd.grad((weights * units).sum(), rows)[0] for units in (ours, plain)]
+    torch.testing.assert_close(*gradients)
