@@ -55,6 +55,9 @@ class PluginTrainer(Trainer):
     def __init__(self, config: Any, model: Any) -> None:
         """Build RecBole's trainer around the model."""
         super().__init__(config, model)
+        # glibc takes blocks larger than the largest one freed so far (up to 32 MiB) from the system
+        # and gives them back. Gradients are such blocks: every batch would clear new pages.
+        torch.empty(2**25 - 2**14, dtype=torch.uint8)
         path = Path(self.saved_model_file)  # RecBole's file name changes only every second
         name = f"{path.stem}-{os.getpid()}-{next(_runs)}{path.suffix}"
         self.saved_model_file = str(path.with_name(name))

@@ -400,6 +400,43 @@ def test_a_loss_that_is_not_finite_stops_with_its_terms(settings, value):
         trainer.fit(run.train, run.valid)
 
 
+def test_losses_that_are_checked_together_name_the_first_bad_batch(settings, monkeypatch):
+    """As on a GPU, where a loss that is read at once would make the CPU wait."""
+    run = prepare("VBPR", settings, train_batch_size=40)
+    trainer = run.trainer()
+    check, terms = trainer._check_losses, trainer.model.loss_terms
+    batches = len(run.train)
+    assert batches > 4
+    monkeypatch.setattr("recbole_missing.trainer.UNCHECKED", 3)
+
+    def later():
+        if len(trainer._unchecked) == 3 or trainer._batches == batches:
+            check()
+
+    def odd(batch):
+        value = float("nan") if trainer._batches >= 3 else 0.0
+        return {**terms(batch), "odd": torch.tensor(value)}
+
+    trainer._check_losses, trainer.model.loss_terms = later, odd
+    with pytest.raises(ValueError, match="'odd': nan} in batch 4 of epoch 0"):
+        trainer._train_epoch(run.train, 0)
+    assert trainer._batches == min(6, batches)
+
+
+@pytest.mark.parametrize("model", ["VBPR", "SGL", "NCL"])
+def test_an_epoch_is_that_of_recboles_loop(settings, model, monkeypatch):
+    """Also where a loss has several parts; a trainer with a loop of its own keeps it."""
+    losses, states = [], []
+    for common in (True, False):
+        run = prepare(model, settings, train_batch_size=40)
+        trainer = run.trainer()
+        if not common:
+            monkeypatch.setattr(PluginTrainer, "_has_recboles_common", lambda self, method: False)
+        losses.append(trainer._train_epoch(run.train, 0))
+        states.append(state_of(trainer))
+    assert losses[0] == losses[1] and same(*states)
+
+
 def test_the_log_names_the_terms(settings, caplog):
     caplog.set_level(logging.INFO)
     run = prepare(Toy, settings)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Bool, Choice, Float, Int
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import rows, trained_features, xavier_table
 from recbole_missing.nn.losses import squared_loss
 
@@ -96,23 +97,22 @@ class MILK(MultimodalRecommender):
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR over the environments, norms, alignment, and the variance of the risks."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        # Each distinct item of the batch is projected once; places point into these items.
-        item_ids, places = torch.cat([positive_ids, negative_ids]).unique(return_inverse=True)
-        positives, negatives = places.chunk(2)
+        items = distinct(torch.cat([positive_ids, negative_ids]))
         users = rows(self.user_embedding, user_ids)
-        content = self._projected(item_ids)
-        scaled = self.scale[item_ids, None] * content  # (M, n, d)
+        content = self._projected(items.ids)  # each distinct item is projected once
+        scaled = self.scale[items.ids, None] * content  # (M, n, d)
         # An environment mixes vectors: <p_u, v_e,i - v_e,j>. The product is linear, so it mixes
         # the margins <p_u, c_i z_m,i - c_j z_m,j> of the modalities instead.
-        margins = (users * (scaled[:, positives] - scaled[:, negatives])).sum(dim=2)  # (M, batch)
+        margins = torch.stack([_margins(users, *items.spread(z).chunk(2)) for z in scaled])
         risks = F.softplus(-self._environments() @ margins).mean(dim=1)  # (1 + M,)
-        equal = scaled.mean(dim=0)  # v_0
-        squares = squared_loss(users, equal[positives], equal[negatives]) / len(user_ids)
-        is_positive = torch.zeros_like(item_ids, dtype=torch.bool).index_fill(0, positives, True)
+        sizes = scaled.mean(dim=0).square().sum(dim=1)  # |v_0|^2 of each distinct item
+        squares = (squared_loss(users) + 0.5 * (items.counts * sizes).sum()) / len(user_ids)
+        is_positive = torch.zeros_like(items.ids, dtype=torch.bool)
+        is_positive = is_positive.index_fill(0, items.numbers[: len(positive_ids)], True)
         return {
             "bpr": risks.sum(),
             "reg": self.reg_weight * squares,
-            "align": self.align_weight * self._alignment(content, item_ids, is_positive),
+            "align": self.align_weight * self._alignment(content, items.ids, is_positive),
             "invariance": self.invariance_weight * risks.var(),
         }
 
@@ -172,3 +172,8 @@ class MILK(MultimodalRecommender):
             return has_both
         lacks_several = observed.sum(dim=1) < len(self.modalities) - 1
         return has_both | lacks_several
+
+
+def _margins(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """<u, p - n> of every row, ``(batch,)``; all arguments are ``(batch, d)``."""
+    return (users * (positives - negatives)).sum(dim=1)

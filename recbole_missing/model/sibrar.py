@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import rows, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss
 
@@ -92,18 +93,17 @@ class SIBRAR(MultimodalRecommender):
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """BPR of the sums of two drawn encodings, and the contrast of a positive's two."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
-        # Each distinct item of the batch is encoded once; places point into these items.
-        item_ids, places = torch.cat([positive_ids, negative_ids]).unique(return_inverse=True)
-        positives, negatives = places.chunk(2)
-        encodings = self._encodings(item_ids)
+        items = distinct(torch.cat([positive_ids, negative_ids]))
+        encodings = self._encodings(items.ids)  # each distinct item is encoded once
         positive_draws = self._draw_pairs(positive_ids)
         if self.modality_pool == "all":
             negative_draws = positive_draws
         else:
             negative_draws = self._draw_pairs(negative_ids)
         users = rows(self.user_embedding, user_ids)
-        p = encodings[positive_draws.T, positives]  # (2, batch, d)
-        q = encodings[negative_draws.T, negatives]
+        draws = torch.stack([positive_draws.T, negative_draws.T])  # (2, 2, batch)
+        places = draws * len(items.ids) + items.numbers.view(2, 1, -1)
+        p, q = rows(encodings.flatten(0, 1), places)  # each (2, batch, d)
         two_drawn = positive_draws[:, 0] != positive_draws[:, 1]
         contrast = self._contrast(p, q, two_drawn)
         return {
@@ -143,6 +143,7 @@ class SIBRAR(MultimodalRecommender):
                 others do not count.
         """
         agreement = (p[0] * p[1]).sum(dim=1)  # <h_a,i, h_b,i>
-        crossed = (p * q.flip(0)).sum(dim=2)  # <h_a,i, h_b',j> and <h_b,i, h_a',j>, (2, batch)
+        # <h_a,i, h_b',j> and <h_b,i, h_a',j>, (2, batch)
+        crossed = torch.stack([(p[0] * q[1]).sum(dim=1), (p[1] * q[0]).sum(dim=1)])
         losses = F.softplus((crossed - agreement) / self.temperature).sum(dim=0)
         return (losses * two_drawn).sum() / two_drawn.sum().clamp(min=1)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Float, Int
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.nn.distinct import distinct
 from recbole_missing.nn.layers import FrozenFeatures, project, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, norm_loss
 
@@ -66,8 +67,8 @@ class VBPR(MultimodalRecommender):
         """BPR loss and the norms of the batch's vectors."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         users = rows(self.user_embedding, user_ids)
-        items = self._items(torch.cat([positive_ids, negative_ids]))
-        positives, negatives = items.chunk(2)
+        items = distinct(torch.cat([positive_ids, negative_ids]))
+        positives, negatives = items.spread(self._items(items.ids)).chunk(2)
         return {
             "bpr": bpr_loss(users, positives, negatives),
             "reg": self.reg_weight * norm_loss(users, positives, negatives),

@@ -21,6 +21,8 @@ from folders import (
     tiny_content,
 )
 from folders import workplace as workplace
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.dataset import Dataset
 from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
@@ -259,6 +261,29 @@ def test_no_training_negative_is_a_new_item(settings, distribution):
     users = np.repeat(np.arange(1, 41), 50)
     values = run.train._sampler.sample_by_user_ids(users, None, 1)
     assert not any(item in used[user] for user, item in zip(users, values.tolist()))
+
+
+def test_batches_are_those_of_recboles_loaders_and_sampler(settings, monkeypatch):
+    run = prepare("VBPR", settings)
+
+    def batches():
+        run.train.generator.manual_seed(1)
+        np.random.seed(1)
+        train = [batch.interaction for _ in range(2) for batch in run.train]
+        return train, [(*history, u, i) for _, history, u, i in run.test]
+
+    train, ranked = batches()
+    monkeypatch.setattr(NegativeSampler, "sample_by_key_ids", Sampler.sample_by_key_ids)
+    monkeypatch.setattr(MultimodalDataset, "__getitem__", Dataset.__getitem__)
+    monkeypatch.setattr(type(run.test), "collate_fn", FullSortEvalDataLoader.collate_fn)
+    of_recbole, ranked_by_recbole = batches()
+    assert len(train) == len(of_recbole) and len(ranked) == len(ranked_by_recbole)
+    for ours, theirs in zip(train, of_recbole):
+        assert ours.keys() == theirs.keys() and all(
+            map(torch.equal, ours.values(), theirs.values())
+        )
+    for ours, theirs in zip(ranked, ranked_by_recbole):
+        assert all(map(torch.equal, ours, theirs))
 
 
 def test_evaluation_keeps_new_items_as_candidates(settings):
