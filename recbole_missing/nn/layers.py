@@ -71,7 +71,7 @@ def project(linear: nn.Linear, tables: Iterable[Tensor], ids: Tensor | None = No
     concatenated.
     """
     tables = list(tables)
-    projected = linear.bias
+    projected: Tensor = linear.bias
     weights = linear.weight.split([table.shape[1] for table in tables], dim=1)
     for table, weight in zip(tables, weights):
         inputs = table if ids is None else rows(table, ids)

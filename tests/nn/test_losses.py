@@ -169,3 +169,14 @@ def test_streamed_log_sum_exp_equals_the_dense_one(
     dense = torch.logsumexp(anchors @ candidates.T, dim=1)
     torch.testing.assert_close(ours, dense)
     same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
+
+
+def test_the_gradient_of_norms_is_that_of_torch_and_zero_at_zero():
+    blocks = [torch.randn(5, 3), torch.zeros(5, 3)]
+    grads = []
+    for norm_of in (norm_loss, lambda *b: sum(map(torch.linalg.vector_norm, b)) / 5):
+        leaves = [block.clone().requires_grad_() for block in blocks]
+        norm_of(*leaves).backward()
+        grads.append([leaf.grad for leaf in leaves])
+    torch.testing.assert_close(grads[0], grads[1])
+    assert not grads[0][1].any()
