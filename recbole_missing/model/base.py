@@ -154,11 +154,6 @@ class MultimodalRecommender(GeneralRecommender):
             )
         return interaction[self.USER_ID], interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]
 
-    def complete_items(self, ids: Tensor) -> Tensor:
-        """Distinct items among ``ids`` that truly have every modality, in ascending order."""
-        items = torch.unique(ids)
-        return items[self.observed[items].all(dim=1)]
-
     def complete(self, items: Distinct) -> Distinct:
         """Set of those ``items`` that truly have every modality."""
         return items.once().where(self.observed[items.ids].all(dim=1))

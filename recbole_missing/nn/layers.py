@@ -74,7 +74,7 @@ def project(linear: nn.Linear, tables: Iterable[Tensor], ids: Tensor | None = No
     concatenated.
     """
     tables = list(tables)
-    projected = linear.bias
+    projected: Tensor = linear.bias
     weights = linear.weight.split([table.shape[1] for table in tables], dim=1)
     for table, weight in zip(tables, weights):
         inputs = table if ids is None else rows(table, ids)
@@ -100,31 +100,32 @@ def stacked_rows(tables: Iterable[Tensor], ids: Tensor) -> Tensor:
     return torch.stack([rows(table, ids) for table in tables])
 
 
-def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
-    """X / max(|x|, eps) for every row of ``x (..., d)``.
+def unit_rows(x: Tensor, length: float = 1.0, eps: float = 1e-12) -> Tensor:
+    """Length * x / max(|x|, eps) for every row of ``x (..., d)``.
 
-    It is torch's ``normalize`` whose gradient takes half the time: with y = x / |x| and the
-    gradient g of y, that of x is (g - <g, y> y) / |x|.
+    It is torch's ``normalize`` whose gradient takes half the time.
     """
-    unit: Tensor = _UnitRows.apply(x, eps)
-    return unit
+    scaled: Tensor = _UnitRows.apply(x, length, eps)
+    return scaled
 
 
 class _UnitRows(torch.autograd.Function):
+    """With y = x / |x| and the gradient g of y, that of x is (g - <g, y> y) / |x|."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, length: float, eps: float) -> Tensor:
         norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        factors = norms.clamp(min=eps).reciprocal()
-        unit = x * factors
-        ctx.save_for_backward(unit, factors, norms > eps)
-        return unit
+        factors = length / norms.clamp(min=eps)
+        scaled = x * factors
+        ctx.save_for_backward(scaled, factors, (norms > eps).to(x) / length**2)
+        return scaled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        unit, factors, is_scaled = ctx.saved_tensors
-        along = (grad * unit).sum(dim=-1, keepdim=True) * is_scaled
-        return torch.addcmul(grad, unit, along, value=-1).mul_(factors), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        scaled, factors, curved = ctx.saved_tensors
+        along = (grad * scaled).sum(dim=-1, keepdim=True) * curved
+        return torch.addcmul(grad, scaled, along, value=-1).mul_(factors), None, None
 
 
 def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_missing.nn.distinct import Distinct
+from recbole_missing.nn.layers import unit_rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -118,32 +119,6 @@ def info_nce(
         candidates = unit_rows(candidates)
     bound = 1 / temperature  # of an inner product
     return weighted_log_sum_exp(anchors, candidates, weights, counts, bound) - agreement
-
-
-def unit_rows(vectors: Tensor, length: float = 1.0) -> Tensor:
-    """Scale the rows of ``vectors (n, d)`` to ``length``; a row shorter than 1e-12 stays short."""
-    units: Tensor = _UnitRows.apply(vectors, length)
-    return units
-
-
-class _UnitRows(torch.autograd.Function):
-    """The gradient of u = x / |x| for x is (g - u <u, g>) / |x|."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, length: float) -> Tensor:
-        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_(min=1e-12)
-        norms /= length
-        scaled = vectors / norms
-        ctx.length = length
-        ctx.save_for_backward(scaled, norms)
-        return scaled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        scaled, norms = ctx.saved_tensors
-        along = (grad * scaled).sum(dim=1, keepdim=True)
-        return torch.addcmul(grad, scaled, along, value=-1 / ctx.length**2).div_(norms), None
 
 
 def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:

@@ -95,7 +95,8 @@ def test_unit_rows_and_their_gradient() -> None:
     x = torch.randn(2, 4, 3, dtype=torch.float64)
     x[0, 1], x[1, 2] = 0.0, 1e-3
     x.requires_grad_()
-    ours, expected = unit_rows(x, eps=0.1), x / x.norm(dim=-1, keepdim=True).clamp(min=0.1)
+    ours = unit_rows(x, length=5.0, eps=0.1)
+    expected = 5 * x / x.norm(dim=-1, keepdim=True).clamp(min=0.1)
     torch.testing.assert_close(ours, expected)
     weight = torch.randn_like(x)
     grads = [torch.autograd.grad((unit * weight).sum(), x)[0] for unit in (ours, expected)]

@@ -16,7 +16,6 @@ from recbole_missing.nn.losses import (
     log_sum_exp,
     norm_loss,
     squared_loss,
-    unit_rows,
     weighted_log_sum_exp,
 )
 
@@ -164,13 +163,12 @@ def test_streamed_log_sum_exp_equals_the_dense_one(
     same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
 
 
-def test_unit_rows_and_their_gradient() -> None:
-    rows = torch.randn(4, 3, dtype=torch.float64)
-    rows[1] = 0.0
-    rows.requires_grad_()
-    plain = torch.nn.functional.normalize(rows, eps=1e-12) * 5
-    ours = unit_rows(rows, 5.0)
-    torch.testing.assert_close(ours, plain)
-    weights = torch.randn(4, 3, dtype=torch.float64)
-    gradients = [torch.autograd.grad((weights * units).sum(), rows)[0] for units in (ours, plain)]
-    torch.testing.assert_close(*gradients)
+def test_the_gradient_of_norms_is_that_of_torch_and_zero_at_zero():
+    blocks = [torch.randn(5, 3), torch.zeros(5, 3)]
+    grads = []
+    for norm_of in (norm_loss, lambda *b: sum(map(torch.linalg.vector_norm, b)) / 5):
+        leaves = [block.clone().requires_grad_() for block in blocks]
+        norm_of(*leaves).backward()
+        grads.append([leaf.grad for leaf in leaves])
+    torch.testing.assert_close(grads[0], grads[1])
+    assert not grads[0][1].any()
