@@ -62,11 +62,11 @@ ID_REG_WEIGHT = 1e-5  # weight of the norms of the collaborative vectors
 # Forward
 #   Collaborative        Z_0 = [E_u ; E_i] by rows, Z_l+1 = D^-1/2 A D^-1/2 Z_l, A the graph of R,
 #                        z_u, z_i = mean of Z_0 .. Z_L          -> light_gcn, self._collaborative
-#   General part         g_m = sigmoid(Lin_shared(tanh(Lin_m(X_m))))             -> self._raw_parts
-#   Specific part        s_m = sigmoid(Lin'_m(X_m))                              -> self._raw_parts
+#   General part         g_m = sigmoid(Lin_shared(tanh(Lin_m(X_m))))         -> self._disentangled
+#   Specific part        s_m = sigmoid(Lin'_m(X_m))                          -> self._disentangled
 #   Gate                 p_m = D_i^-1 R^T tanh(E_u W_m^T)                        -> self._gates
 #   Propagation          G_m = A_m^L (p_m * g_m),  S_m = A_m^L (p_m * s_m),
-#                        A_m the kNN graph of modality m                         -> self._item_parts
+#                        A_m the kNN graph of modality m                         -> self._propagated
 #   Users                G_m of users = D_u^-1 R G_m,  S_m in the same way     -> Parts.averaged
 #   Fusion               user, item = z + (mean_m G_m + sum_m S_m) / (M + 1)     -> Nodes.fused
 #   Score                <user, item>
@@ -298,10 +298,11 @@ class DGMRec(MultimodalRecommender):
         """Fit the estimators, generate missing features, refresh the graphs every fifth time."""
         self.epochs_started += 1
         with torch.no_grad():
-            raw = self._raw_parts()
+            gates = self._gates()
+            raw, _ = self._disentangled(gates)
         self._fit_clubs(raw, minimise)
         old = ~self.new_items
-        parts = self._generated_parts(raw, self.training_graphs)
+        parts = self._generated_parts(raw, gates, self.training_graphs)
         self._write_features(self.features, parts, self.generated & old[:, None])
         self._refresh_graphs(self.training_graphs, old)
         if self.score_on_refreshed_graph:
@@ -312,7 +313,9 @@ class DGMRec(MultimodalRecommender):
         """Do the same for new items: generate features, refresh rows of the inference graphs."""
         if not self.new_items.any():
             return
-        parts = self._generated_parts(self._raw_parts(), self.inference_graphs)
+        gates = self._gates()
+        raw, _ = self._disentangled(gates)
+        parts = self._generated_parts(raw, gates, self.inference_graphs)
         self._write_features(self.features, parts, self.generated & self.new_items[:, None])
         if self.refresh_inference_graph:
             self._refresh_graphs(self.inference_graphs, self.new_items)
@@ -326,7 +329,9 @@ class DGMRec(MultimodalRecommender):
         Scores do not use these: they work with the imputed row, as training has changed it.
         """
         tables = {name: table.detach().clone() for name, table in self.features.items()}
-        parts = self._generated_parts(self._raw_parts(), self.inference_graphs)
+        gates = self._gates()
+        raw, _ = self._disentangled(gates)
+        parts = self._generated_parts(raw, gates, self.inference_graphs)
         left = ~(self.observed | self.generated)
         left[0] = False
         self._write_features(tables, parts, left, noisy=False)
@@ -345,9 +350,11 @@ class DGMRec(MultimodalRecommender):
             minimise(loss)
 
     @torch.no_grad()
-    def _generated_parts(self, raw: Parts, graphs: nn.ModuleDict) -> Parts:
+    def _generated_parts(
+        self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict
+    ) -> Parts:
         """Parts of all items, made from their other modalities and from their users."""
-        gates, parts = self._gates(), {}
+        parts = {}
         for name, network in self.networks.items():
             general, specific = raw.general[name], network.generator(gates[name])
             if network.translator is not None:
@@ -385,15 +392,17 @@ class DGMRec(MultimodalRecommender):
 
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)`` on the graphs of the scores."""
-        users, items = self._nodes(self._raw_parts(), self._gates(), self.inference_graphs)
+        _, gated = self._disentangled(self._gates())
+        users, items = self._nodes(gated, self.inference_graphs)
         return users.fused, items.fused
 
     def loss_terms(self, interaction: Any) -> dict[str, Tensor]:
         """The losses of the formulas; those without weight or without meaning are left out."""
         user_ids, positive_ids, negative_ids = self.batch(interaction)
         users, items = distinct(user_ids), distinct(torch.cat([positive_ids, negative_ids]))
-        raw, gates = self._raw_parts(), self._gates()
-        parts = self._item_parts(raw, gates, self.training_graphs)
+        gates = self._gates()
+        raw, gated = self._disentangled(gates, items.ids)
+        parts = self._propagated(gated, self.training_graphs)
         all_users, all_items = self._collaborative()
         user_parts = parts.averaged(self.user_mean_graph).rows(users.ids)
         batch = Batch(
@@ -405,7 +414,6 @@ class DGMRec(MultimodalRecommender):
         terms = {"bpr": self._bpr(batch), "reg": self._norms(batch)}
         if self.clubs:
             terms["club"] = self.club_weight * self._club(parts)
-        raw = raw.rows(items.ids)
         if self.inter_modal_weight and self.pairs:
             inter_modal = self._inter_modal(raw, batch)
             terms["inter_modal"] = self.inter_modal_weight * inter_modal
@@ -417,12 +425,10 @@ class DGMRec(MultimodalRecommender):
         terms["align"] = self.align_weight * self._alignment(batch)
         return terms
 
-    def _nodes(
-        self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict
-    ) -> tuple[Nodes, Nodes]:
+    def _nodes(self, gated: Parts, graphs: nn.ModuleDict) -> tuple[Nodes, Nodes]:
         """All users and all items."""
         user_z, item_z = self._collaborative()
-        parts = self._item_parts(raw, gates, graphs)
+        parts = self._propagated(gated, graphs)
         return Nodes(user_z, parts.averaged(self.user_mean_graph)), Nodes(item_z, parts)
 
     def _collaborative(self) -> tuple[Tensor, Tensor]:
@@ -430,14 +436,19 @@ class DGMRec(MultimodalRecommender):
         identities = self.user_embedding, self.item_embedding
         return light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
 
-    def _raw_parts(self) -> Parts:
-        """g_m and s_m of all items. Nothing reads those of the padding item."""
-        parts = {}
+    def _disentangled(
+        self, gates: dict[str, Tensor], ids: Tensor | None = None
+    ) -> tuple[Parts, Parts]:
+        """g_m and s_m of the items ``ids`` or of all, and p_m * g_m and p_m * s_m of all items.
+
+        Nothing reads those of the padding item.
+        """
+        raw, gated = {}, {}
         for name, network in self.networks.items():
-            general, specific = network.encoder(self.features[name]).chunk(2, dim=1)
-            general = self.shared_encoder(torch.tanh(general))
-            parts[name] = torch.cat([general, specific], dim=1).sigmoid()
-        return Parts(parts)
+            layers = *network.encoder.parameters(), *self.shared_encoder.parameters()
+            table = self.features[name]
+            raw[name], gated[name] = _Disentangling.apply(table, gates[name], ids, *layers)
+        return Parts(raw), Parts(gated)
 
     def _gates(self) -> dict[str, Tensor]:
         """p_m of all items, name -> ``(n_items, d)``; items without users have zeros."""
@@ -447,13 +458,10 @@ class DGMRec(MultimodalRecommender):
         gates = (self.item_mean_graph @ preferences).chunk(len(self.networks), dim=1)
         return dict(zip(self.networks, gates))
 
-    def _item_parts(self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict) -> Parts:
+    def _propagated(self, gated: Parts, graphs: nn.ModuleDict) -> Parts:
         """G_m and S_m of all items."""
-        parts = {}
-        for name, block in raw.both.items():
-            gated = block.unflatten(1, (2, -1)) * gates[name][:, None]  # general, specific
-            parts[name] = propagate(graphs[name], gated.flatten(1), self.n_mm_layers)
-        return Parts(parts)
+        layers = self.n_mm_layers
+        return Parts({name: propagate(graphs[name], x, layers) for name, x in gated.both.items()})
 
     # -------------------------------------------------------------------------------- losses
 
@@ -482,7 +490,7 @@ class DGMRec(MultimodalRecommender):
         """L_club, over all items but the padding one."""
         loss = torch.zeros((), device=self.observed.device)
         for name, club in self.clubs.items():
-            loss = loss + club.bound(items.both[name][1:])
+            loss = loss + club.bound(items.both[name])
         return loss
 
     def _inter_modal(self, raw: Parts, batch: Batch) -> Tensor:
@@ -518,7 +526,7 @@ class DGMRec(MultimodalRecommender):
         loss = torch.zeros((), device=self.observed.device)
         for name, network in self.networks.items():
             parts, features = items.both[name].detach(), self.features[name]
-            loss = loss + _imitation(network.decoder, parts[1:], features[1:])
+            loss = loss + _imitation(network.decoder, parts, features, first=1)
         return loss
 
     def _generation(self, raw: Parts, gates: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -553,19 +561,81 @@ def _norm(vectors: Tensor, counts: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors * counts.sqrt()[:, None])
 
 
+class _Disentangling(torch.autograd.Function):
+    """Raw parts of a modality and the same times the gate, in one pass over blocks of rows.
+
+    Returns [g_m ; s_m] of the items ``ids``, or of all, and [p_m * g_m ; p_m * s_m] of all items.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, gate: Tensor, ids: Tensor | None, *layers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        encoder, (weight, bias) = layers[:2], layers[2:]
+        hidden = torch.empty_like(gate)  # tanh(Lin_m(X_m))
+        raw = gate.new_empty(len(gate), 2 * gate.shape[1])
+        gated = torch.empty_like(raw)
+        for x, p, t, out, times_p in row_blocks(features, gate, hidden, raw, gated):
+            encoded, specific = F.linear(x, *encoder).chunk(2, dim=1)
+            torch.tanh(encoded, out=t)
+            (to_g, to_s), results = out.chunk(2, dim=1), times_p.chunk(2, dim=1)
+            torch.addmm(bias, t, weight.T, out=to_g)
+            to_s.copy_(specific)
+            out.sigmoid_()
+            for part, result in zip((to_g, to_s), results):
+                torch.mul(part, p, out=result)
+        ctx.save_for_backward(features, gate, ids, hidden, raw, *layers)
+        return (raw.clone() if ids is None else raw.index_select(0, ids)), gated
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_rows: Tensor, to_gated: Tensor) -> tuple[Tensor | None, ...]:
+        features, gate, ids, hidden, raw, *layers = ctx.saved_tensors
+        weight = layers[2]
+        to_gate, to_features = torch.empty_like(gate), torch.empty_like(features)
+        to_raw = torch.empty_like(raw)
+        for p, out, to_times_p, to_p, to_out in row_blocks(gate, raw, to_gated, to_gate, to_raw):
+            (g, s), (to_g, to_s) = out.chunk(2, dim=1), to_times_p.chunk(2, dim=1)
+            torch.mul(to_g, g, out=to_p).addcmul_(to_s, s)
+            for grad, result in zip((to_g, to_s), to_out.chunk(2, dim=1)):
+                torch.mul(grad, p, out=result)
+        if ids is None:
+            to_raw += to_rows
+        else:
+            to_raw.index_add_(0, ids, to_rows)
+        to_layers = [torch.zeros_like(layer) for layer in layers]
+        for x, t, out, grad, to_x in row_blocks(features, hidden, raw, to_raw, to_features):
+            grad.mul_(out)
+            grad.addcmul_(grad, out, value=-1)  # through the sigmoid
+            general = grad[:, : gate.shape[1]]
+            to_layers[2].addmm_(general.T, t)
+            to_layers[3] += general.sum(dim=0)
+            to_t = general @ weight
+            torch.addcmul(to_t, to_t, t * t, value=-1, out=general)  # through tanh
+            to_layers[0].addmm_(grad.T, x)
+            to_layers[1] += grad.sum(dim=0)
+            torch.mm(grad, layers[0], out=to_x)
+        return to_features, to_gate, None, *to_layers
+
+
 def _imitation(
-    network: nn.Module, x: Tensor, target: Tensor, counted: Tensor | None = None
+    network: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    counted: Tensor | None = None,
+    first: int = 0,
 ) -> Tensor:
-    """Mean of (network(noise(x)) - target)^2 over the entries of the rows ``counted``, or of all.
+    """Mean of (network(noise(x)) - target)^2 over the entries of the rows that count.
 
     Args:
         network: Lin or Lin(tanh(Lin)).
         x, target: shapes ``(n, n_in)`` and ``(n, n_out)``.
-        counted: bool ``(n,)``. The error of no rows is zero.
+        counted: bool ``(n,)``, the rows that count, or all. The error of no rows is zero.
+        first: rows before this one are left out.
     """
-    weights = target.new_ones(len(x)) if counted is None else counted.to(target)
+    weights = target.new_ones(len(x) - first) if counted is None else counted[first:].to(target)
     weights = weights / (weights.sum().clamp(min=1) * target.shape[1])
-    error: Tensor = _Imitation.apply(x, target, weights[:, None], *network.parameters())
+    error: Tensor = _Imitation.apply(x, target, weights[:, None], first, *network.parameters())
     return error
 
 
@@ -573,14 +643,19 @@ class _Imitation(torch.autograd.Function):
     """Weighted sum of squares; one pass over blocks of rows gives it and half its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, target: Tensor, weights: Tensor, *layers: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, target: Tensor, weights: Tensor, first: int, *layers: Tensor
+    ) -> Tensor:
         total = target.new_zeros(())
         to_x = torch.empty_like(x) if ctx.needs_input_grad[0] else x
         to_target, to_layers = (
             torch.empty_like(target),
             [torch.zeros_like(layer) for layer in layers],
         )
-        tables = x, target, weights, to_x, to_target
+        to_target[:first] = 0
+        if to_x is not x:
+            to_x[:first] = 0
+        tables = x[first:], target[first:], weights, to_x[first:], to_target[first:]
         for block, goal, weight, to_block, to_goal in row_blocks(*tables):
             inputs = [perturb(block)]  # of each Lin
             made = F.linear(inputs[0], *layers[:2])
@@ -607,4 +682,4 @@ class _Imitation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         to_x, *others = ctx.saved_tensors
         to_target, *to_layers = (2 * grad * half for half in others)
-        return None if to_x is None else 2 * grad * to_x, to_target, None, *to_layers
+        return None if to_x is None else 2 * grad * to_x, to_target, None, None, *to_layers

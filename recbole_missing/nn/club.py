@@ -38,12 +38,13 @@ class ClubEstimator(nn.Module):
         self.log_variance = _network(size)
 
     def bound(self, parts: Tensor) -> Tensor:
-        """Half of the bound, mean over the rows. The model minimises it.
+        """Half of the bound, mean over the rows but the first one. The model minimises it.
 
         The parts get gradients from it. The estimator gets none: its own loss is the other one.
 
         Args:
-            parts: ``(rows, 2 d)``, the general and the specific part of an item side by side.
+            parts: ``(n_items, 2 d)``, the general and the specific part of an item side by side.
+                Row 0 is the padding item.
         """
         bound: Tensor = _Bound.apply(parts, self)
         return bound
@@ -76,8 +77,10 @@ class _Bound(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parts: Tensor, club: ClubEstimator) -> Tensor:
         to_parts = torch.empty_like(parts)
-        (general, specific), (to_general, to_specific) = parts.chunk(2, 1), to_parts.chunk(2, 1)
-        order = torch.randperm(len(parts), device=parts.device)
+        to_parts[:1] = 0
+        general, specific = parts[1:].chunk(2, dim=1)
+        to_general, to_specific = to_parts[1:].chunk(2, dim=1)
+        order = torch.randperm(len(general), device=parts.device)
         others = general.index_select(0, order)
         to_others = torch.empty_like(others)
         total = parts.new_zeros(())
@@ -102,13 +105,13 @@ class _Bound(torch.autograd.Function):
         inverse[order] = torch.arange(len(order), device=order.device)
         to_general -= to_others.index_select(0, inverse)
         ctx.save_for_backward(to_parts)
-        return total * (0.5 / len(parts))
+        return total * (0.5 / len(general))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (to_parts,) = ctx.saved_tensors
-        return to_parts * (grad / len(to_parts)), None
+        return to_parts * (grad / (len(to_parts) - 1)), None
 
 
 def _run(network: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -127,8 +127,9 @@ def prepare(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
 
 def extra(model: DGMRec, npz: dict[str, np.ndarray]) -> None:
     """Collaborative vectors, raw parts and gates at the initial parameters."""
-    raw, gates = model._raw_parts(), model._gates()
-    users, items = model._nodes(raw, gates, model.training_graphs)
+    gates = model._gates()
+    raw, gated = model._disentangled(gates)
+    users, items = model._nodes(gated, model.training_graphs)
     same(users.z[1:], npz["trace/cge_user"], "collaborative users")
     same(items.z[1:], npz["trace/cge_item"], "collaborative items")
     for name in model.modalities:

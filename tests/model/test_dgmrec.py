@@ -21,7 +21,7 @@ from helpers import (
     tiny_modalities,
 )
 
-from recbole_missing.model.dgmrec import DGMRec, _imitation
+from recbole_missing.model.dgmrec import DGMRec, _Disentangling, _imitation
 from recbole_missing.nn import layers
 
 LOG_2 = 0.6931472
@@ -179,6 +179,46 @@ def test_imitation_and_its_gradients(
     inputs = [x, target, *network.parameters()]
     for ours, theirs in zip(*(torch.autograd.grad(3 * loss, inputs) for loss in (fast, plain))):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_imitation_leaves_the_first_rows_out(first: int) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Linear(5, 3).double()
+    x = torch.randn(10, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
+    losses = []
+    for arguments in ((x, target, None, first), (x[first:], target[first:])):
+        torch.manual_seed(1)
+        losses.append(_imitation(network, *arguments))
+    torch.testing.assert_close(*losses)
+    gradients = [torch.autograd.grad(loss, [x, target, network.weight]) for loss in losses]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("ids", [None, [4, 1, 9]])
+def test_disentangling_and_its_gradients(
+    ids: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "CPU_BLOCK", 4)  # the last block is shorter
+    torch.manual_seed(0)
+    encoder, shared = torch.nn.Linear(5, 6).double(), torch.nn.Linear(3, 3).double()
+    features, gate = (
+        torch.randn(10, size, dtype=torch.float64, requires_grad=True) for size in (5, 3)
+    )
+    general, specific = encoder(features).chunk(2, dim=1)
+    raw = torch.cat([shared(general.tanh()), specific], dim=1).sigmoid()
+    chosen = None if ids is None else torch.tensor(ids)
+    plain = (raw if chosen is None else raw[chosen]), raw * gate.repeat(1, 2)
+    layers_of_both = [*encoder.parameters(), *shared.parameters()]
+    fast = _Disentangling.apply(features, gate, chosen, *layers_of_both)
+    torch.testing.assert_close(fast, plain)
+    weights = [torch.randn_like(table) for table in plain]
+    gradients = []
+    for tables in (fast, plain):
+        total = sum((table * weight).sum() for table, weight in zip(tables, weights))
+        gradients.append(torch.autograd.grad(total, [features, gate, *layers_of_both]))
+    torch.testing.assert_close(*gradients)
 
 
 def test_imitation_of_nothing_is_zero() -> None:

@@ -23,7 +23,10 @@ def test_bound_and_likelihood() -> None:
         gap = (mean - y_other) ** 2 - (mean - y) ** 2
         bound = bound + (gap / variance).sum() / 2 / 5
         likelihood = likelihood + ((mean - y) ** 2 / variance + log_variance).sum() / 5
-    torch.testing.assert_close(club.bound(torch.cat([general, specific], dim=1)), bound)
+    parts = torch.cat([general, specific], dim=1)
+    padding = torch.randn(1, 6)
+    torch.manual_seed(1)
+    torch.testing.assert_close(club.bound(torch.cat([padding, parts])), bound)
     torch.testing.assert_close(club.negative_log_likelihood(specific, general), likelihood)
 
 
@@ -39,10 +42,10 @@ def test_gradient_of_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "CPU_BLOCK", 4)  # the last block is shorter
     torch.manual_seed(0)
     club = ClubEstimator(3).double()
-    parts = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
+    parts = torch.randn(11, 6, dtype=torch.float64, requires_grad=True)  # row 0 is padding
     torch.manual_seed(1)
     order = torch.randperm(10)
-    general, specific = parts.chunk(2, dim=1)
+    general, specific = parts[1:].chunk(2, dim=1)
     mean, log_variance = club.mean(specific), torch.tanh(club.log_variance(specific))
     gap = (mean - general[order]) ** 2 - (mean - general) ** 2
     plain = (gap / log_variance.exp()).sum() / 2 / 10
