@@ -142,7 +142,7 @@ class MILK(MultimodalRecommender):
 
     def _draw(self) -> Tensor:
         """One draw from the Dirichlet distribution, ``(M,)``."""
-        return torch.distributions.Dirichlet(self.concentration).sample()
+        return torch.distributions.Dirichlet(self.concentration, validate_args=False).sample()
 
     def _alignment(self, content: Tensor, item_ids: Tensor, is_positive: Tensor) -> Tensor:
         """Mean squared difference of two modalities, summed over the pairs of modalities.
