@@ -145,7 +145,7 @@ class DAMRS(MultimodalRecommender):
         once_users = distinct(user_ids)  # K
         once_items = distinct(torch.cat([positive_ids, negative_ids]))  # J
         items, sides = rows(all_items, once_items.ids), rows(all_sides, once_items.ids)
-        weights = once_users.weights(), once_items.weights()
+        weights = once_users.weights().to(all_users), once_items.weights().to(all_users)
         gap = score_gap(rows(all_users, once_users.ids), items, sides, *weights)
         terms = {
             "wbpr": weighted_bpr(users, positives, negatives, liked, disliked),
@@ -154,8 +154,7 @@ class DAMRS(MultimodalRecommender):
         if self.cl_weight > 0:  # the contrast is most of the work
             contrasted = once_items
             if self.contrast_items == "complete":
-                contrasted = distinct(positive_ids)
-                contrasted = contrasted.where(self.observed[contrasted.ids].all(dim=1))
+                contrasted = self.complete(distinct(positive_ids))
             terms.update(self._contrast(unit, contrasted))
         return terms
 
@@ -172,7 +171,7 @@ class DAMRS(MultimodalRecommender):
         """Weighted L_nd of each view: unit vectors of contrasted items against those of all."""
         anchors = unit.index_select(1, contrasted.ids)
         candidates = unit.index_select(1, self.old_items)
-        options = self.pseudo_labels, self.temperature, contrasted.weights()
+        options = self.pseudo_labels, self.temperature, contrasted.weights().to(unit)
         losses = neighbour_losses(anchors, candidates, *options)
         terms = [*(f"nd_{name}" for name in self.modalities), "behaviour_nd"]
         return dict(zip(terms, self.cl_weight / len(terms) * losses))
@@ -252,18 +251,20 @@ class _NeighbourLosses(torch.autograd.Function):
             torch.bmm(block, candidates.transpose(1, 2), out=cosines)
             labels = pseudo_neighbours(cosines, torch.exp(cosines, out=powers), n)
             logits = cosines.mul_(1 / tau)
-            if tau < 1 / 40:  # else exp(cos / tau) stays far inside the range of float32
-                logits -= logits.amax(dim=2, keepdim=True)
             label_logits = logits.gather(2, labels).requires_grad_()
-            powers = logits.exp_()
-            sums = powers.sum(dim=2)
-            log_z = sums.log().requires_grad_()
+            first, second = labels.chunk(2, dim=2)
+            powers = logits.scatter_(2, first, -torch.inf)
+            # The largest one left is in second_x. From 1 / 40 on, exp(cos / tau) needs no shift.
+            shift = logits.gather(2, second).amax(dim=2)
+            shift = shift if tau < 1 / 40 else torch.zeros_like(shift)
+            sums = powers.sub_(shift[:, :, None]).exp_().sum(dim=2)
+            log_rest = (sums.log() + shift).requires_grad_()
             with torch.enable_grad():
-                losses = (weight * label_loss(label_logits, log_z)).sum(dim=1)
-                to_labels, to_log_z = torch.autograd.grad(losses.sum(), (label_logits, log_z))
+                losses = (weight * label_loss(label_logits, log_rest)).sum(dim=1)
+                to_labels, to_rest = torch.autograd.grad(losses.sum(), (label_logits, log_rest))
             total += losses.detach()
             # The gradient of the cosines, in place
-            powers *= (to_log_z / sums / tau)[:, :, None]
+            powers *= (to_rest / sums / tau)[:, :, None]
             powers.scatter_add_(2, labels, to_labels / tau)
             torch.bmm(powers, candidates, out=to_block)
             to_candidates.baddbmm_(powers.transpose(1, 2), block)
@@ -302,17 +303,17 @@ def pseudo_neighbours(cosines: Tensor, powers: Tensor, n: int) -> Tensor:
     return torch.cat([first, second], dim=2)
 
 
-def label_loss(logits: Tensor, log_z: Tensor) -> Tensor:
+def label_loss(logits: Tensor, log_rest: Tensor) -> Tensor:
     """L_nd of each anchor, ``(..., n_rows)``, from its pseudo neighbours.
 
     Args:
         logits: cos / temperature of the pseudo neighbours, ``(..., n_rows, 2 * n)``.
-        log_z: log Z, ``(..., n_rows)``.
+        log_rest: log (Z - A), ``(..., n_rows)``.
     """
-    first, second = (logits - log_z[..., None]).exp().chunk(2, dim=-1)
-    a, b = first.sum(dim=-1), second.sum(dim=-1)  # A / Z and B / Z
-    rest = torch.maximum(1 - a, b).clamp(min=1e-30)  # (Z - A) / Z; rounding may make it too small
-    return -((a + 1e-9).log() + (b / rest + 1e-9).log())
+    log_a, log_b = (part.logsumexp(dim=-1) for part in logits.chunk(2, dim=-1))
+    share_a = (log_a - torch.logaddexp(log_a, log_rest)).exp()  # A / Z
+    share_b = (log_b - log_rest).exp()  # B / (Z - A)
+    return -((share_a + 1e-9).log() + (share_b + 1e-9).log())
 
 
 def behaviour_edges(interactions: SparseMatrix, k: int, min_count: int) -> Tensor:

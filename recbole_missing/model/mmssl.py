@@ -380,10 +380,11 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
     mapped = (weight @ items.flatten(1)).unflatten(1, (n_modalities, size))
     everything = torch.einsum("umd,wmd->muw", users, mapped)
     scores = (users[row] * items[item]).sum(dim=2)  # (n_pairs, M)
-    gram = torch.einsum("imd,ime->mde", items, items)
-    squares = torch.einsum("umd,mde,ume->um", users, gram, users)
-    left = squares.index_add(0, row, -scores.square())
-    norms = torch.where(left > 1e-6 * squares, left, torch.inf).sqrt().T[:, :, None]
+    exact = users.double(), items.double()  # the difference of two sums of squares may be small
+    gram = torch.einsum("imd,ime->mde", exact[1], exact[1])
+    squares = torch.einsum("umd,mde,ume->um", exact[0], gram, exact[0])
+    left = squares.index_add(0, row, -(exact[0][row] * exact[1][item]).sum(dim=2).square())
+    norms = torch.where(left > 1e-10 * squares, left, torch.inf).sqrt().to(users).T[:, :, None]
     rows_of_all = torch.cat([row + m * n_users for m in range(n_modalities)])
     shape = (n_modalities * n_users, len(items))
     values = scores.T.flatten()

@@ -185,7 +185,7 @@ class _EdgeSoftmax(torch.autograd.Function):
 
 
 def _dots(pattern: SparseMatrix, left: Tensor, right: Tensor, block_size: int = 2**18) -> Tensor:
-    matrix = pattern.csr()
+    matrix = pattern.csr(left.new_zeros(len(pattern.col)))
     if matrix.layout == torch.sparse_csr:
         return torch.sparse.sampled_addmm(matrix, left, right.T, beta=0).values()
     rows, cols, _ = pattern.edges()

@@ -153,7 +153,8 @@ def weighted_log_sum_exp(
             the largest inner product of every row.
         block_entries: inner products of one block, see :func:`log_sum_exp`.
     """
-    block_rows = max(1, (block_entries or _block_entries(anchors)) // max(len(candidates), 1))
+    entries = block_entries or max(_block_entries(anchors), 32 * len(candidates))
+    block_rows = max(1, entries // max(len(candidates), 1))
     total: Tensor = _WeightedLogSumExp.apply(
         anchors, candidates, weights, counts, _is_small(bound), block_rows
     )
@@ -208,9 +209,13 @@ class _WeightedLogSumExp(torch.autograd.Function):
         counted = candidates if counts is None else candidates * counts[:, None]
         to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
         blocks = (tensor.split(block_rows) for tensor in (anchors, weights, to_anchors))
+        if not bounded and counts is not None and len(counts) > 0:
+            # One of count 0 must not be the largest: it becomes a copy of one that counts.
+            counting = candidates.index_select(0, counts.argmax(dim=0, keepdim=True))
+            candidates = torch.where(counts[:, None] > 0, candidates, counting)
         for block, weight, to_block in zip(*blocks):
             powers = block @ candidates.T
-            if not bounded:
+            if not bounded and len(candidates) > 0:
                 highest = powers.amax(dim=1)
                 total += weight @ highest
                 powers -= highest[:, None]
