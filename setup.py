@@ -32,6 +32,7 @@ setup(
         "safetensors",
         "pyyaml>=5.4",  # before it, the loader that RecBole uses ran code
         "tabulate",
+        "tqdm>=4.58",  # the first with a delay
         "filelock",
     ],
     extras_require={

@@ -1,7 +1,11 @@
 """What RecBole 1.2.1 expects of numpy and scipy, and what their current versions lack.
 
-Only absent names are added. Each has the meaning that it had in the versions that RecBole knew.
-Ray, which RecBole imports at its top, may be absent: see :mod:`recbole_missing.lazy`.
+``setup.py`` still pins numpy below 2 and scipy below 1.13. Newer ones were tried on one machine
+only, with a GPU: Python 3.12.3, torch 2.11, numpy 2.5.2, scipy 1.18.1, pandas 2.3.3.
+
+Only absent names are added, and :func:`recbole_missing.plugin.uninstall` leaves them. Each has the
+meaning that it had in the versions that RecBole knew. Ray, which RecBole imports at its top, may be
+absent: see :mod:`recbole_missing.lazy`.
 """
 
 from __future__ import annotations

@@ -7,21 +7,17 @@ stand-in what it would have taken from the real one, and the real one is importe
 called or an attribute of it is read. Afterwards ``sys.modules`` is as it was. A module that is
 imported already is left alone. (``importlib.util.LazyLoader`` would import at ``from ray import
 tune`` already.)
-
-torch's optimisers import its compiler, ``torch._dynamo``, only to tell it to leave them alone. That
-takes 1.6 s and 70 MB. :data:`OPTIM` holds the same optimisers without it.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 OF_RECBOLE = {
@@ -56,6 +52,8 @@ def load(name: str, *parts: str) -> Any:
         ImportError: if it is absent; the message says what to install.
     """
     before = signal.getsignal(signal.SIGTERM)
+    if isinstance(sys.modules.get(name), _Module):  # it is used before the block ends
+        del sys.modules[name]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # by Ray
@@ -79,6 +77,7 @@ class _Module:
 
     def __init__(self, name: str) -> None:
         self.name, self.is_open = name, True
+        self.__spec__ = ModuleSpec(name, None)  # for those who look whether the module is there
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("_"):
@@ -95,37 +94,11 @@ class _Part:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _real(*self._of)(*args, **kwargs)
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Be the real class where another one derives from it, which does not wait."""
+        return (_real(*self._of),)
+
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("_"):  # of those who look at it, as inspect, pickle and copy do
             raise AttributeError(attribute)
         return getattr(_real(*self._of), attribute)
-
-
-class _Optim:
-    """``torch.optim``, whose optimisers do the same arithmetic and do not import the compiler."""
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(importlib.import_module("torch.optim"), name)
-        return _without_compiler(value) if hasattr(value, "add_param_group") else value
-
-
-OPTIM = _Optim()
-
-
-@functools.cache
-def _without_compiler(optimizer: type) -> type:
-    """A subclass of the same name, of whose methods the decorators for the compiler are left out.
-
-    These decorators also set the mode of gradients in ``step``, which is done here.
-    """
-    import torch
-
-    methods = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
-    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in methods}
-    original = plain["step"]
-
-    def step(self: Any, closure: Any = None) -> Any:
-        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
-            return original(self, closure)
-
-    return type(optimizer.__name__, (optimizer,), {**plain, "step": step})

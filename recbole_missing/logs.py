@@ -58,10 +58,15 @@ class TensorBoard:
 
     def __getattr__(self, name: str) -> Any:
         """Attribute or method of the writer."""
+        if name.startswith("_"):  # of those who look at it, as copy and hasattr do
+            raise AttributeError(name)
         if self._make is not None and name not in ("flush", "close"):
             make, self._make = self._make, None
             _watch_threads()
-            self._writer = self._tried(make)
+            try:
+                self._writer = make()
+            except Exception as error:  # a full disk, or a TensorBoard that cannot be imported
+                self._give_up(error)
         value = getattr(self._writer, name, _nothing)
         if not callable(value):
             return value
@@ -71,9 +76,12 @@ class TensorBoard:
         try:
             return call(*args, **kwargs)
         except OSError as error:
-            self._writer = None
-            logging.getLogger().warning(f"TensorBoard: {error}; the run goes on without it.")
+            self._give_up(error)
             return None
+
+    def _give_up(self, error: Exception) -> None:
+        self._writer = None
+        logging.getLogger().warning(f"TensorBoard: {error}; the run goes on without it.")
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

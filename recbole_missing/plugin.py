@@ -28,7 +28,7 @@ a model declares a setting with the name of one of ours (in its ``properties`` o
 from __future__ import annotations
 
 import functools
-import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +38,7 @@ from typing import Any
 
 from recbole_missing import compat, lazy, loaded, logs
 from recbole_missing.data import saved
+from recbole_missing.optim import OPTIM
 
 _SCORE_BLOCK = 2**28  # most scores that one evaluation batch holds: 1 GiB
 
@@ -503,7 +504,13 @@ def without_tensorboard() -> Iterator[None]:
 
 
 def get_tensorboard(logger: Any) -> Any:
-    """RecBole's writer of TensorBoard; a disk that is full ends the writer, not the run."""
+    """RecBole's writer of TensorBoard; a disk that is full ends the writer, not the run.
+
+    So does a TensorBoard that is absent or broken, which RecBole imports at its top.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        getLogger().warning("TensorBoard: absent; run `pip install tensorboard` to have its files.")
+        return logs.TensorBoard()
     now = SimpleNamespace(handlers=list(logger.handlers))  # they name its folder
     return logs.TensorBoard(lambda: _original("recbole.utils.utils:get_tensorboard")(now))
 
@@ -557,7 +564,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
         "load_split_dataloaders": saved.load_split_dataloaders,
         "save_split_dataloaders": saved.save_split_dataloaders,
     },
-    "recbole.trainer.trainer": {"optim": lazy.OPTIM},
+    "recbole.trainer.trainer": {"optim": OPTIM},
     "recbole.quick_start.quick_start": {
         "load_data_and_model": load_data_and_model,
         "run": run,

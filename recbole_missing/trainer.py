@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
+from recbole.trainer import trainer as trainer_of_recbole
 from recbole.utils import get_gpu_usage, set_color
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -26,8 +27,8 @@ from recbole_missing import checkpoint, registry
 from recbole_missing.data.dataset import imputation_in_force
 from recbole_missing.evaluation.groups import GroupCollector, results_table
 from recbole_missing.hidden_state import HiddenState
-from recbole_missing.lazy import OPTIM
 from recbole_missing.memory import limited
+from recbole_missing.optim import OPTIM
 
 _runs = itertools.count(1)  # trainers of this process
 
@@ -70,6 +71,7 @@ class PluginTrainer(Trainer):
         self._epoch: int | None = None  # the epoch that is under way, and its batches so far
         self._batches = 0
         self._unchecked: list[tuple[int, Tensor, dict[str, Tensor]]] = []  # batch, loss, terms
+        self._checked_together = 1 if self.device.type == "cpu" else UNCHECKED
         self._valid_result: Any = None  # of the latest validation
         self._best_epoch: int | None = None  # the epoch of ``saved_model_file``
         self._generators: list[torch.Generator] = []  # of the loaders: order of the batches
@@ -236,7 +238,7 @@ class PluginTrainer(Trainer):
     ) -> Any:
         self._before_epoch(epoch_idx)
         start = perf_counter()
-        common = self._has_recboles_common("_train_epoch")
+        common = self._has_recboles_common("_train_epoch") and _has_recboles_loop()
         train = self._train_batches if common else super()._train_epoch
         loss = train(train_data, epoch_idx, loss_func, show_progress)
         self._check_losses()
@@ -300,7 +302,7 @@ class PluginTrainer(Trainer):
         """Check the loss of a batch; on a GPU together with those of other batches."""
         self._batches += 1
         self._unchecked.append((self._batches, loss.detach().reshape(()), self._last_terms(loss)))
-        if loss.device.type == "cpu" or len(self._unchecked) == UNCHECKED:
+        if len(self._unchecked) >= self._checked_together:
             self._check_losses()
 
     def _check_losses(self) -> None:
@@ -412,6 +414,12 @@ def _moved(interaction: Any, device: torch.device) -> Any:
         return interaction.to(device)
     columns = interaction.interaction.items()
     return Interaction({name: col.to(device, non_blocking=True) for name, col in columns})
+
+
+def _has_recboles_loop() -> bool:
+    """Whether ``Trainer._train_epoch`` is RecBole's own code and nobody has put another there."""
+    code = getattr(Trainer._train_epoch, "__code__", None)
+    return code is not None and code.co_filename == trainer_of_recbole.__file__
 
 
 def _must_be_whole(file: str) -> str:

@@ -22,7 +22,7 @@ MODEL_FILES = [
 ]
 
 FLOORS = [
-    "version atomic compat lazy loaded logs quiet memory modality environment config tables",
+    "version atomic compat lazy loaded logs optim quiet memory modality environment config tables",
     "parallel",
     "identity registry graph",
     "nn imputation",

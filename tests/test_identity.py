@@ -323,5 +323,9 @@ def test_an_imputer_of_ours_does_not_count_for_another() -> None:
         assert "propagation" in files and not {"learned", "diffusion"} & files
         files.clear()
         assert identity.of_source(MODELS["DGMRec"], Mean, "recbole_missing.data.dataset")
-    assert {"dgmrec", "base", "statistics", "missing", "losses"} <= files
-    assert not {"gume", "propagation", "learned", "identity", "check"} & files
+        assert {"dgmrec", "base", "statistics", "missing", "losses"} <= files
+        assert not {"gume", "propagation", "learned", "identity", "check"} & files
+        files.clear()
+        assert identity.of_source("recbole_missing.trainer")
+    assert {"trainer", "optim"} <= files  # a step of an optimiser decides a result
+    assert not {"lazy", "plugin"} & files

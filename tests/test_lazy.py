@@ -1,4 +1,4 @@
-"""Modules that wait until they are used, and optimisers without torch's compiler."""
+"""Modules that wait until they are used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import copy
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from folders import in_new_process
 
 from recbole_missing import lazy
@@ -116,6 +114,28 @@ def test_a_plain_run_imports_nothing_that_it_does_not_use(tmp_path: Path) -> Non
     assert lines[-2:] == ["2.0 2.0", "0.5"]
 
 
+WHILE_IT_WAITS = """
+import importlib.util
+assert importlib.util.find_spec("slow_package").name == "slow_package"
+import slow_package
+class Derived(slow_package.Base):
+    pass
+"""
+
+
+def test_a_class_that_derives_from_a_part_does_not_wait(slow_module: str, tmp_path: Path) -> None:
+    """As a class of scikit-learn 1.2 derives from one of scipy.stats."""
+    with (tmp_path / slow_module / "__init__.py").open("a") as file:
+        file.write("class Base:\n    def __init__(self, name):\n        self.name = name\n")
+    (tmp_path / "user_of_it.py").write_text(WHILE_IT_WAITS)
+    with lazy.waiting(slow_module):
+        import user_of_it
+    import slow_package
+
+    assert user_of_it.Derived.__mro__[1] is slow_package.Base
+    assert user_of_it.Derived("it").name == "it"
+
+
 START = """
 import sys
 from recbole_missing import run_recbole_missing
@@ -130,37 +150,3 @@ print([name for name in names if name in sys.modules])
 
 def test_the_start_imports_nothing_that_waits(tmp_path: Path) -> None:
     assert in_new_process(START, tmp_path).splitlines()[-1] == "[]"
-
-
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [("Adam", {}), ("AdamW", {}), ("SGD", {"momentum": 0.9}), ("Adagrad", {}), ("RMSprop", {})],
-)
-def test_an_optimiser_without_the_compiler_does_the_same(
-    kind: str, options: dict[str, float]
-) -> None:
-    tables = []
-    for owner in (torch.optim, lazy.OPTIM):
-        table = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(4, 3))
-        optimizer = getattr(owner, kind)([table], lr=0.1, weight_decay=0.01, **options)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
-        for step in range(3):
-            optimizer.zero_grad()
-            ((table - step) ** 2).sum().backward()
-            optimizer.step()
-            schedule.step()
-        state = optimizer.state_dict()
-        optimizer.load_state_dict(copy.deepcopy(state))
-        optimizer.zero_grad()
-        optimizer.step(lambda loss=table: _loss(loss))
-        assert (
-            isinstance(optimizer, getattr(torch.optim, kind)) and type(optimizer).__name__ == kind
-        )
-        tables.append(table.detach())
-    assert torch.equal(*tables)
-
-
-def _loss(table: torch.Tensor) -> Any:
-    loss = (table**2).sum()
-    loss.backward()
-    return loss

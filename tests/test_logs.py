@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recbole_missing import logs
+from recbole_missing import logs, plugin
 
 FULL = OSError(28, "No space left on device")
 
@@ -87,6 +89,51 @@ def test_tensorboard_is_given_up_once(caplog: Any) -> None:
     board.add_hparams({}, {})
     assert writer.values == [0]
     assert caplog.text.count("the run goes on without it") == 1
+
+
+def test_a_tensorboard_that_cannot_be_imported_is_given_up_once(caplog: Any) -> None:
+    def broken() -> Any:
+        raise TypeError("Descriptors cannot be created directly.")
+
+    board = logs.TensorBoard(broken)
+    for value in range(2):
+        board.add_scalar("loss", value)
+    assert caplog.text.count("Descriptors cannot be created directly.; the run goes on") == 1
+
+
+def test_an_absent_tensorboard_is_named_at_the_start(
+    caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    board = plugin.get_tensorboard(logging.getLogger())
+    assert caplog.text.count("pip install tensorboard") == 1
+    board.add_scalar("loss", 1.0)
+    assert len(caplog.records) == 1
+
+
+def test_a_look_at_tensorboard_makes_no_writer() -> None:
+    made: list[int] = []
+    board = logs.TensorBoard(lambda: made.append(1))
+    assert not hasattr(board, "__len__") and not hasattr(board, "_private")
+    assert type(copy.copy(board)) is type(copy.deepcopy(board)) is logs.TensorBoard
+    assert not made
+    assert board.add_scalar("loss", 1.0) is None and made == [1]
+
+
+def test_the_folder_of_tensorboard_is_named_as_the_log(
+    monkeypatch: pytest.MonkeyPatch, own_root: logging.Logger, tmp_path: Path
+) -> None:
+    """As the logger was when the trainer was made; another run may have changed it since."""
+    monkeypatch.chdir(tmp_path)
+    made: list[str] = []
+    monkeypatch.setattr("recbole.utils.utils.SummaryWriter", made.append)
+    handler = logging.FileHandler(tmp_path / "VBPR-of-this-run.log")
+    own_root.addHandler(handler)
+    board = plugin.get_tensorboard(own_root)
+    own_root.removeHandler(handler)
+    handler.close()
+    board.add_scalar("loss", 1.0)
+    assert [Path(folder).name for folder in made] == ["VBPR-of-this-run"]
 
 
 def test_a_thread_of_tensorboard_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

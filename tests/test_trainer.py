@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pickle
@@ -400,27 +401,22 @@ def test_a_loss_that_is_not_finite_stops_with_its_terms(settings, value):
         trainer.fit(run.train, run.valid)
 
 
-def test_losses_that_are_checked_together_name_the_first_bad_batch(settings, monkeypatch):
+@pytest.mark.parametrize(("first", "seen"), [(4, 6), (8, 8)])  # the last window is not full
+def test_losses_that_are_checked_together_name_the_first_bad_batch(settings, first, seen):
     """As on a GPU, where a loss that is read at once would make the CPU wait."""
     run = prepare("VBPR", settings, train_batch_size=40)
     trainer = run.trainer()
-    check, terms = trainer._check_losses, trainer.model.loss_terms
-    batches = len(run.train)
-    assert batches > 4
-    monkeypatch.setattr("recbole_missing.trainer.UNCHECKED", 3)
-
-    def later():
-        if len(trainer._unchecked) == 3 or trainer._batches == batches:
-            check()
+    assert len(run.train) == 8
+    trainer._checked_together, terms = 3, trainer.model.loss_terms
 
     def odd(batch):
-        value = float("nan") if trainer._batches >= 3 else 0.0
+        value = float("nan") if trainer._batches + 1 >= first else 0.0
         return {**terms(batch), "odd": torch.tensor(value)}
 
-    trainer._check_losses, trainer.model.loss_terms = later, odd
-    with pytest.raises(ValueError, match="'odd': nan} in batch 4 of epoch 0"):
+    trainer.model.loss_terms = odd
+    with pytest.raises(ValueError, match=f"'odd': nan}} in batch {first} of epoch 0"):
         trainer._train_epoch(run.train, 0)
-    assert trainer._batches == min(6, batches)
+    assert trainer._batches == seen and not trainer.history
 
 
 @pytest.mark.parametrize("model", ["VBPR", "SGL", "BPR"])
@@ -438,6 +434,22 @@ def test_an_epoch_is_that_of_recboles_loop(settings, model, monkeypatch):
         losses.append(trainer._train_epoch(run.train, 0))
         states.append(state_of(trainer))
     assert losses[0] == losses[1] and same(*states)
+
+
+def test_a_loop_that_somebody_has_put_into_recboles_trainer_is_used(settings, monkeypatch):
+    epochs, loop = [], recbole.trainer.Trainer._train_epoch
+
+    @functools.wraps(loop)
+    def patched(self, train_data, epoch_idx, *args, **kwargs):
+        epochs.append(epoch_idx)
+        return loop(self, train_data, epoch_idx, *args, **kwargs)
+
+    fitted("BPR", settings)
+    assert not epochs
+    monkeypatch.setattr(recbole.trainer.Trainer, "_train_epoch", patched)
+    for model in ("BPR", "VBPR"):
+        fitted(model, settings)
+    assert epochs == [0, 0]
 
 
 def test_the_log_names_the_terms(settings, caplog):

@@ -133,11 +133,12 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 def of_recbole(file: str) -> dict[str, Any]:
     """Content of a YAML file that RecBole brings, a copy of one's own."""
-    return copy.deepcopy(_parsed(file))
+    state = Path(file).stat()
+    return copy.deepcopy(_parsed(file, state.st_mtime_ns, state.st_size))
 
 
 @cache
-def _parsed(file: str) -> dict[str, Any]:
+def _parsed(file: str, changed: int, size: int) -> dict[str, Any]:
     content = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=Loader)
     return content or {}
 

@@ -73,3 +73,6 @@ def test_a_file_of_recboles_is_parsed_once_and_its_content_is_the_callers(tmp_pa
     first["topk"].append(20)
     monkeypatch.setattr(defaults.yaml, "load", None)
     assert defaults.of_recbole(str(file)) == {"topk": [10], "rate": 0.001}
+    monkeypatch.undo()
+    file.write_text("topk: [10, 20]\n")
+    assert defaults.of_recbole(str(file)) == {"topk": [10, 20]}

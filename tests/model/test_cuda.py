@@ -16,9 +16,9 @@ from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_d
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recbole_missing import lazy
 from recbole_missing.model import MODELS
 from recbole_missing.model.base import MultimodalRecommender
+from recbole_missing.optim import OPTIM
 
 WAITING = {
     "_local_scalar_dense",  # item, int, float, bool, if
@@ -82,7 +82,7 @@ def batch_step(
     model.to(device).train()
     auxiliary = list(model.auxiliary_parameters())
     main = [p for p in model.parameters() if all(p is not other for other in auxiliary)]
-    kind = partial(lazy.OPTIM.Adam, fused=True) if device == "cuda" else lazy.OPTIM.SGD
+    kind = partial(OPTIM.Adam, fused=True) if device == "cuda" else OPTIM.SGD
     optimizer, second = kind(main, lr=0.01), kind(auxiliary or main[:1], lr=0.01)
     sums: dict[str, Any] = {}
 

@@ -27,6 +27,7 @@ Prints Markdown. Not a test: times depend on the machine, CPU seconds less than 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -42,6 +43,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from speed.arguments import batch_counts, check_against, file_to_write, positive  # noqa: E402
 from speed.printed import (  # noqa: E402
     ALONE,
     PAIR,
@@ -109,9 +111,16 @@ def summary(times: Mapping[str, float]) -> str:
     )
 
 
-def is_as_compared(known: argparse.Namespace) -> bool:
-    """Tell whether a run has the data and the settings of that comparison."""
-    return known.dataset == "tiktok" and known.settings.items() >= AS_COMPARED.items()
+def is_as_compared(known: argparse.Namespace, commit: str) -> bool:
+    """Tell whether a run has the code, the data and the settings of that comparison.
+
+    Args:
+        known: options of the run.
+        commit: what it runs against; a plus sign says that files differ from the commit.
+    """
+    same_code = commit.startswith(COMPARED) and not commit.endswith("+")
+    same_run = known.dataset == "tiktok" and known.given == AS_COMPARED and known.device == "cpu"
+    return same_code and same_run
 
 
 class FailedError(Exception):
@@ -133,7 +142,9 @@ class Child:
         limits = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        options.update(env={**os.environ, **limits}, cwd=folder, text=True)
+        environment = {**os.environ, **limits}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a first step must not compile anew
+        options.update(env=environment, cwd=folder, text=True)
         self.process = subprocess.Popen([sys.executable, str(CHILD)], **options)
         order = {**order, "root": str(root), "born": time.time()}
         self._write(json.dumps(order))
@@ -228,6 +239,12 @@ def checkout(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
+def compiled(root: Path) -> Path:
+    """The folder of a package whose modules are all compiled, so that no first step does it."""
+    compileall.compile_dir(root / "recbole_missing", quiet=2)
+    return root
+
+
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options; ``settings`` of every model, and which of them were ``given``."""
     parser = argparse.ArgumentParser(
@@ -238,31 +255,43 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="ml-100k")
     parser.add_argument("--data-path", type=Path, help="folder in which the data set's folder lies")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--epochs", type=int, default=1, help="measured epochs, without --against")
+    parser.add_argument("--epochs", type=positive, default=1, help="measured without --against")
     parser.add_argument("--batches", nargs="+", default=[], metavar="N|MODEL=N")
     parser.add_argument("--against", metavar="COMMIT|FOLDER")
-    parser.add_argument("--pairs", type=int, default=2, help="measured epochs, with --against")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--pairs", type=positive, default=2, help="measured epochs, with --against")
+    parser.add_argument("--json", type=file_to_write, help="file for everything that was measured")
     known, rest = parser.parse_known_args(arguments)
     wrong = [word for word in rest if not word.startswith("--") or "=" not in word]
     if wrong:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    folder = known.data_path and known.data_path / known.dataset
+    if folder and not folder.is_dir():  # RecBole would take its own copy of ml-100k instead
+        parser.error(f"--data-path: must hold a folder {known.dataset!r}, got {known.data_path}")
+    known.config_files = known.config_files.split()
+    absent = [file for file in known.config_files if not Path(file).is_file()]
+    if absent:
+        parser.error(f"--config_files: must be files, got {' '.join(absent)}")
+    try:
+        known.batches = batch_counts(known.batches, names)
+        if known.against:
+            check_against(known.against, ROOT)
+    except argparse.ArgumentTypeError as error:
+        parser.error(str(error))
     settings = {"gpu_id": "" if known.device == "cpu" else "0", "show_progress": False}
     settings.update({"state": "ERROR", "seed": 2020, "checkpoint_dir": "saved"})
     if known.data_path:
         settings["data_path"] = str(known.data_path.resolve())
     known.given = dict(word[2:].split("=", 1) for word in rest)
     known.settings = {**settings, **known.given}
-    known.batches = dict(f"*={word}".rsplit("=", 2)[-2:] for word in known.batches)
     return known
 
 
 def main() -> None:
-    """Measure every model and print a row each."""
+    """Measure every model and print a row each; end with 1 if one failed."""
     known = parsed()
-    files = [str(Path(file).resolve()) for file in known.config_files.split()]
+    files = [str(Path(file).resolve()) for file in known.config_files]
     report: dict[str, Any] = {"machine": machine(known.device), "commit": commit_of(ROOT)}
     report.update(device=known.device, dataset=known.dataset, settings=known.given, rows=[])
     with contextlib.ExitStack() as stack:
@@ -270,15 +299,16 @@ def main() -> None:
         if known.against:
             roots.insert(0, stack.enter_context(checkout(known.against)))
             report["against"] = commit_of(roots[0])
-            is_published = report["against"].startswith(COMPARED) and is_as_compared(known)
+            is_published = is_as_compared(known, report["against"])
             columns = PAIR + AS_PUBLISHED * is_published
+        roots = [compiled(root) for root in roots]
         print(*(f"{key}: {value}" for key, value in report.items() if key != "rows"), sep="; ")
         print(f"\n{head(columns)}", flush=True)
         times: dict[str, float] = {}
         for model in known.model:
             batches = known.batches.get(model, known.batches.get("*"))
             order = {"model": model, "dataset": known.dataset, "config_files": files}
-            order.update(settings=known.settings, batches=batches and int(batches))
+            order.update(settings=known.settings, batches=batches)
             one = None
             for threads in known.threads:
                 found = run(roots, order, threads, known.pairs if known.against else known.epochs)
@@ -288,17 +318,19 @@ def main() -> None:
                 elif known.against:
                     cells = pair_row(model, threads, *found)
                     ratio = median(ratios(*found))
-                    cells += published_cells(model, ratio) * is_published
-                    if model in PUBLISHED:
-                        times.setdefault(model, times_published(model, ratio))
+                    if is_published and threads == 1 and model in PUBLISHED:
+                        cells += published_cells(model, ratio)
+                        times[model] = times_published(model, ratio)
                 else:
                     cells = alone_row(model, threads, found[0], one)
                     one = one or mean(found[0], "wall")
                 print(line(cells + [""] * (len(columns) - len(cells))), flush=True)
                 if known.json:
                     known.json.write_text(json.dumps(report, indent=1) + "\n")
-        if is_published and times:
+        if times:
             print(f"\n{summary(times)}")
+    if any(isinstance(row["found"], str) for row in report["rows"]):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from speed import one_model  # noqa: E402
+from speed.arguments import file_to_write, positive  # noqa: E402
 from speed.printed import head, line, machine, seconds  # noqa: E402
 from speed.scale import catalogue  # noqa: E402
 
@@ -117,8 +118,9 @@ def measure(order: Mapping[str, Any]) -> dict[str, Any] | str:
         return f"failed: exit code {process.exitcode}"
     finally:
         process.join()
-    if isinstance(answers[0], str):
-        return answers[0]
+    wrong = [answer for answer in answers if isinstance(answer, str) and answer]
+    if wrong:
+        return wrong[0]
     first, epoch, memory = answers
     batch = epoch.get("batch", epoch["cpu"] / first["n_batches"])
     return {"first": first["cpu"], "batch": batch, "epoch": epoch["cpu"], "peak": memory["peak"]}
@@ -180,7 +182,7 @@ SIZE = ["size", "model", "first step, CPU s", "batch, CPU s", "epoch, CPU s", "p
 
 
 def main() -> None:
-    """Measure every model and print a row each."""
+    """Measure every model and print a row each; end with 1 if one failed."""
     warnings.simplefilter("ignore")
     names = sorted(path.stem for path in (ROOT / "properties" / "model").glob("*.yaml"))
     parser = argparse.ArgumentParser(
@@ -188,10 +190,10 @@ def main() -> None:
     )
     parser.add_argument("--model", nargs="+", choices=names)
     parser.add_argument("--size", nargs="+", default=[], choices=list(SIZES))
-    parser.add_argument("--doublings", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=2, help="batches measured behind the first")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--doublings", type=positive, default=3)
+    parser.add_argument("--batches", type=positive, default=2, help="measured behind the first")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--json", type=file_to_write, help="file for everything that was measured")
     known = parser.parse_args()
     models = known.model or [name for name in names if name != "MMSSL" or not known.size]
     print(f"{machine('cpu')}, {known.threads} thread(s)", flush=True)
@@ -199,13 +201,19 @@ def main() -> None:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"Python with its libraries holds {resident:.2f} GiB of each number.\n")
     found: dict[str, Any] = {}
+
+    def keep(name: str, measured: Any) -> None:
+        found[name] = measured
+        if known.json:
+            known.json.write_text(json.dumps(found, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
         if known.size:
-            published(models, known.size, Path(folder), known.batches, found)
+            published(models, known.size, Path(folder), known.batches, keep)
         else:
-            grow(models, known.doublings, Path(folder), known.batches, found, resident)
-    if known.json:
-        known.json.write_text(json.dumps(found, indent=1) + "\n")
+            grow(models, known.doublings, Path(folder), known.batches, keep, resident)
+    if any(isinstance(row, str) for rows in found.values() for row in rows):
+        sys.exit(1)
 
 
 def import_everything(threads: int) -> None:
@@ -221,7 +229,7 @@ def import_everything(threads: int) -> None:
 
 
 def grow(
-    models: Sequence[str], doublings: int, folder: Path, batches: int, found: Any, resident: float
+    models: Sequence[str], doublings: int, folder: Path, batches: int, keep: Any, resident: float
 ) -> None:
     """Measure every model at every size, and print a row a model."""
     n_users, n_items, n_edges, dims, batch_size = SMALLEST
@@ -235,14 +243,14 @@ def grow(
     print(f"\n{head(GROWTH)}", flush=True)
     for model in models:
         rows = [measure({**order, "model": model, "config_files": []}) for order in orders]
-        found[model] = rows
+        keep(model, rows)
         wrong = [row for row in rows if isinstance(row, str)]
         cells = [model, *wrong[:1]] if wrong else growth_row(model, rows, resident)
         print(line(cells + [""] * (len(GROWTH) - len(cells))), flush=True)
 
 
 def published(
-    models: Sequence[str], sizes: Sequence[str], folder: Path, batches: int, found: Any
+    models: Sequence[str], sizes: Sequence[str], folder: Path, batches: int, keep: Any
 ) -> None:
     """Measure every model at published sizes, and print a row each."""
     print(head(SIZE), flush=True)
@@ -252,7 +260,8 @@ def published(
         settings.update(train_batch_size=batch_size)
         for model in models:
             order = {"dataset": size, "settings": settings, "batches": batches, "model": model}
-            row = found[f"{size} {model}"] = measure({**order, "config_files": []})
+            row = measure({**order, "config_files": []})
+            keep(f"{size} {model}", [row])
             if isinstance(row, str):
                 cells = [size, model, row, "", "", ""]
             else:

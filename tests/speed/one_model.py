@@ -19,6 +19,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -32,12 +33,14 @@ class Measured:
     def __init__(self, order: dict[str, Any]) -> None:
         """Import the package and RecBole, read the data and build the model."""
         sys.path.insert(0, order["root"])
-        importlib.import_module("recbole_missing")  # installs the plugin
+        package = importlib.import_module("recbole_missing")  # installs the plugin
+        if not Path(package.__file__).resolve().is_relative_to(order["root"]):
+            raise ValueError(f"{order['root']}: must hold recbole_missing, got {package.__file__}")
         from recbole.config import Config
         from recbole.data import create_dataset, data_preparation
         from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
-        self.born, self.n_batches = order["born"], order["batches"]
+        self.n_batches = order["batches"]
         name = order["model"]
         config = Config(name, order["dataset"], order["config_files"], order["settings"])
         init_logger(config)
@@ -49,6 +52,7 @@ class Measured:
         model = get_model(name)(config, self.train._dataset).to(self.device)
         self.trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
         self.epochs = itertools.count()
+        self.built = time.time() - order["born"]
 
     def clocks(self) -> tuple[float, float]:
         """CPU seconds of this process and seconds on the wall, when the device is idle."""
@@ -60,11 +64,11 @@ class Measured:
 
     def first_step(self) -> dict[str, Any]:
         """An epoch that ends after its first batch: seconds since the process was started."""
-        batches = Batches(self.train, 1, self.clocks)
+        batches, (_, start) = Batches(self.train, 1, self.clocks), self.clocks()
         terms = self._train(batches)
         cpu, now = self.clocks()
         rows = {"rows": batches.checksum, "n_batches": len(self.train)}
-        return {"cpu": cpu, "wall": now - self.born, "terms": terms, **rows}
+        return {"cpu": cpu, "wall": self.built + now - start, "terms": terms, **rows}
 
     def epoch(self) -> dict[str, Any]:
         """Seconds of a whole epoch with its hooks; or of its start and some batches, scaled to one.

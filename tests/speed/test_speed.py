@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,15 +117,125 @@ def test_times_the_published_code():
 
 def test_options():
     known = epochs.parsed(["--batches", "20", "MMSSL=2", "--train_batch_size=2048"])
-    assert known.batches == {"*": "20", "MMSSL": "2"}
+    assert known.batches == {"*": 20, "MMSSL": 2}
     assert known.settings["train_batch_size"] == "2048"
     assert known.settings["gpu_id"] == ""
     assert epochs.parsed(["--device", "cuda"]).settings["gpu_id"] == "0"
-    assert not epochs.is_as_compared(known)
-    as_compared = ["--dataset", "tiktok", "--train_batch_size=2048", "--preset=none"]
-    assert epochs.is_as_compared(epochs.parsed(as_compared))
-    with pytest.raises(SystemExit):
-        epochs.parsed(["--pears", "3"])
+
+
+AS_COMPARED = ["--dataset", "tiktok", "--train_batch_size=2048", "--preset=none"]
+
+
+@pytest.mark.parametrize(
+    ("more", "commit", "same"),
+    [
+        ([], "c8e375f", True),
+        ([], "c8e375f12", True),
+        ([], "c8e375f+", False),
+        ([], "8b51720", False),
+        (["--dataset", "ml-100k"], "c8e375f", False),
+        (["--device", "cuda"], "c8e375f", False),
+        (["--embedding_size=8"], "c8e375f", False),
+        (["--preset=tiktok"], "c8e375f", False),
+    ],
+)
+def test_a_run_as_that_against_the_published_code(more, commit, same):
+    assert epochs.is_as_compared(epochs.parsed([*AS_COMPARED, *more]), commit) is same
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pears", "3"], "unrecognized"),
+        (["--pairs", "0"], "at least 1"),
+        (["--epochs", "0"], "at least 1"),
+        (["--threads", "0"], "at least 1"),
+        (["--batches", "0"], "at least 1"),
+        (["--batches", "x"], "at least 1"),
+        (["--batches", "VPBR=3"], "VPBR=3"),
+        (["--json", "/absent/file"], "/absent/file"),
+        (["--data-path", "/absent"], "must hold a folder 'ml-100k'"),
+        (["--config_files", "absent.yaml"], "absent.yaml"),
+        (["--against", "no such commit"], "must be a commit or a folder"),
+        (["--against", str(epochs.ROOT / "docs")], "must hold recbole_missing"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_measured(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        epochs.parsed(words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_checkout_without_the_package_is_refused(tmp_path):
+    order = {"model": "BM3", "batches": None}
+    found = epochs.run([tmp_path], order, threads=1, rounds=1)
+    assert found.startswith("failed: ")
+    assert "must hold recbole_missing" in found or "No module named" in found
+
+
+def test_the_first_step_counts_no_time_of_another_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("recbole.utils.init_logger", lambda config: None)  # it leaves open files
+    first = {**order(tmp_path, "BM3"), "root": str(epochs.ROOT), "born": time.time() - 1000}
+    measured = one_model.Measured(first)
+    built = time.time()
+    monkeypatch.setattr(time, "time", lambda: built + 500)  # the other process is built
+    assert 1000 < measured.first_step()["wall"] < 1500
+
+
+def test_a_failed_model_ends_with_1(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(epochs, "run", lambda *arguments: "failed: it")
+    monkeypatch.setattr(epochs, "machine", lambda device: "a machine")
+    file = tmp_path / "all.json"
+    monkeypatch.setattr("sys.argv", ["epochs.py", "--model", "BM3", "--json", str(file)])
+    with pytest.raises(SystemExit, match="1"):
+        epochs.main()
+    assert "failed: it" in capsys.readouterr().out
+    assert json.loads(file.read_text())["rows"][0]["found"] == "failed: it"
+
+
+def test_only_one_thread_is_compared_with_the_published_code(monkeypatch, capsys):
+    monkeypatch.setattr(epochs, "run", lambda *arguments: [result(3.0), result(1.0)])
+    monkeypatch.setattr(epochs, "machine", lambda device: "a machine")
+    monkeypatch.setattr(epochs, "commit_of", lambda folder: "c8e375f")
+    words = ["--model", "BM3", "--threads", "1", "2", "--against", str(epochs.ROOT), *AS_COMPARED]
+    monkeypatch.setattr("sys.argv", ["epochs.py", *words])
+    epochs.main()
+    one, two = (row for row in capsys.readouterr().out.splitlines() if row.startswith("| BM3"))
+    assert one.endswith("| 3.43 | 1.3 | 7.9 |")
+    assert two.endswith("|  |  |  |")
+
+
+def test_a_process_compiles_for_the_next_one(tmp_path, monkeypatch):
+    package = tmp_path / "recbole_missing"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert epochs.compiled(tmp_path) == tmp_path
+    assert len(list(package.glob("__pycache__/*.pyc"))) == 1
+    started: dict[str, Any] = {}
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        started.update(options)
+        return SimpleNamespace(stdin=io.StringIO())
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    epochs.Child(tmp_path, {}, 1, tmp_path).errors.close()
+    assert "PYTHONDONTWRITEBYTECODE" not in started["env"]
+    assert started["env"]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_a_process_of_growth_may_fail_at_any_time(fails, monkeypatch):
+    def serve(lines, answer):
+        for number in range(3):
+            if number == fails:
+                raise RuntimeError("it")
+            answer(json.dumps({"cpu": 1.0, "n_batches": 3}))
+
+    monkeypatch.setattr(one_model, "serve", serve)
+    assert growth.measure({}) == "failed: RuntimeError: it"
 
 
 def test_exponents():
