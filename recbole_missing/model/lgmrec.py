@@ -228,8 +228,12 @@ class LGMRec(MultimodalRecommender):
             ids: rows of the batch.
             candidates: rows of the denominators.
         """
-        # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d:
-        # that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
+        # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d,
+        # which is less work if h < d: that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
+        # n(Q_m) does not depend on the scale of T_m, but T_a T_b^T might overflow: T_m is divided
+        # by its largest entry.
+        largest = hyperedges.detach().abs().amax(dim=(1, 2), keepdim=True)
+        hyperedges = hyperedges / largest.clamp(min=1e-12)
         unit = []  # H_m / |Q_m|
         for of_modality, vectors in zip(members.chunk(len(hyperedges), dim=1), hyperedges):
             norms = torch.linalg.vector_norm(of_modality @ vectors, dim=1, keepdim=True)
