@@ -158,7 +158,7 @@ class MMSSL(MultimodalRecommender):
             ids, numbers = batch_users.ids, batch_users.numbers
             seen = seen_items(self.interactions, ids)
             (scores,) = score_rows(users[ids, None], items[1:, None], seen)
-            real = real_rows(seen, scores, self.real_noise, self.real_score_weight, numbers)
+            real = real_rows(seen, scores, numbers, self.real_noise, self.real_score_weight)
         return self.critic.terms(real, self._fakes(user_content, item_content, batch_users))
 
     def encode(self) -> tuple[Tensor, Tensor]:
@@ -394,25 +394,20 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
 
 
 def real_rows(
-    seen: Tensor,
-    scores: Tensor,
-    noise: float,
-    score_weight: float,
-    numbers: Tensor | None = None,
+    seen: Tensor, scores: Tensor, numbers: Tensor, noise: float, score_weight: float
 ) -> Tensor:
     """Rows Q that the critic takes for real, of unit length.
 
     Args:
         seen: bool ``(n_users, n_items)``, the interactions.
         scores: same shape.
+        numbers: users of the rows, as places in ``seen``, shape ``(n,)``.
         noise: scale of the Gumbel noise.
         score_weight: of ``scores``.
-        numbers: users of the rows, as places in ``seen``, shape ``(n,)``. None: one row for each.
 
     Returns:
         Shape ``(n, n_items)``; each row has noise of its own.
     """
-    numbers = torch.arange(len(seen), device=seen.device) if numbers is None else numbers
     uniform = torch.rand((len(numbers), seen.shape[1]), device=seen.device)
     real = scores.new_empty(uniform.shape)
     block = max(1, (2**26 if seen.is_cuda else 2**18) // seen.shape[1])  # stays in the cache

@@ -137,19 +137,18 @@ def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(table.split(size) for table in tables))
 
 
-def perturb(x: Tensor, draws: Tensor | None = None, n_draws: int | None = None) -> Tensor:
+def perturb(x: Tensor, n_draws: int | None = None) -> Tensor:
     """Noise: x + 0.1 sign(x) * u / |u| for every row of x, u uniform on [0, 1).
 
     Args:
         x: shape ``(rows, d)``.
-        draws: int ``(rows,)``. If given, rows with equal numbers get the same u.
-        n_draws: number of u that are drawn; row r takes number r, or number ``draws[r]``. Default:
-            as many as there are rows.
+        n_draws: number of u that are drawn, at least one for each row; row r takes number r.
+            Default: as many as there are rows.
 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
     drawn = torch.rand_like(x if n_draws is None else x.new_empty(n_draws, x.shape[1]))
-    noise = drawn[: len(x)] if draws is None else drawn[draws]
+    noise = drawn[: len(x)]
     noise *= 0.1 / torch.linalg.vector_norm(noise, dim=1, keepdim=True).clamp_(min=1e-12)
     return torch.addcmul(x, x.detach().sign(), noise)
 

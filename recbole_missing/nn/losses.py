@@ -151,7 +151,9 @@ def weighted_log_sum_exp(
         counts: c >= 0, shape ``(n,)``, without gradient. None: 1 for each candidate.
         bound: of the absolute inner products, if one is known. A small one spares the search for
             the largest inner product of every row.
-        block_entries: inner products of one block, see :func:`log_sum_exp`.
+        block_entries: inner products of one block, if there are 32 rows or more. The default is
+            2^18 on a CPU (1 MiB, which its cache holds) and 2^26 on a GPU, where few large blocks
+            are faster.
     """
     entries = block_entries or max(_block_entries(anchors), 32 * len(candidates))
     block_rows = max(1, entries // max(len(candidates), 1))
@@ -159,29 +161,6 @@ def weighted_log_sum_exp(
         anchors, candidates, weights, counts, _is_small(bound), block_rows
     )
     return total
-
-
-def log_sum_exp(
-    anchors: Tensor,
-    candidates: Tensor,
-    bound: float | None = None,
-    block_entries: int | None = None,
-) -> Tensor:
-    """Log sum_j exp <anchor_r, candidate_j> of every row r, shape ``(rows,)``.
-
-    The candidates are taken in blocks, and the backward pass computes each block again. So the
-    memory is that of one block.
-
-    Args:
-        anchors: shape ``(rows, d)``, at least one.
-        candidates: shape ``(n, d)``, at least one.
-        bound: see :func:`weighted_log_sum_exp`.
-        block_entries: inner products of one block. The default is 2^18 on a CPU (1 MiB, which its
-            cache holds) and 2^26 on a GPU, where few large blocks are faster.
-    """
-    block_size = max(1, (block_entries or _block_entries(anchors)) // len(anchors))
-    logs: Tensor = _LogSumExp.apply(anchors, candidates, _is_small(bound), block_size)
-    return logs
 
 
 def _block_entries(anchors: Tensor) -> int:
@@ -234,34 +213,3 @@ class _WeightedLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         to_anchors, to_candidates = ctx.saved_tensors
         return grad * to_anchors, grad * to_candidates, None, None, None, None
-
-
-class _LogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, anchors: Tensor, candidates: Tensor, bounded: bool, block_size: int
-    ) -> Tensor:
-        if bounded:
-            sums = anchors.new_zeros(len(anchors))
-            for block in candidates.split(block_size):
-                sums += (anchors @ block.T).exp_().sum(dim=1)
-            logs = sums.log()
-        else:
-            logs = anchors.new_full((len(anchors),), -torch.inf)
-            for block in candidates.split(block_size):
-                logs = torch.logaddexp(logs, torch.logsumexp(anchors @ block.T, dim=1))
-        ctx.block_size = block_size
-        ctx.save_for_backward(anchors, candidates, logs)
-        return logs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        anchors, candidates, logs = ctx.saved_tensors
-        to_anchors, to_candidates = torch.zeros_like(anchors), torch.empty_like(candidates)
-        blocks = candidates.split(ctx.block_size), to_candidates.split(ctx.block_size)
-        for block, to_block in zip(*blocks):
-            shares = (anchors @ block.T).sub_(logs[:, None]).exp_().mul_(grad[:, None])
-            to_anchors.addmm_(shares, block)
-            torch.mm(shares.T, anchors, out=to_block)
-        return to_anchors, to_candidates, None, None

@@ -166,7 +166,7 @@ def test_the_contrast_does_not_depend_on_the_scale_of_the_hyperedges() -> None:
 
 
 def test_the_contrast_of_no_item_is_zero() -> None:
-    """No item has all modalities, and the temperature is so small that largest powers are sought."""
+    """No item has all modalities; the temperature is so small that maxima are sought."""
     dataset = tiny_dataset(NAMES[:2])
     first, second = dataset.modalities.values()
     rest = ~first.observed & (torch.arange(17) > 0)

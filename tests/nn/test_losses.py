@@ -13,7 +13,6 @@ from recbole_missing.nn.losses import (
     batch_softmax_loss,
     bpr_loss,
     info_nce,
-    log_sum_exp,
     norm_loss,
     squared_loss,
     weighted_log_sum_exp,
@@ -146,21 +145,6 @@ def test_weighted_log_sum_exp_equals_the_dense_one(
     ours = weighted_log_sum_exp(anchors, candidates, weights, None, bound, block_entries)
     dense = torch.logsumexp(anchors @ candidates.T, dim=1)
     same(ours, weights @ dense, [anchors, candidates])
-
-
-@pytest.mark.parametrize("bound", [None, 40.0])
-@pytest.mark.parametrize("block_entries", [1, 12, 400, None])
-def test_streamed_log_sum_exp_equals_the_dense_one(
-    block_entries: int | None, bound: float | None
-) -> None:
-    torch.manual_seed(0)
-    anchors = torch.randn(4, 5, requires_grad=True)
-    candidates = (3 * torch.randn(7, 5)).requires_grad_()
-    weight = torch.randn(4)
-    ours = log_sum_exp(anchors, candidates, bound, block_entries)
-    dense = torch.logsumexp(anchors @ candidates.T, dim=1)
-    torch.testing.assert_close(ours, dense)
-    same((ours * weight).sum(), (dense * weight).sum(), [anchors, candidates])
 
 
 def test_the_gradient_of_norms_is_that_of_torch_and_zero_at_zero():
