@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import row_mean_norm
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.distinct import Distinct, distinct, shares
 from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 from recbole_missing.nn.transport import mutual_transport, transport
@@ -254,8 +254,7 @@ class CI2MG(MultimodalRecommender):
         total = self.item_embedding.new_zeros(())
         for name, of in items.items():
             gap = rows(vectors.generated[name], of.ids) - rows(vectors.projected[name], of.ids)
-            counts = of.counts.to(gap)
-            total = total + counts @ gap.square().mean(dim=1) / counts.sum().clamp(min=1)
+            total = total + shares(of.like(gap).counts) @ gap.square().mean(dim=1)
         return total
 
     def _contrast(self, vectors: ModalityVectors, items: dict[str, Distinct]) -> Tensor:

@@ -145,7 +145,7 @@ class DAMRS(MultimodalRecommender):
         once_users = distinct(user_ids)  # K
         once_items = distinct(torch.cat([positive_ids, negative_ids]))  # J
         items, sides = rows(all_items, once_items.ids), rows(all_sides, once_items.ids)
-        weights = once_users.weights().to(all_users), once_items.weights().to(all_users)
+        weights = (ids.like(all_users).equal_shares() for ids in (once_users, once_items))
         gap = score_gap(rows(all_users, once_users.ids), items, sides, *weights)
         terms = {
             "wbpr": weighted_bpr(users, positives, negatives, liked, disliked),
@@ -171,7 +171,7 @@ class DAMRS(MultimodalRecommender):
         """Weighted L_nd of each view: unit vectors of contrasted items against those of all."""
         anchors = unit.index_select(1, contrasted.ids)
         candidates = unit.index_select(1, self.old_items)
-        options = self.pseudo_labels, self.temperature, contrasted.weights().to(unit)
+        options = self.pseudo_labels, self.temperature, contrasted.like(unit).equal_shares()
         losses = neighbour_losses(anchors, candidates, *options)
         terms = [*(f"nd_{name}" for name in self.modalities), "behaviour_nd"]
         return dict(zip(terms, self.cl_weight / len(terms) * losses))

@@ -239,7 +239,7 @@ class LGMRec(MultimodalRecommender):
             norms = torch.linalg.vector_norm(of_modality @ vectors, dim=1, keepdim=True)
             unit.append(of_modality / norms.clamp(min=1e-12))
         total, pairs = members.new_zeros(()), contrast_pairs(len(hyperedges))
-        counts, bound = ids.counts.to(members.dtype), 1 / self.temperature
+        counts, bound = ids.like(members).counts, 1 / self.temperature
         for a, b in pairs:
             anchors = rows(unit[a], ids.ids) @ (hyperedges[a] @ hyperedges[b].T) / self.temperature
             rivals = rows(unit[b], candidates)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_missing.nn.distinct import Distinct
+from recbole_missing.nn.distinct import Distinct, shares
 from recbole_missing.nn.layers import unit_rows
 
 
@@ -68,7 +68,7 @@ def batch_softmax_loss(
         ids: whose vectors the rows are. A row counts as often as its id. None: every row once.
     """
     counts = _counts(anchors, ids)
-    anchors, weights = anchors / temperature, _shares(counts * kept)
+    anchors, weights = anchors / temperature, shares(counts * kept)
     agreement = weights @ (anchors * others).sum(dim=1)
     return weighted_log_sum_exp(anchors, others, weights, counts) - agreement
 
@@ -106,7 +106,7 @@ def info_nce(
     if len(anchors) == 0:
         return anchors.sum()
     anchors, others = unit_rows(anchors, 1 / temperature), unit_rows(others)
-    weights = _shares(_counts(anchors, anchor_ids))
+    weights = shares(_counts(anchors, anchor_ids))
     if anchor_ids is None or other_ids is None:
         agreement = weights @ (anchors * others).sum(dim=1)
     else:
@@ -123,12 +123,7 @@ def info_nce(
 
 def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:
     """How often each vector counts."""
-    return vectors.new_ones(len(vectors)) if ids is None else ids.counts.to(vectors.dtype)
-
-
-def _shares(counts: Tensor) -> Tensor:
-    """Counts divided by their sum; zeros stay zeros."""
-    return counts / counts.sum().clamp(min=1)
+    return vectors.new_ones(len(vectors)) if ids is None else ids.like(vectors).counts
 
 
 def weighted_log_sum_exp(
