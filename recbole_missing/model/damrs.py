@@ -39,7 +39,7 @@ from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import ItemGraph, rows, unit_rows, xavier_table
+from recbole_missing.nn.layers import ItemGraph, exp_is_safe, rows, unit_rows, xavier_table
 
 # The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
 # views x are the M modalities and behaviour.
@@ -254,9 +254,9 @@ class _NeighbourLosses(torch.autograd.Function):
             label_logits = logits.gather(2, labels).requires_grad_()
             first, second = labels.chunk(2, dim=2)
             powers = logits.scatter_(2, first, -torch.inf)
-            # The largest one left is in second_x. From 1 / 40 on, exp(cos / tau) needs no shift.
+            # The largest one left is in second_x.
             shift = logits.gather(2, second).amax(dim=2)
-            shift = shift if tau < 1 / 40 else torch.zeros_like(shift)
+            shift = torch.zeros_like(shift) if exp_is_safe(1 / tau) else shift
             sums = powers.sub_(shift[:, :, None]).exp_().sum(dim=2)
             log_rest = (sums.log() + shift).requires_grad_()
             with torch.enable_grad():

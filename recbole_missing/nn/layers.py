@@ -128,6 +128,14 @@ class _UnitRows(torch.autograd.Function):
         return torch.addcmul(grad, scaled, along, value=-1).mul_(factors), None, None
 
 
+def exp_is_safe(bound: float | None) -> bool:
+    """Whether sums of exp(x) with |x| <= ``bound`` stay far inside the range of float32.
+
+    Then no largest x need be subtracted. None: no bound is known.
+    """
+    return bound is not None and bound <= 40
+
+
 def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Blocks of the same rows of all ``tables``; what is done with one finds it in the CPU's cache.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_missing.nn.distinct import Distinct, shares
-from recbole_missing.nn.layers import unit_rows
+from recbole_missing.nn.layers import exp_is_safe, unit_rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -153,18 +153,13 @@ def weighted_log_sum_exp(
     entries = block_entries or max(_block_entries(anchors), 32 * len(candidates))
     block_rows = max(1, entries // max(len(candidates), 1))
     total: Tensor = _WeightedLogSumExp.apply(
-        anchors, candidates, weights, counts, _is_small(bound), block_rows
+        anchors, candidates, weights, counts, exp_is_safe(bound), block_rows
     )
     return total
 
 
 def _block_entries(anchors: Tensor) -> int:
     return 2**26 if anchors.is_cuda else 2**18
-
-
-def _is_small(bound: float | None) -> bool:
-    """Whether sums of exp(x) with |x| <= bound stay far inside the range of float32."""
-    return bound is not None and bound <= 40
 
 
 class _WeightedLogSumExp(torch.autograd.Function):
@@ -175,7 +170,7 @@ class _WeightedLogSumExp(torch.autograd.Function):
         candidates: Tensor,
         weights: Tensor,
         counts: Tensor | None,
-        bounded: bool,
+        is_safe: bool,
         block_rows: int,
     ) -> Tensor:
         total = anchors.new_zeros(())
@@ -183,13 +178,13 @@ class _WeightedLogSumExp(torch.autograd.Function):
         counted = candidates if counts is None else candidates * counts[:, None]
         to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
         blocks = (tensor.split(block_rows) for tensor in (anchors, weights, to_anchors))
-        if not bounded and counts is not None and len(counts) > 0:
+        if not is_safe and counts is not None and len(counts) > 0:
             # One of count 0 must not be the largest: it becomes a copy of one that counts.
             counting = candidates.index_select(0, counts.argmax(dim=0, keepdim=True))
             candidates = torch.where(counts[:, None] > 0, candidates, counting)
         for block, weight, to_block in zip(*blocks):
             powers = block @ candidates.T
-            if not bounded and len(candidates) > 0:
+            if not is_safe and len(candidates) > 0:
                 highest = powers.amax(dim=1)
                 total += weight @ highest
                 powers -= highest[:, None]

@@ -23,7 +23,7 @@ def test_edge_operations_and_their_gradients_equal_dense_ones() -> None:
         (edges.edge_softmax(pattern, values), softmax(matrix, full, 1)[rows, cols]),
         (edges.edge_softmax(pattern, values, 0), softmax(matrix, full, 0)[rows, cols]),
         (
-            edges.edge_softmax(pattern, values, 0, bounded=True),
+            edges.edge_softmax(pattern, values, 0, bound=9.0),
             softmax(matrix, full, 0)[rows, cols],
         ),
     ]
