@@ -190,7 +190,7 @@ class MMSSL(MultimodalRecommender):
         return terms
 
     def _fakes(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
-        """W_1 of the fake rows of a batch, by modality, ``(M * batch, n_items // 4)``.
+        """W_1 of the fake rows of a batch, by modality, ``(M * batch, (n_items - 1) // 4)``.
 
         Args:
             users, items: the content of all.
@@ -502,11 +502,11 @@ class Critic(nn.Module):
         self.first = nn.Linear(n_items, wide, bias=False)
         second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
         self.rest = nn.Sequential(
-            BatchNorm(wide, track_running_stats=False),
-            Dropout(dropout[0]),
+            TwiceDifferentiableBatchNorm(wide, track_running_stats=False),
+            FastDropout(dropout[0]),
             second,
-            BatchNorm(narrow, track_running_stats=False),
-            Dropout(dropout[1]),
+            TwiceDifferentiableBatchNorm(narrow, track_running_stats=False),
+            FastDropout(dropout[1]),
             last,
         )
         for layer in (self.first, second, last):
@@ -552,7 +552,7 @@ class Critic(nn.Module):
         }
 
 
-class BatchNorm(nn.BatchNorm1d):
+class TwiceDifferentiableBatchNorm(nn.BatchNorm1d):
     """Batch normalisation by the statistics of its input, with a second derivative in few steps.
 
     torch composes that derivative of some twenty operations. Here it is one formula. It is that of
@@ -620,7 +620,7 @@ def _through_statistics(
     return backward(grad, rows, weight, *statistics, True, 0.0, [True] * 3)
 
 
-class Dropout(nn.Dropout):
+class FastDropout(nn.Dropout):
     """Dropout whose mask is drawn by ``torch.rand``: on a CPU in a third of the time."""
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ rows to columns is not the transpose of the coupling of columns to rows. For the
 coupling is a constant: the gradient flows through the averaged points only.
 
 All steps scale rows or columns, so S_ij = a_i K_ij b_j, and two vectors a, b describe the coupling.
-K itself is computed in blocks of rows. The first 2^26 entries (256 MiB) are kept for the next pass.
-The others are computed anew in every pass.
+K itself is computed in blocks of rows. The first 2^26 entries (256 MiB) are kept for the next pass,
+until the backward pass is done. The others are computed anew in every pass. Every call keeps its
+own: a model that makes M calls, one for each of M >= 3 modalities, keeps up to M x 256 MiB.
 """
 
 from __future__ import annotations

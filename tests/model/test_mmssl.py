@@ -11,7 +11,7 @@ from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_d
 from torch import Tensor
 
 from recbole_missing.model import mmssl
-from recbole_missing.model.mmssl import MMSSL, BatchNorm, norms_of_products
+from recbole_missing.model.mmssl import MMSSL, TwiceDifferentiableBatchNorm, norms_of_products
 
 NAMES = ("smell", "text", "hue")
 SETTINGS = {
@@ -321,7 +321,7 @@ def test_derivatives_of_the_normalisation() -> None:
     rows = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
     weights = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
     layers = (
-        BatchNorm(3, track_running_stats=False),
+        TwiceDifferentiableBatchNorm(3, track_running_stats=False),
         torch.nn.BatchNorm1d(3, track_running_stats=False),
     )
     found = []
