@@ -147,6 +147,13 @@ def test_weighted_log_sum_exp_equals_the_dense_one(
     same(ours, weights @ dense, [anchors, candidates])
 
 
+def test_a_candidate_that_does_not_count_is_never_the_largest() -> None:
+    """exp(120) would overflow, and 1 / exp(120) vanish."""
+    anchors, candidates = torch.tensor([[1.0, 0]]), torch.tensor([[120.0, 0], [0, 0]])
+    counts = torch.tensor([0.0, 1])
+    assert weighted_log_sum_exp(anchors, candidates, torch.ones(1), counts) == 0
+
+
 def test_the_gradient_of_norms_is_that_of_torch_and_zero_at_zero():
     blocks = [torch.randn(5, 3), torch.zeros(5, 3)]
     grads = []
