@@ -374,8 +374,9 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
     """
     # Plain form: F.linear(score_rows(...), weight). Without seen items a row would be b a, and
     # W b a needs no row. What the seen items add to it is subtracted, as it is from the squared
-    # norm a^T (b^T b) a. Where less than a millionth of that is left, it is rounding: then all
-    # scores of unseen items are zero.
+    # norm a^T (b^T b) a. The norm is found in double precision. Where less than 1e-10 of its square
+    # is left, that is rounding: then all scores of unseen items are zero. What is left of the
+    # products has the rounding errors of `everything`, so they matter where almost nothing is left.
     n_users, n_modalities, size = users.shape
     mapped = (weight @ items.flatten(1)).unflatten(1, (n_modalities, size))
     everything = torch.einsum("umd,wmd->muw", users, mapped)

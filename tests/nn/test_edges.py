@@ -59,6 +59,20 @@ def test_a_softmax_of_large_logits_is_finite() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_the_values_of_the_pattern_are_not_read(dtype: torch.dtype) -> None:
+    pattern = random_matrix()
+    rows, cols, _ = pattern.edges()
+    pattern.values.fill_(torch.nan)
+    left, right = torch.randn(7, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype)
+    values = torch.randn(rows.numel(), dtype=dtype, requires_grad=True)
+    dots = edges.edge_dots(pattern, left, right)
+    torch.testing.assert_close(dots, (left @ right.T)[rows, cols])
+    product = edges.edge_product(pattern, values, right)
+    (gradient,) = torch.autograd.grad(product.sum(), values)
+    assert torch.isfinite(product).all() and torch.isfinite(gradient).all()
+
+
 def test_edge_dots_without_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = torch.randn(7, 3), torch.randn(5, 3)
     expected = edges.edge_dots(random_matrix(), left, right)
