@@ -39,7 +39,14 @@ from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import ItemGraph, exp_is_safe, rows, unit_rows, xavier_table
+from recbole_missing.nn.layers import (
+    ItemGraph,
+    cached_rows,
+    exp_is_safe,
+    rows,
+    unit_rows,
+    xavier_table,
+)
 
 # The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
 # views x are the M modalities and behaviour.
@@ -241,8 +248,8 @@ class _NeighbourLosses(torch.autograd.Function):
     ) -> Tensor:
         total = anchors.new_zeros(len(anchors))
         to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
-        entries = 2**26 if anchors.is_cuda else 2**19  # cosines of a view in a block
-        block_size = max(1, min(max(32, entries // candidates.shape[1]), anchors.shape[1]))
+        block_size = cached_rows(candidates.shape[1], anchors, entries=2**19, fewest=32)
+        block_size = max(1, min(block_size, anchors.shape[1]))
         buffers = anchors.new_empty(2, len(anchors) * block_size * candidates.shape[1])
         blocks = (anchors.split(block_size, 1), to_anchors.split(block_size, 1))
         for block, to_block, weight in zip(*blocks, weights.split(block_size)):

@@ -38,7 +38,7 @@ from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.edges import edge_product
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, cached_rows, rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model in formulas, in the order of the computation. R: binary interactions, X_m: features of
@@ -411,7 +411,7 @@ def real_rows(
     """
     uniform = torch.rand((len(numbers), seen.shape[1]), device=seen.device)
     real = scores.new_empty(uniform.shape)
-    block = max(1, (2**26 if seen.is_cuda else 2**18) // seen.shape[1])  # stays in the cache
+    block = cached_rows(seen.shape[1], seen)
     for row, draw, number in zip(real.split(block), uniform.split(block), numbers.split(block)):
         torch.add(draw, 1e-8, out=row).log_().neg_().add_(1e-8).log_()  # minus Gumbel noise
         shares = row.mul_(-noise).add_(seen[number]).softmax(dim=1)

@@ -136,6 +136,19 @@ def exp_is_safe(bound: float | None) -> bool:
     return bound is not None and bound <= 40
 
 
+def cached_rows(n_columns: int, like: Tensor, entries: int = 2**18, fewest: int = 1) -> int:
+    """How many rows of ``n_columns`` numbers make a block.
+
+    Args:
+        n_columns: width of a row.
+        like: a tensor of the device. On a GPU few large blocks are faster.
+        entries: of a block on a CPU whose cache holds it. The default is 1 MiB; on a GPU it is
+            always 2^26.
+        fewest: rows of a block in any case.
+    """
+    return max(fewest, (2**26 if like.is_cuda else entries) // max(n_columns, 1))
+
+
 def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Blocks of the same rows of all ``tables``; what is done with one finds it in the CPU's cache.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recbole_missing.nn.distinct import Distinct, shares
-from recbole_missing.nn.layers import exp_is_safe, unit_rows
+from recbole_missing.nn.layers import cached_rows, exp_is_safe, unit_rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def weighted_log_sum_exp(
     weights: Tensor,
     counts: Tensor | None = None,
     bound: float | None = None,
-    block_entries: int | None = None,
+    block_rows: int | None = None,
 ) -> Tensor:
     """Sum_r w_r log sum_j c_j exp <anchor_r, candidate_j>, one number.
 
@@ -146,20 +146,13 @@ def weighted_log_sum_exp(
         counts: c >= 0, shape ``(n,)``, without gradient. None: 1 for each candidate.
         bound: of the absolute inner products, if one is known. A small one spares the search for
             the largest inner product of every row.
-        block_entries: inner products of one block, if there are 32 rows or more. The default is
-            2^18 on a CPU (1 MiB, which its cache holds) and 2^26 on a GPU, where few large blocks
-            are faster.
+        block_rows: anchors of a block. The default is what the cache holds, at least 32.
     """
-    entries = block_entries or max(_block_entries(anchors), 32 * len(candidates))
-    block_rows = max(1, entries // max(len(candidates), 1))
+    block_rows = block_rows or cached_rows(len(candidates), anchors, fewest=32)
     total: Tensor = _WeightedLogSumExp.apply(
         anchors, candidates, weights, counts, exp_is_safe(bound), block_rows
     )
     return total
-
-
-def _block_entries(anchors: Tensor) -> int:
-    return 2**26 if anchors.is_cuda else 2**18
 
 
 class _WeightedLogSumExp(torch.autograd.Function):

@@ -25,11 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_missing.nn.layers import cached_rows
+
 _KEPT = 2**26
 """Entries of the kernel that are kept from pass to pass."""
-
-_CACHED = 2**19
-"""Entries of a block on the CPU. A block of this size stays in the cache while it is used."""
 
 
 def transport(rows: Tensor, cols: Tensor, width: float, n_iterations: int) -> Tensor:
@@ -106,8 +105,7 @@ class _Kernel:
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of rows and their block of E. It holds until the next one is asked for."""
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
-        entries = _CACHED if self.rows.device.type == "cpu" else 2**7 * _CACHED
-        size = min(n_rows, max(64, entries // n_cols))
+        size = min(n_rows, cached_rows(n_cols, self.rows, entries=2**19, fewest=64))
         buffer = self.rows.new_empty(size, n_cols)
         for start in range(0, n_rows, size):
             part = slice(start, min(start + size, n_rows))

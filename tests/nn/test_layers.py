@@ -11,6 +11,7 @@ from recbole_missing.nn.layers import (
     FrozenFeatures,
     Integration,
     PurifiedItems,
+    cached_rows,
     knn_item_graph,
     node_tables,
     perturb,
@@ -124,3 +125,10 @@ def test_perturb_takes_the_first_of_more_draws() -> None:
     torch.manual_seed(0)
     five = perturb(torch.cat([x, x, x[:1]]))
     assert torch.equal(of_more, five[:2]) and torch.equal(torch.rand(1), after)
+
+
+def test_rows_of_a_block() -> None:
+    x = torch.zeros(1)
+    assert cached_rows(2**10, x) == 2**8 and cached_rows(2**10, x, entries=2**19) == 2**9
+    assert cached_rows(2**20, x) == 1 and cached_rows(2**20, x, fewest=32) == 32
+    assert cached_rows(0, x) == 2**18

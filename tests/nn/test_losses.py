@@ -131,18 +131,18 @@ def test_batch_softmax_of_distinct_rows_is_that_of_all_rows(form: Any) -> None:
 
 
 @pytest.mark.parametrize("bound", [None, 20.0])
-@pytest.mark.parametrize("block_entries", [1, 12, 400, None])
+@pytest.mark.parametrize("block_rows", [1, 3, 9, None])
 def test_weighted_log_sum_exp_equals_the_dense_one(
-    block_entries: int | None, bound: float | None
+    block_rows: int | None, bound: float | None
 ) -> None:
     torch.manual_seed(0)
     anchors = torch.randn(4, 5, requires_grad=True)
     candidates = torch.randn(7, 5, requires_grad=True)
     weights, counts = torch.tensor([0.5, 0.0, 0.2, 0.3]), torch.tensor([1.0, 2, 0, 1, 3, 1, 1])
-    ours = weighted_log_sum_exp(anchors, candidates, weights, counts, bound, block_entries)
+    ours = weighted_log_sum_exp(anchors, candidates, weights, counts, bound, block_rows)
     powers = (anchors @ candidates.T).exp() * counts
     same(ours, weights @ powers.sum(dim=1).log(), [anchors, candidates])
-    ours = weighted_log_sum_exp(anchors, candidates, weights, None, bound, block_entries)
+    ours = weighted_log_sum_exp(anchors, candidates, weights, None, bound, block_rows)
     dense = torch.logsumexp(anchors @ candidates.T, dim=1)
     same(ours, weights @ dense, [anchors, candidates])
 
