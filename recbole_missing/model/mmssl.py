@@ -38,7 +38,7 @@ from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.edges import edge_product
-from recbole_missing.nn.layers import FrozenFeatures, cached_rows, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, cached_rows, rows, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model in formulas, in the order of the computation. R: binary interactions, X_m: features of
@@ -240,7 +240,7 @@ class MMSSL(MultimodalRecommender):
         """Shift ``identities (n, d)`` by the direction of their mean guide."""
         size = self.embedding_size
         mean = torch.stack(list(guides.values())).mean(dim=0)
-        direction = F.normalize(mean @ self.heads.view(-1, size, size).sum(dim=0))
+        direction = unit_rows(mean @ self.heads.view(-1, size, size).sum(dim=0))
         return identities + self.guide_weight * direction
 
     def _final(
@@ -257,8 +257,8 @@ class MMSSL(MultimodalRecommender):
             items = items.softmax(dim=1) if is_last else items
             user_sum, item_sum = user_sum + users, item_sum + items
         n_stages = self.n_ui_layers + 1
-        user_shift = self.content_weight * F.normalize(content[0], dim=2).sum(dim=1)
-        item_shift = self.content_weight * F.normalize(content[1], dim=2).sum(dim=1)
+        user_shift = self.content_weight * unit_rows(content[0]).sum(dim=1)
+        item_shift = self.content_weight * unit_rows(content[1]).sum(dim=1)
         return user_sum / n_stages + user_shift, item_sum / n_stages + item_shift
 
     def _learn_graphs(self, user_ids: Tensor, top_items: Tensor) -> None:
@@ -357,7 +357,7 @@ def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
         Shape ``(M, n_users, n_items)``.
     """
     scores = torch.einsum("umd,imd->mui", users, items).masked_fill(seen, 0.0)
-    return F.normalize(scores, dim=2)
+    return unit_rows(scores)
 
 
 def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: Tensor) -> Tensor:
@@ -435,9 +435,9 @@ def contrast(guides: Tensor, finals: Tensor, temperature: float, counts: Tensor)
     """
     # A user of c rows stands c times in the second sum, and c - 1 times in the first one of its
     # own rows.
-    guides, counts = F.normalize(guides), counts.to(guides)
+    guides, counts = unit_rows(guides), counts.to(guides)
     to_guides = guides @ guides.T / temperature
-    to_finals = guides @ F.normalize(finals).T / temperature
+    to_finals = guides @ unit_rows(finals).T / temperature
     own = torch.diag_embed(torch.ones_like(counts))
     logits = torch.cat([to_guides + (counts - own).clamp(min=0).log(), to_finals + counts.log()], 1)
     shares = (to_finals.diagonal() - logits.logsumexp(dim=1)).exp()
