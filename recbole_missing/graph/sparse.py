@@ -285,10 +285,11 @@ class _LayerMean(torch.autograd.Function):
         ctx: Any, nodes: Tensor, matrix: Tensor, transposed: Tensor, n_layers: int
     ) -> Tensor:
         ctx.matrix, ctx.transposed, ctx.n_layers = matrix, transposed, n_layers
-        total = nodes
-        for _ in range(n_layers):
-            total = torch.addmm(nodes, matrix, total)
-        return total / (n_layers + 1)
+        total = nodes if n_layers > 0 else nodes.clone()
+        for layer in range(1, n_layers + 1):
+            scale = 1.0 if layer < n_layers else 1 / (n_layers + 1)  # the sum becomes a mean
+            total = torch.addmm(nodes, matrix, total, beta=scale, alpha=scale)
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

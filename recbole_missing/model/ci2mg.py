@@ -31,14 +31,13 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.normalise import row_mean_norm
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.distinct import Distinct, distinct, shares
+from recbole_missing.nn.layers import FrozenFeatures, rows, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 from recbole_missing.nn.transport import mutual_transport, transport
 
@@ -188,8 +187,8 @@ class CI2MG(MultimodalRecommender):
 
     def _intra(self, name: str, items: Tensor) -> Tensor:
         """Pass ``items (n, d)`` through the hypergraph of a modality."""
-        prototypes = F.normalize(self.prototypes[name], eps=1e-12)
-        incidence = F.normalize(items, eps=1e-12) @ prototypes.T  # H, (n, p)
+        prototypes = unit_rows(self.prototypes[name])
+        incidence = unit_rows(items) @ prototypes.T  # H, (n, p)
         node_degrees = _without_zeros(incidence.sum(dim=1, keepdim=True))  # D_v, (n, 1)
         edge_degrees = _without_zeros(incidence.sum(dim=0)[:, None])  # D_e, (p, 1)
         for _ in range(self.n_hyper_layers):
@@ -254,8 +253,7 @@ class CI2MG(MultimodalRecommender):
         total = self.item_embedding.new_zeros(())
         for name, of in items.items():
             gap = rows(vectors.generated[name], of.ids) - rows(vectors.projected[name], of.ids)
-            counts = of.counts.to(gap)
-            total = total + counts @ gap.square().mean(dim=1) / counts.sum().clamp(min=1)
+            total = total + shares(of.like(gap).counts) @ gap.square().mean(dim=1)
         return total
 
     def _contrast(self, vectors: ModalityVectors, items: dict[str, Distinct]) -> Tensor:
@@ -281,7 +279,7 @@ def final_vectors(tables: list[Tensor]) -> Tensor:
         Shape ``(n, (1 + M) d)``.
     """
     identities, *others = tables
-    return torch.cat([identities, *(F.normalize(x, eps=1e-12) for x in others)], dim=1)
+    return torch.cat([identities, *(unit_rows(x) for x in others)], dim=1)
 
 
 def _without_zeros(sums: Tensor) -> Tensor:

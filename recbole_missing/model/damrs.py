@@ -39,7 +39,14 @@ from recbole_missing.graph.sparse import SparseMatrix, light_gcn, propagate
 from recbole_missing.modality import Modalities
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
-from recbole_missing.nn.layers import ItemGraph, rows, unit_rows, xavier_table
+from recbole_missing.nn.layers import (
+    ItemGraph,
+    cached_rows,
+    exp_is_safe,
+    rows,
+    unit_rows,
+    xavier_table,
+)
 
 # The model in formulas. R is the binary training matrix, A the graph of R, norm(x) = x / |x|. The
 # views x are the M modalities and behaviour.
@@ -145,7 +152,7 @@ class DAMRS(MultimodalRecommender):
         once_users = distinct(user_ids)  # K
         once_items = distinct(torch.cat([positive_ids, negative_ids]))  # J
         items, sides = rows(all_items, once_items.ids), rows(all_sides, once_items.ids)
-        weights = once_users.weights().to(all_users), once_items.weights().to(all_users)
+        weights = (ids.like(all_users).equal_shares() for ids in (once_users, once_items))
         gap = score_gap(rows(all_users, once_users.ids), items, sides, *weights)
         terms = {
             "wbpr": weighted_bpr(users, positives, negatives, liked, disliked),
@@ -171,7 +178,7 @@ class DAMRS(MultimodalRecommender):
         """Weighted L_nd of each view: unit vectors of contrasted items against those of all."""
         anchors = unit.index_select(1, contrasted.ids)
         candidates = unit.index_select(1, self.old_items)
-        options = self.pseudo_labels, self.temperature, contrasted.weights().to(unit)
+        options = self.pseudo_labels, self.temperature, contrasted.like(unit).equal_shares()
         losses = neighbour_losses(anchors, candidates, *options)
         terms = [*(f"nd_{name}" for name in self.modalities), "behaviour_nd"]
         return dict(zip(terms, self.cl_weight / len(terms) * losses))
@@ -241,8 +248,8 @@ class _NeighbourLosses(torch.autograd.Function):
     ) -> Tensor:
         total = anchors.new_zeros(len(anchors))
         to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
-        entries = 2**26 if anchors.is_cuda else 2**19  # cosines of a view in a block
-        block_size = max(1, min(max(32, entries // candidates.shape[1]), anchors.shape[1]))
+        block_size = cached_rows(candidates.shape[1], anchors, entries=2**19, fewest=32)
+        block_size = max(1, min(block_size, anchors.shape[1]))
         buffers = anchors.new_empty(2, len(anchors) * block_size * candidates.shape[1])
         blocks = (anchors.split(block_size, 1), to_anchors.split(block_size, 1))
         for block, to_block, weight in zip(*blocks, weights.split(block_size)):
@@ -254,9 +261,9 @@ class _NeighbourLosses(torch.autograd.Function):
             label_logits = logits.gather(2, labels).requires_grad_()
             first, second = labels.chunk(2, dim=2)
             powers = logits.scatter_(2, first, -torch.inf)
-            # The largest one left is in second_x. From 1 / 40 on, exp(cos / tau) needs no shift.
+            # The largest one left is in second_x.
             shift = logits.gather(2, second).amax(dim=2)
-            shift = shift if tau < 1 / 40 else torch.zeros_like(shift)
+            shift = torch.zeros_like(shift) if exp_is_safe(1 / tau) else shift
             sums = powers.sub_(shift[:, :, None]).exp_().sum(dim=2)
             log_rest = (sums.log() + shift).requires_grad_()
             with torch.enable_grad():

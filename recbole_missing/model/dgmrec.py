@@ -43,7 +43,7 @@ from recbole_missing.graph.normalise import row_mean_norm, row_sum_norm, symmetr
 from recbole_missing.graph.sparse import blend_rows, light_gcn, propagate
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.club import ClubEstimator
-from recbole_missing.nn.distinct import Distinct, distinct
+from recbole_missing.nn.distinct import Distinct, distinct, shares
 from recbole_missing.nn.layers import perturb, row_blocks, rows, trained_features, xavier_table
 from recbole_missing.nn.losses import bpr_loss, info_nce
 
@@ -634,8 +634,8 @@ def _imitation(
         first: rows before this one are left out.
     """
     weights = target.new_ones(len(x) - first) if counted is None else counted[first:].to(target)
-    weights = weights / (weights.sum().clamp(min=1) * target.shape[1])
-    error: Tensor = _Imitation.apply(x, target, weights[:, None], first, *network.parameters())
+    weights = shares(weights)[:, None] / target.shape[1]
+    error: Tensor = _Imitation.apply(x, target, weights, first, *network.parameters())
     return error
 
 

@@ -121,8 +121,8 @@ class GRCN(MultimodalRecommender):
         for name in self.modalities:
             users, items = self._content(name)
             logits = edge_dots(graph, users, items)  # cosines, the same in both directions
-            to_users.append(edge_softmax(graph, logits, dim=1, bounded=True))
-            to_items.append(edge_softmax(graph, logits, dim=0, bounded=True))
+            to_users.append(edge_softmax(graph, logits, dim=1, bound=1.0))
+            to_items.append(edge_softmax(graph, logits, dim=0, bound=1.0))
             user_parts.append(users + edge_product(graph, to_users[-1], items))
             item_parts.append(items + edge_t_product(graph, to_items[-1], users))
         user_ids, item_ids = graph.ends()
@@ -139,7 +139,7 @@ class GRCN(MultimodalRecommender):
         items = unit_rows(F.leaky_relu(projected))
         for _ in range(self.routing_steps):  # p_m <- norm(p_m + sum_j a_m(j -> u) f_m,j)
             logits = edge_dots(self.interactions, users, items)
-            attention = edge_softmax(self.interactions, logits, bounded=True)
+            attention = edge_softmax(self.interactions, logits, bound=1.0)
             messages = edge_product(self.interactions, attention, items)
             users = unit_rows(users + messages)
         return users, items

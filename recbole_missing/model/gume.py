@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.graph.knn import KNN_MISSING
 from recbole_missing.graph.normalise import row_sum_norm
-from recbole_missing.graph.sparse import SparseMatrix, whole_graph
+from recbole_missing.graph.sparse import SparseMatrix, layer_mean, whole_graph
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.layers import (
@@ -112,8 +112,8 @@ def moment_gap(content: Tensor, counts: Tensor) -> Tensor:
 class Views(NamedTuple):
     """The three views of the N nodes, all users before all items."""
 
-    g: Tensor  # extended identity times (L + 1), (N, d)
-    t: Tensor  # extended content times M (L + 1), (N, d)
+    g: Tensor  # extended identity, (N, d)
+    t: Tensor  # extended content times M, (N, d)
     e: list[Tensor]  # explicit content, one (N, d) a modality
 
 
@@ -180,7 +180,7 @@ class GUME(MultimodalRecommender):
     def encode(self) -> tuple[Tensor, Tensor]:
         """Users ``(n_users, d)`` and items ``(n_items, d)``: g + i."""
         views = self._views()
-        g = views.g / (self.n_ui_layers + 1)
+        g = views.g
         final = g + self.integration(g, torch.stack(views.e))
         return final[: self.n_users], final[self.n_users :]
 
@@ -194,7 +194,7 @@ class GUME(MultimodalRecommender):
         sizes = [len(users.ids), len(positives.ids), len(negative_ids), len(contrasted.ids)]
         aligned, counts = self._aligned(contrasted)
         views = self._views()
-        g, t = self._rows(views, nodes)
+        g, t = rows(views.g, nodes), rows(views.t, nodes) / len(views.e)
         e = stacked_rows(views.e, torch.cat([nodes, aligned]))
         e, aligned_e = e.split([len(nodes), len(aligned)], dim=1)
         i = self.integration(g, e)
@@ -232,21 +232,11 @@ class GUME(MultimodalRecommender):
             e.append(torch.cat([layer_1[-1][: self.n_users], smoothed]))
         t_0, t_1 = (functools.reduce(torch.add, layer) for layer in (layer_0, layer_1))
         identities = torch.cat([self.user_embedding, self.item_embedding])
-        g = self._layer_sum(identities, self.n_ui_layers)
-        return Views(g, t_0 + self._layer_sum(t_1, self.n_ui_layers - 1), e)
-
-    def _layer_sum(self, nodes: Tensor, n_layers: int) -> Tensor:
-        """Sum over l = 0..n_layers of N^l ``nodes``, by Horner's rule: x + N (x + N (x + ...))."""
-        total = nodes
-        for _ in range(n_layers):
-            total = (self.node_graph @ total).add_(nodes)
-        return total
-
-    def _rows(self, views: Views, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """Views g and t of these nodes, ``(n, d)``."""
-        n_layers = self.n_ui_layers + 1
-        n_summed = n_layers * len(views.e)
-        return rows(views.g, nodes) / n_layers, rows(views.t, nodes) / n_summed
+        g = layer_mean(self.node_graph.current, identities, self.n_ui_layers)
+        # Layers 1..L are L of L + 1, and their mean is that of layers 0..L - 1 of t_1.
+        mean = layer_mean(self.node_graph.current, t_1, self.n_ui_layers - 1)
+        t = torch.lerp(t_0, mean, self.n_ui_layers / (self.n_ui_layers + 1))
+        return Views(g, t, e)
 
     def _aligned(self, items: Distinct) -> tuple[Tensor, Tensor]:
         """Nodes of L_align and how often each counts; no padding row, no new item."""

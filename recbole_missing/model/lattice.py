@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Choice, Float, Int, ListOf, Optional
@@ -171,7 +170,7 @@ class LATTICE(MultimodalRecommender):
 
     def _learned_edges(self, name: str, observed: Tensor) -> Edges:
         """B_m: neighbours are found without gradient, their cosines have one."""
-        unit = F.normalize(self.projections[name](self.features[name]), eps=1e-12)
+        unit = unit_rows(self.projections[name](self.features[name]))
         new_items = self.new_items if self.training else None
         pattern = knn_graph(
             unit.detach(), self.knn_k, observed, self.knn_missing, excluded=new_items

@@ -228,14 +228,18 @@ class LGMRec(MultimodalRecommender):
             ids: rows of the batch.
             candidates: rows of the denominators.
         """
-        # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d:
-        # that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
+        # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d,
+        # which is less work if h < d: that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
+        # n(Q_m) does not depend on the scale of T_m, but T_a T_b^T might overflow: T_m is divided
+        # by its largest entry.
+        largest = hyperedges.detach().abs().amax(dim=(1, 2), keepdim=True)
+        hyperedges = hyperedges / largest.clamp(min=1e-12)
         unit = []  # H_m / |Q_m|
         for of_modality, vectors in zip(members.chunk(len(hyperedges), dim=1), hyperedges):
             norms = torch.linalg.vector_norm(of_modality @ vectors, dim=1, keepdim=True)
             unit.append(of_modality / norms.clamp(min=1e-12))
         total, pairs = members.new_zeros(()), contrast_pairs(len(hyperedges))
-        counts, bound = ids.counts.to(members.dtype), 1 / self.temperature
+        counts, bound = ids.like(members).counts, 1 / self.temperature
         for a, b in pairs:
             anchors = rows(unit[a], ids.ids) @ (hyperedges[a] @ hyperedges[b].T) / self.temperature
             rivals = rows(unit[b], candidates)

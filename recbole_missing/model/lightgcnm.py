@@ -24,7 +24,7 @@ from recbole_missing.config.constraints import Float, Int
 from recbole_missing.graph.normalise import symmetric_norm
 from recbole_missing.graph.sparse import light_gcn
 from recbole_missing.model.base import MultimodalRecommender
-from recbole_missing.nn.layers import FrozenFeatures, project, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, project, rows, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model; A is the normalised user-item graph, L = n_ui_layers, | concatenates:
@@ -91,7 +91,7 @@ class LightGCNM(MultimodalRecommender):
     def _content(self, ids: Tensor | None = None) -> Tensor:
         """c_i of the items ``ids (n,)`` or of all items, ``(n, d)``."""
         projected = project(self.projection, self.features.values(), ids)
-        return F.normalize(projected, eps=1e-12)
+        return unit_rows(projected)
 
 
 def _normal_table(n_rows: int, size: int) -> nn.Parameter:

@@ -38,7 +38,7 @@ from recbole_missing.graph.sparse import SparseMatrix
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import Distinct, distinct
 from recbole_missing.nn.edges import edge_product
-from recbole_missing.nn.layers import FrozenFeatures, rows, xavier_table
+from recbole_missing.nn.layers import FrozenFeatures, cached_rows, rows, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss, squared_loss
 
 # The model in formulas, in the order of the computation. R: binary interactions, X_m: features of
@@ -158,7 +158,7 @@ class MMSSL(MultimodalRecommender):
             ids, numbers = batch_users.ids, batch_users.numbers
             seen = seen_items(self.interactions, ids)
             (scores,) = score_rows(users[ids, None], items[1:, None], seen)
-            real = real_rows(seen, scores, self.real_noise, self.real_score_weight, numbers)
+            real = real_rows(seen, scores, numbers, self.real_noise, self.real_score_weight)
         return self.critic.terms(real, self._fakes(user_content, item_content, batch_users))
 
     def encode(self) -> tuple[Tensor, Tensor]:
@@ -190,7 +190,7 @@ class MMSSL(MultimodalRecommender):
         return terms
 
     def _fakes(self, users: Tensor, items: Tensor, batch_users: Distinct) -> Tensor:
-        """W_1 of the fake rows of a batch, by modality, ``(M * batch, n_items // 4)``.
+        """W_1 of the fake rows of a batch, by modality, ``(M * batch, (n_items - 1) // 4)``.
 
         Args:
             users, items: the content of all.
@@ -240,7 +240,7 @@ class MMSSL(MultimodalRecommender):
         """Shift ``identities (n, d)`` by the direction of their mean guide."""
         size = self.embedding_size
         mean = torch.stack(list(guides.values())).mean(dim=0)
-        direction = F.normalize(mean @ self.heads.view(-1, size, size).sum(dim=0))
+        direction = unit_rows(mean @ self.heads.view(-1, size, size).sum(dim=0))
         return identities + self.guide_weight * direction
 
     def _final(
@@ -257,8 +257,8 @@ class MMSSL(MultimodalRecommender):
             items = items.softmax(dim=1) if is_last else items
             user_sum, item_sum = user_sum + users, item_sum + items
         n_stages = self.n_ui_layers + 1
-        user_shift = self.content_weight * F.normalize(content[0], dim=2).sum(dim=1)
-        item_shift = self.content_weight * F.normalize(content[1], dim=2).sum(dim=1)
+        user_shift = self.content_weight * unit_rows(content[0]).sum(dim=1)
+        item_shift = self.content_weight * unit_rows(content[1]).sum(dim=1)
         return user_sum / n_stages + user_shift, item_sum / n_stages + item_shift
 
     def _learn_graphs(self, user_ids: Tensor, top_items: Tensor) -> None:
@@ -357,7 +357,7 @@ def score_rows(users: Tensor, items: Tensor, seen: Tensor) -> Tensor:
         Shape ``(M, n_users, n_items)``.
     """
     scores = torch.einsum("umd,imd->mui", users, items).masked_fill(seen, 0.0)
-    return F.normalize(scores, dim=2)
+    return unit_rows(scores)
 
 
 def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: Tensor) -> Tensor:
@@ -374,8 +374,9 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
     """
     # Plain form: F.linear(score_rows(...), weight). Without seen items a row would be b a, and
     # W b a needs no row. What the seen items add to it is subtracted, as it is from the squared
-    # norm a^T (b^T b) a. Where less than a millionth of that is left, it is rounding: then all
-    # scores of unseen items are zero.
+    # norm a^T (b^T b) a. The norm is found in double precision. Where less than 1e-10 of its square
+    # is left, that is rounding: then all scores of unseen items are zero. What is left of the
+    # products has the rounding errors of `everything`, so they matter where almost nothing is left.
     n_users, n_modalities, size = users.shape
     mapped = (weight @ items.flatten(1)).unflatten(1, (n_modalities, size))
     everything = torch.einsum("umd,wmd->muw", users, mapped)
@@ -394,28 +395,23 @@ def map_scores(weight: Tensor, users: Tensor, items: Tensor, row: Tensor, item: 
 
 
 def real_rows(
-    seen: Tensor,
-    scores: Tensor,
-    noise: float,
-    score_weight: float,
-    numbers: Tensor | None = None,
+    seen: Tensor, scores: Tensor, numbers: Tensor, noise: float, score_weight: float
 ) -> Tensor:
     """Rows Q that the critic takes for real, of unit length.
 
     Args:
         seen: bool ``(n_users, n_items)``, the interactions.
         scores: same shape.
+        numbers: users of the rows, as places in ``seen``, shape ``(n,)``.
         noise: scale of the Gumbel noise.
         score_weight: of ``scores``.
-        numbers: users of the rows, as places in ``seen``, shape ``(n,)``. None: one row for each.
 
     Returns:
         Shape ``(n, n_items)``; each row has noise of its own.
     """
-    numbers = torch.arange(len(seen), device=seen.device) if numbers is None else numbers
     uniform = torch.rand((len(numbers), seen.shape[1]), device=seen.device)
     real = scores.new_empty(uniform.shape)
-    block = max(1, (2**26 if seen.is_cuda else 2**18) // seen.shape[1])  # stays in the cache
+    block = cached_rows(seen.shape[1], seen)
     for row, draw, number in zip(real.split(block), uniform.split(block), numbers.split(block)):
         torch.add(draw, 1e-8, out=row).log_().neg_().add_(1e-8).log_()  # minus Gumbel noise
         shares = row.mul_(-noise).add_(seen[number]).softmax(dim=1)
@@ -439,9 +435,9 @@ def contrast(guides: Tensor, finals: Tensor, temperature: float, counts: Tensor)
     """
     # A user of c rows stands c times in the second sum, and c - 1 times in the first one of its
     # own rows.
-    guides, counts = F.normalize(guides), counts.to(guides)
+    guides, counts = unit_rows(guides), counts.to(guides)
     to_guides = guides @ guides.T / temperature
-    to_finals = guides @ F.normalize(finals).T / temperature
+    to_finals = guides @ unit_rows(finals).T / temperature
     own = torch.diag_embed(torch.ones_like(counts))
     logits = torch.cat([to_guides + (counts - own).clamp(min=0).log(), to_finals + counts.log()], 1)
     shares = (to_finals.diagonal() - logits.logsumexp(dim=1)).exp()
@@ -507,11 +503,11 @@ class Critic(nn.Module):
         self.first = nn.Linear(n_items, wide, bias=False)
         second, last = nn.Linear(wide, narrow, bias=False), nn.Linear(narrow, 1)
         self.rest = nn.Sequential(
-            BatchNorm(wide, track_running_stats=False),
-            Dropout(dropout[0]),
+            TwiceDifferentiableBatchNorm(wide, track_running_stats=False),
+            FastDropout(dropout[0]),
             second,
-            BatchNorm(narrow, track_running_stats=False),
-            Dropout(dropout[1]),
+            TwiceDifferentiableBatchNorm(narrow, track_running_stats=False),
+            FastDropout(dropout[1]),
             last,
         )
         for layer in (self.first, second, last):
@@ -557,7 +553,7 @@ class Critic(nn.Module):
         }
 
 
-class BatchNorm(nn.BatchNorm1d):
+class TwiceDifferentiableBatchNorm(nn.BatchNorm1d):
     """Batch normalisation by the statistics of its input, with a second derivative in few steps.
 
     torch composes that derivative of some twenty operations. Here it is one formula. It is that of
@@ -625,7 +621,7 @@ def _through_statistics(
     return backward(grad, rows, weight, *statistics, True, 0.0, [True] * 3)
 
 
-class Dropout(nn.Dropout):
+class FastDropout(nn.Dropout):
     """Dropout whose mask is drawn by ``torch.rand``: on a CPU in a third of the time."""
 
     def forward(self, rows: Tensor) -> Tensor:

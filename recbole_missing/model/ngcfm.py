@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from recbole_missing.config.constraints import Float
 from recbole_missing.model.lightgcnm import LightGCNM
+from recbole_missing.nn.layers import unit_rows
 
 # The model; A = D^-1/2 [0 R; R^T 0] D^-1/2 is the normalised graph of all nodes, L = n_ui_layers,
 # * is the element-wise product:
@@ -63,7 +64,7 @@ class NGCFM(LightGCNM):
         for sum_map, product_map in zip(self.sum_maps, self.product_maps):
             neighbours = self._neighbours(nodes)
             nodes = F.leaky_relu(sum_map(neighbours + nodes) + product_map(neighbours * nodes))
-            nodes = F.normalize(F.dropout(nodes, self.dropout, self.training), eps=1e-12)
+            nodes = unit_rows(F.dropout(nodes, self.dropout, self.training))
             layers.append(nodes)
         users, items = torch.stack(layers).mean(dim=0).split([self.n_users, self.n_items])
         return users, items

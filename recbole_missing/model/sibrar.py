@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from recbole_missing.config.constraints import Choice, Float, Int
 from recbole_missing.model.base import MultimodalRecommender
 from recbole_missing.nn.distinct import distinct
-from recbole_missing.nn.layers import rows, trained_features, xavier_table
+from recbole_missing.nn.layers import rows, trained_features, unit_rows, xavier_table
 from recbole_missing.nn.losses import bpr_loss
 
 # The model in formulas, in the order of the computation. Item i has the identity vector e_i and
@@ -121,7 +121,7 @@ class SIBRAR(MultimodalRecommender):
         for name, projection in self.projections.items():
             table = self.features[name]
             projected = projection(table if item_ids is None else rows(table, item_ids))
-            encodings.append(F.normalize(self.branch(projected)))
+            encodings.append(unit_rows(self.branch(projected)))
         return torch.stack(encodings)
 
     def _draw_pairs(self, item_ids: Tensor) -> Tensor:

@@ -37,16 +37,24 @@ class Distinct:
         """Return the same ids as a set: each of them counts once."""
         return replace(self, counts=(self.counts > 0).to(self.counts), numbers=None)
 
-    def weights(self) -> Tensor:
-        """Equal weights of the ids that count, which add up to 1, else 0; float ``(n,)``."""
-        counted = (self.counts > 0).to(self.counts)
-        return counted / counted.sum().clamp(min=1)
+    def like(self, x: Tensor) -> Distinct:
+        """Return the same ids with counts in the number type of ``x``."""
+        return replace(self, counts=self.counts.to(x.dtype))
+
+    def equal_shares(self) -> Tensor:
+        """Shares of the ids as a set: equal ones for those that count; float ``(n,)``."""
+        return shares(self.once().counts)
 
     def where(self, kept: Tensor) -> Distinct:
         """Return the set of the ids where ``kept (n,)`` is True, with their counts."""
         if self.ids.is_cuda:
             return replace(self, counts=self.counts * kept, numbers=None)
         return Distinct(self.ids[kept], self.counts[kept], None)
+
+
+def shares(counts: Tensor) -> Tensor:
+    """Counts divided by their sum; zeros stay zeros, also where all of them are."""
+    return counts / counts.sum().clamp(min=1)
 
 
 def distinct(ids: Tensor) -> Distinct:

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from recbole_missing.graph.normalise import inverse_root
 from recbole_missing.graph.sparse import SparseMatrix, product
+from recbole_missing.nn.layers import exp_is_safe
 
 Edges = tuple[Tensor, Tensor, Tensor]
 """Rows, columns and values, each ``(n_edges,)``; the values may have a gradient."""
@@ -55,7 +56,7 @@ def edge_dots(pattern: SparseMatrix, left: Tensor, right: Tensor) -> Tensor:
 
 
 def edge_softmax(
-    pattern: SparseMatrix, logits: Tensor, dim: int = 1, bounded: bool = False
+    pattern: SparseMatrix, logits: Tensor, dim: int = 1, bound: float | None = None
 ) -> Tensor:
     """Softmax of ``logits`` over the edges of each row or of each column.
 
@@ -63,14 +64,14 @@ def edge_softmax(
         pattern: shape ``(n_rows, n_cols)``.
         logits: shape ``(n_edges,)``.
         dim: 1 for a softmax over the edges of a row, 0 over those of a column.
-        bounded: the absolute logits are known to be small, below 40. Then the largest logit of
-            every row need not be subtracted.
+        bound: of the absolute logits, if one is known. A small one spares the search for the
+            largest logit of every row.
 
     Returns:
         Shape ``(n_edges,)``: exp(l_e) / sum over the edges e' of the same row of exp(l_e').
     """
     shares: Tensor = _EdgeSoftmax.apply(
-        logits, pattern.ends()[1 - dim], pattern.shape[1 - dim], bounded
+        logits, pattern.ends()[1 - dim], pattern.shape[1 - dim], exp_is_safe(bound)
     )
     return shares
 
@@ -163,8 +164,8 @@ class _EdgeDots(torch.autograd.Function):
 
 class _EdgeSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, group: Tensor, n_groups: int, bounded: bool) -> Tensor:
-        if not bounded:
+    def forward(ctx: Any, logits: Tensor, group: Tensor, n_groups: int, is_safe: bool) -> Tensor:
+        if not is_safe:
             highest = logits.new_full((n_groups,), -torch.inf)
             highest = highest.scatter_reduce(0, group.long(), logits, "amax")
             logits = logits - highest.index_select(0, group)

@@ -128,6 +128,27 @@ class _UnitRows(torch.autograd.Function):
         return torch.addcmul(grad, scaled, along, value=-1).mul_(factors), None, None
 
 
+def exp_is_safe(bound: float | None) -> bool:
+    """Whether sums of exp(x) with |x| <= ``bound`` stay far inside the range of float32.
+
+    Then no largest x need be subtracted. None: no bound is known.
+    """
+    return bound is not None and bound <= 40
+
+
+def cached_rows(n_columns: int, like: Tensor, entries: int = 2**18, fewest: int = 1) -> int:
+    """How many rows of ``n_columns`` numbers make a block.
+
+    Args:
+        n_columns: width of a row.
+        like: a tensor of the device. On a GPU few large blocks are faster.
+        entries: of a block on a CPU whose cache holds it. The default is 1 MiB; on a GPU it is
+            always 2^26.
+        fewest: rows of a block in any case.
+    """
+    return max(fewest, (2**26 if like.is_cuda else entries) // max(n_columns, 1))
+
+
 def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Blocks of the same rows of all ``tables``; what is done with one finds it in the CPU's cache.
 
@@ -137,19 +158,18 @@ def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(table.split(size) for table in tables))
 
 
-def perturb(x: Tensor, draws: Tensor | None = None, n_draws: int | None = None) -> Tensor:
+def perturb(x: Tensor, n_draws: int | None = None) -> Tensor:
     """Noise: x + 0.1 sign(x) * u / |u| for every row of x, u uniform on [0, 1).
 
     Args:
         x: shape ``(rows, d)``.
-        draws: int ``(rows,)``. If given, rows with equal numbers get the same u.
-        n_draws: number of u that are drawn; row r takes number r, or number ``draws[r]``. Default:
-            as many as there are rows.
+        n_draws: number of u that are drawn, at least one for each row; row r takes number r.
+            Default: as many as there are rows.
 
     Source: Yu et al., "Are Graph Augmentations Necessary?", SIGIR 2022, eq. 7.
     """
     drawn = torch.rand_like(x if n_draws is None else x.new_empty(n_draws, x.shape[1]))
-    noise = drawn[: len(x)] if draws is None else drawn[draws]
+    noise = drawn[: len(x)]
     noise *= 0.1 / torch.linalg.vector_norm(noise, dim=1, keepdim=True).clamp_(min=1e-12)
     return torch.addcmul(x, x.detach().sign(), noise)
 

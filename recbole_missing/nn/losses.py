@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recbole_missing.nn.distinct import Distinct
-from recbole_missing.nn.layers import unit_rows
+from recbole_missing.nn.distinct import Distinct, shares
+from recbole_missing.nn.layers import cached_rows, exp_is_safe, unit_rows
 
 
 def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def batch_softmax_loss(
         ids: whose vectors the rows are. A row counts as often as its id. None: every row once.
     """
     counts = _counts(anchors, ids)
-    anchors, weights = anchors / temperature, _shares(counts * kept)
+    anchors, weights = anchors / temperature, shares(counts * kept)
     agreement = weights @ (anchors * others).sum(dim=1)
     return weighted_log_sum_exp(anchors, others, weights, counts) - agreement
 
@@ -106,7 +106,7 @@ def info_nce(
     if len(anchors) == 0:
         return anchors.sum()
     anchors, others = unit_rows(anchors, 1 / temperature), unit_rows(others)
-    weights = _shares(_counts(anchors, anchor_ids))
+    weights = shares(_counts(anchors, anchor_ids))
     if anchor_ids is None or other_ids is None:
         agreement = weights @ (anchors * others).sum(dim=1)
     else:
@@ -123,12 +123,7 @@ def info_nce(
 
 def _counts(vectors: Tensor, ids: Distinct | None) -> Tensor:
     """How often each vector counts."""
-    return vectors.new_ones(len(vectors)) if ids is None else ids.counts.to(vectors.dtype)
-
-
-def _shares(counts: Tensor) -> Tensor:
-    """Counts divided by their sum; zeros stay zeros."""
-    return counts / counts.sum().clamp(min=1)
+    return vectors.new_ones(len(vectors)) if ids is None else ids.like(vectors).counts
 
 
 def weighted_log_sum_exp(
@@ -137,7 +132,7 @@ def weighted_log_sum_exp(
     weights: Tensor,
     counts: Tensor | None = None,
     bound: float | None = None,
-    block_entries: int | None = None,
+    block_rows: int | None = None,
 ) -> Tensor:
     """Sum_r w_r log sum_j c_j exp <anchor_r, candidate_j>, one number.
 
@@ -151,46 +146,13 @@ def weighted_log_sum_exp(
         counts: c >= 0, shape ``(n,)``, without gradient. None: 1 for each candidate.
         bound: of the absolute inner products, if one is known. A small one spares the search for
             the largest inner product of every row.
-        block_entries: inner products of one block, see :func:`log_sum_exp`.
+        block_rows: anchors of a block. The default is what the cache holds, at least 32.
     """
-    entries = block_entries or max(_block_entries(anchors), 32 * len(candidates))
-    block_rows = max(1, entries // max(len(candidates), 1))
+    block_rows = block_rows or cached_rows(len(candidates), anchors, fewest=32)
     total: Tensor = _WeightedLogSumExp.apply(
-        anchors, candidates, weights, counts, _is_small(bound), block_rows
+        anchors, candidates, weights, counts, exp_is_safe(bound), block_rows
     )
     return total
-
-
-def log_sum_exp(
-    anchors: Tensor,
-    candidates: Tensor,
-    bound: float | None = None,
-    block_entries: int | None = None,
-) -> Tensor:
-    """Log sum_j exp <anchor_r, candidate_j> of every row r, shape ``(rows,)``.
-
-    The candidates are taken in blocks, and the backward pass computes each block again. So the
-    memory is that of one block.
-
-    Args:
-        anchors: shape ``(rows, d)``, at least one.
-        candidates: shape ``(n, d)``, at least one.
-        bound: see :func:`weighted_log_sum_exp`.
-        block_entries: inner products of one block. The default is 2^18 on a CPU (1 MiB, which its
-            cache holds) and 2^26 on a GPU, where few large blocks are faster.
-    """
-    block_size = max(1, (block_entries or _block_entries(anchors)) // len(anchors))
-    logs: Tensor = _LogSumExp.apply(anchors, candidates, _is_small(bound), block_size)
-    return logs
-
-
-def _block_entries(anchors: Tensor) -> int:
-    return 2**26 if anchors.is_cuda else 2**18
-
-
-def _is_small(bound: float | None) -> bool:
-    """Whether sums of exp(x) with |x| <= bound stay far inside the range of float32."""
-    return bound is not None and bound <= 40
 
 
 class _WeightedLogSumExp(torch.autograd.Function):
@@ -201,7 +163,7 @@ class _WeightedLogSumExp(torch.autograd.Function):
         candidates: Tensor,
         weights: Tensor,
         counts: Tensor | None,
-        bounded: bool,
+        is_safe: bool,
         block_rows: int,
     ) -> Tensor:
         total = anchors.new_zeros(())
@@ -209,13 +171,13 @@ class _WeightedLogSumExp(torch.autograd.Function):
         counted = candidates if counts is None else candidates * counts[:, None]
         to_anchors, to_candidates = torch.empty_like(anchors), torch.zeros_like(candidates)
         blocks = (tensor.split(block_rows) for tensor in (anchors, weights, to_anchors))
-        if not bounded and counts is not None and len(counts) > 0:
+        if not is_safe and counts is not None and len(counts) > 0:
             # One of count 0 must not be the largest: it becomes a copy of one that counts.
             counting = candidates.index_select(0, counts.argmax(dim=0, keepdim=True))
             candidates = torch.where(counts[:, None] > 0, candidates, counting)
         for block, weight, to_block in zip(*blocks):
             powers = block @ candidates.T
-            if not bounded and len(candidates) > 0:
+            if not is_safe and len(candidates) > 0:
                 highest = powers.amax(dim=1)
                 total += weight @ highest
                 powers -= highest[:, None]
@@ -234,34 +196,3 @@ class _WeightedLogSumExp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         to_anchors, to_candidates = ctx.saved_tensors
         return grad * to_anchors, grad * to_candidates, None, None, None, None
-
-
-class _LogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, anchors: Tensor, candidates: Tensor, bounded: bool, block_size: int
-    ) -> Tensor:
-        if bounded:
-            sums = anchors.new_zeros(len(anchors))
-            for block in candidates.split(block_size):
-                sums += (anchors @ block.T).exp_().sum(dim=1)
-            logs = sums.log()
-        else:
-            logs = anchors.new_full((len(anchors),), -torch.inf)
-            for block in candidates.split(block_size):
-                logs = torch.logaddexp(logs, torch.logsumexp(anchors @ block.T, dim=1))
-        ctx.block_size = block_size
-        ctx.save_for_backward(anchors, candidates, logs)
-        return logs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        anchors, candidates, logs = ctx.saved_tensors
-        to_anchors, to_candidates = torch.zeros_like(anchors), torch.empty_like(candidates)
-        blocks = candidates.split(ctx.block_size), to_candidates.split(ctx.block_size)
-        for block, to_block in zip(*blocks):
-            shares = (anchors @ block.T).sub_(logs[:, None]).exp_().mul_(grad[:, None])
-            to_anchors.addmm_(shares, block)
-            torch.mm(shares.T, anchors, out=to_block)
-        return to_anchors, to_candidates, None, None

@@ -11,8 +11,9 @@ rows to columns is not the transpose of the coupling of columns to rows. For the
 coupling is a constant: the gradient flows through the averaged points only.
 
 All steps scale rows or columns, so S_ij = a_i K_ij b_j, and two vectors a, b describe the coupling.
-K itself is computed in blocks of rows. The first 2^26 entries (256 MiB) are kept for the next pass.
-The others are computed anew in every pass.
+K itself is computed in blocks of rows. The first 2^26 entries (256 MiB) are kept for the next pass,
+until the backward pass is done. The others are computed anew in every pass. Every call keeps its
+own: a model that makes M calls, one for each of M >= 3 modalities, keeps up to M x 256 MiB.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_missing.nn.layers import cached_rows
+
 _KEPT = 2**26
 """Entries of the kernel that are kept from pass to pass."""
-
-_CACHED = 2**19
-"""Entries of a block on the CPU. A block of this size stays in the cache while it is used."""
 
 
 def transport(rows: Tensor, cols: Tensor, width: float, n_iterations: int) -> Tensor:
@@ -105,8 +105,7 @@ class _Kernel:
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield slices of rows and their block of E. It holds until the next one is asked for."""
         n_rows, n_cols = len(self.rows), self.cols.shape[1]
-        entries = _CACHED if self.rows.device.type == "cpu" else 2**7 * _CACHED
-        size = min(n_rows, max(64, entries // n_cols))
+        size = min(n_rows, cached_rows(n_cols, self.rows, entries=2**19, fewest=64))
         buffer = self.rows.new_empty(size, n_cols)
         for start in range(0, n_rows, size):
             part = slice(start, min(start + size, n_rows))

@@ -148,7 +148,8 @@ def compare_rows(model: MMSSL, npz: dict[str, np.ndarray], content: Any, final: 
     for group, uniform in draws.items():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "rand", lambda *_, uniform=uniform, **__: uniform)
-            real = mmssl.real_rows(seen, scores, model.real_noise, model.real_score_weight)
+            weights = model.real_noise, model.real_score_weight
+            real = mmssl.real_rows(seen, scores, torch.arange(len(seen)), *weights)
         same(real, npz[f"{group}mid0/u_ui"], f"{group}real rows")
 
 

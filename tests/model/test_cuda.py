@@ -7,6 +7,7 @@ go on; tensors say that they lie on a GPU, so that models take that branch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -142,6 +143,46 @@ def test_no_batch_would_wait_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatc
         with NothingWaits():
             losses = [step(batch) for batch in others]
     assert all(map(torch.isfinite, losses))
+
+
+OTHER_DRAWS = {
+    (
+        "DGMRec",
+        "generation",
+    ): "each of the distinct items has noise, and so has padding behind them",
+    ("MMSSL", "adversarial"): "a GPU has a dropout of its own",
+}
+"""Loss terms whose random draws are others on a GPU."""
+
+
+def loss_terms(
+    name: str, mode: AbstractContextManager[Any], temperature: float | None
+) -> dict[str, torch.Tensor]:
+    """Loss terms of a batch. In the mode ``OnGpu`` models take the form that a GPU has."""
+    dataset = tiny_dataset(("smell", "text"))
+    settings = {**model_defaults(name), "embedding_size": 8, "graph_top_share": 0.1}
+    if temperature is not None:
+        settings.update({key: temperature for key in settings if key.endswith("temperature")})
+    torch.manual_seed(0)
+    model: MultimodalRecommender = MODELS[name](tiny_config(**settings), dataset).train()
+    torch.manual_seed(1)
+    with mode:
+        return model.loss_terms(tiny_batch(dataset))
+
+
+@pytest.mark.parametrize("temperature", [None, 1e-3])
+@pytest.mark.parametrize("name", MODELS)
+def test_both_forms_have_the_same_loss(
+    name: str, temperature: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the default temperatures, and at one where powers would overflow."""
+    fresh = "recbole_missing.nn.transport._empty"  # takes memory of numpy on a CPU
+    monkeypatch.setattr(fresh, lambda like, size: like.new_empty(size), raising=False)
+    found = loss_terms(name, OnGpu(), temperature)
+    for term, expected in loss_terms(name, nullcontext(), temperature).items():
+        assert torch.isfinite(found[term]), term
+        if (name, term) not in OTHER_DRAWS:
+            torch.testing.assert_close(found[term], expected, rtol=1e-4, atol=1e-5, msg=term)
 
 
 @pytest.mark.parametrize(

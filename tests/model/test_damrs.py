@@ -80,6 +80,23 @@ def test_neighbour_losses(tau: float) -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("tau", [0.2, 0.05])
+def test_neighbour_losses_in_single_precision(tau: float) -> None:
+    """Z - A must not be found by a subtraction: A may be all but a millionth of Z."""
+    torch.manual_seed(0)
+    views = torch.nn.functional.normalize(torch.randn(2, 150, 3), dim=2)
+    exact = views.double().requires_grad_()
+    views.requires_grad_()
+    weights = torch.full((90,), 1 / 90)
+    found = neighbour_losses(views[:, :90], views, 20, tau, weights)
+    expected = torch.stack(plain_losses(exact, 90, 20, tau)) @ weights.double()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    (ours,), (theirs,) = (
+        torch.autograd.grad(loss.sum(), x) for loss, x in ((found, views), (expected, exact))
+    )
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+
+
 def plain_losses(views: torch.Tensor, n_rows: int, n: int, tau: float) -> list[torch.Tensor]:
     """-log(A / Z) - log(B / (Z - A)) of each row, one view after the other."""
     cosines = views[:, :n_rows] @ views.transpose(1, 2)

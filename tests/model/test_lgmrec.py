@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
+from recbole_missing.modality import Modalities, Modality
 from recbole_missing.model.lgmrec import LGMRec, contrast_pairs
+from recbole_missing.nn.distinct import distinct
 
 NAMES = ("smell", "text", "hue", "price")
 NEW = [4, 11]
@@ -150,6 +152,31 @@ def test_loss(dataset: TinyDataset, contrast_items: str) -> None:
         of_items = of_items + contrast(*tables, item_rows, columns)
     torch.testing.assert_close(terms["hcl_user"], 0.2 * of_users / max(len(pairs), 1))
     torch.testing.assert_close(terms["hcl_item"], 0.2 * of_items / max(len(pairs), 1))
+
+
+def test_the_contrast_does_not_depend_on_the_scale_of_the_hyperedges() -> None:
+    """Products of hyperedges would overflow."""
+    model, batch_items = build(tiny_dataset(NAMES[:3])).float(), torch.tensor([3, 5, 3])
+    members, hyperedges = torch.rand(17, 3 * 3), torch.randn(3, 3, 6)
+    losses = []
+    for scale in (1.0, 1e25):
+        scaled = scale * hyperedges
+        losses.append(model._contrast(members, scaled, distinct(batch_items), model.candidates))
+    torch.testing.assert_close(*losses)
+
+
+def test_the_contrast_of_no_item_is_zero() -> None:
+    """No item has all modalities; the temperature is so small that maxima are sought."""
+    dataset = tiny_dataset(NAMES[:2])
+    first, second = dataset.modalities.values()
+    rest = ~first.observed & (torch.arange(17) > 0)
+    dataset.modalities = Modalities([first, Modality(second.name, second.features, rest)])
+    model = build(dataset, contrast_items="complete", temperature=0.01).train()
+    assert len(model.candidates) == 0
+    terms = model.loss_terms(tiny_batch(dataset))
+    sum(terms.values()).backward()
+    assert terms["hcl_item"] == 0 and terms["hcl_user"] > 0
+    assert torch.isfinite(model.item_embedding.grad).all()
 
 
 def test_contrast_pairs_of_the_releases() -> None:

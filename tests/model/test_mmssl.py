@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from helpers import TinyDataset, model_defaults, tiny_batch, tiny_config, tiny_dataset
 from torch import Tensor
 
+from recbole_missing.graph.sparse import bipartite
 from recbole_missing.model import mmssl
-from recbole_missing.model.mmssl import MMSSL, BatchNorm, norms_of_products
+from recbole_missing.model.mmssl import MMSSL, TwiceDifferentiableBatchNorm, norms_of_products
 
 NAMES = ("smell", "text", "hue")
 SETTINGS = {
@@ -321,7 +322,7 @@ def test_derivatives_of_the_normalisation() -> None:
     rows = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
     weights = torch.randn(6, 3, generator=generator, dtype=torch.double, requires_grad=True)
     layers = (
-        BatchNorm(3, track_running_stats=False),
+        TwiceDifferentiableBatchNorm(3, track_running_stats=False),
         torch.nn.BatchNorm1d(3, track_running_stats=False),
     )
     found = []
@@ -359,3 +360,19 @@ def test_scores_are_mapped_as_their_rows_would_be() -> None:
         kept = torch.tensor([0, 1, 3])  # a row of norm zero has no derivative
         gradients = [torch.autograd.grad(x[:, kept].sin().sum(), inputs) for x in (mapped, plain)]
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_mapped_scores_of_users_who_have_seen_almost_everything() -> None:
+    """Users 1, 2 and 3 have seen a half, nine tenths and all of 300 items."""
+    torch.manual_seed(0)
+    counts = torch.tensor([0, 150, 270, 300])
+    columns = torch.cat([torch.randperm(300)[:count] + 1 for count in counts])
+    interactions = bipartite(torch.arange(4).repeat_interleave(counts), columns, 4, 301)
+    ids, weight = torch.tensor([1, 2, 3]), torch.randn(75, 300)
+    users, items = torch.randn(3, 2, 16), torch.randn(300, 2, 16)
+    pairs = mmssl.seen_pairs(interactions, ids)
+    mapped = mmssl.map_scores(weight, users, items, *pairs)
+    seen = mmssl.seen_items(interactions, ids)
+    exact = mmssl.score_rows(users.double(), items.double(), seen) @ weight.double().T
+    assert (mapped - exact).abs().max() < 1e-5
+    assert not mapped[:, 2].any()

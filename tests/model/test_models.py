@@ -79,6 +79,14 @@ def test_every_loss_term_is_a_finite_scalar(name: str, dataset: TinyDataset) -> 
     torch.testing.assert_close(total, sum(model.last_terms.values()))
 
 
+def test_every_loss_is_computed_in_double_precision_too(name: str) -> None:
+    dataset = tiny_dataset(NAMES[:2])
+    model = build(name, dataset).double().train()
+    loss = model.calculate_loss(tiny_batch(dataset))
+    loss.backward()
+    assert loss.dtype == torch.double and torch.isfinite(loss)
+
+
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     """Every parameter has a gradient other than zero, or its class says why it may have none."""
     excused = dict(MODELS[name].idle_parameters)

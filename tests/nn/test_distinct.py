@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from recbole_missing.nn.distinct import distinct
+from recbole_missing.nn.distinct import distinct, shares
 
 
 @pytest.mark.parametrize("ids", [[5, 2, 5, 9, 2, 5], [3], [1, 2, 3], [7, 7]])
@@ -40,3 +40,11 @@ def test_on_a_gpu_padding_follows_and_nothing_waits() -> None:
     assert found.ids.tolist() == [2, 5, 9, 0] and found.counts.tolist() == [1, 2, 1, 0]
     assert torch.equal(found.spread(found.ids[:, None].float())[:, 0], batch.float())
     assert kept.counts.tolist() == [0, 1, 1, 0]
+
+
+def test_shares_add_up_to_one_or_are_zero() -> None:
+    found = distinct(torch.tensor([5, 2, 5, 9]))
+    assert shares(found.counts).tolist() == [0.25, 0.5, 0.25]
+    assert shares(torch.zeros(3)).tolist() == [0, 0, 0]
+    exact = found.where(found.ids > 2).like(torch.ones(1).double()).equal_shares()
+    assert exact.dtype == torch.double and exact.tolist() == [0.5, 0.5]

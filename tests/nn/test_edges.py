@@ -23,7 +23,7 @@ def test_edge_operations_and_their_gradients_equal_dense_ones() -> None:
         (edges.edge_softmax(pattern, values), softmax(matrix, full, 1)[rows, cols]),
         (edges.edge_softmax(pattern, values, 0), softmax(matrix, full, 0)[rows, cols]),
         (
-            edges.edge_softmax(pattern, values, 0, bounded=True),
+            edges.edge_softmax(pattern, values, 0, bound=9.0),
             softmax(matrix, full, 0)[rows, cols],
         ),
     ]
@@ -57,6 +57,20 @@ def test_a_softmax_of_large_logits_is_finite() -> None:
         rtol=1e-3,
         atol=0,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_the_values_of_the_pattern_are_not_read(dtype: torch.dtype) -> None:
+    pattern = random_matrix()
+    rows, cols, _ = pattern.edges()
+    pattern.values.fill_(torch.nan)
+    left, right = torch.randn(7, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype)
+    values = torch.randn(rows.numel(), dtype=dtype, requires_grad=True)
+    dots = edges.edge_dots(pattern, left, right)
+    torch.testing.assert_close(dots, (left @ right.T)[rows, cols])
+    product = edges.edge_product(pattern, values, right)
+    (gradient,) = torch.autograd.grad(product.sum(), values)
+    assert torch.isfinite(product).all() and torch.isfinite(gradient).all()
 
 
 def test_edge_dots_without_mkl(monkeypatch: pytest.MonkeyPatch) -> None:

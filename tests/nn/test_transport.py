@@ -24,7 +24,7 @@ def points() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(autouse=True, params=[0, 150 * 301, 2**26], ids=["none kept", "some", "all"])
 def several_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamed, "_CACHED", 1)  # the smallest block, which does not divide 301
+    monkeypatch.setattr(streamed, "cached_rows", lambda *_, **__: 64)  # does not divide 301
     monkeypatch.setattr(streamed, "_KEPT", request.param)
 
 
