@@ -440,7 +440,7 @@ def in_several_processes(trainer, loader):
         ("SGL", {}, 1),
         ("BPR", {}, 1),
         ("VBPR", {"clip_grad_norm": {"max_norm": 0.01}, "learner": "sgd"}, 1),
-        ("BPR", {"enable_amp": True}, 1),
+        ("NeuMF", {"enable_amp": True}, 1),
         ("VBPR", {}, 2),
     ],
 )

@@ -33,6 +33,7 @@ from recbole_missing import IMPUTERS
 from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
+from recbole_missing.data.loading import RankingDataLoader
 from recbole_missing.data.sampling import NegativeSampler, OldItemSampler
 from recbole_missing.imputation.base import Filled
 from recbole_missing.imputation.statistics import Zeros
@@ -292,6 +293,20 @@ def test_batches_are_those_of_recboles_loaders_and_sampler(settings, tmp_path, m
         )
     for ours, theirs in zip(ranked, ranked_by_recbole):
         assert all(map(torch.equal, ours, theirs))
+
+
+def test_batches_of_a_sequential_model_are_recboles(settings, monkeypatch):
+    plain = {key: settings[key] for key in ("data_path", "dataset", "checkpoint_dir", "gpu_id")}
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    run = prepare("GRU4Rec", plain, load_col=columns, train_neg_sample_args=None)
+    assert type(run.test) is RankingDataLoader and run.test.is_sequential
+    ours = list(run.test)
+    monkeypatch.setattr(RankingDataLoader, "collate_fn", FullSortEvalDataLoader.collate_fn)
+    for (rows, history, *positive), (others, no_history, *expected) in zip(ours, run.test):
+        assert history is no_history is None
+        assert all(map(torch.equal, positive, expected))
+        assert rows.interaction.keys() == others.interaction.keys()
+        assert all(torch.equal(rows[name], others[name]) for name in rows.interaction)
 
 
 @pytest.mark.parametrize(("n_users", "n_items", "used_each"), [(60, 500, 2), (40, 30, 8)])
