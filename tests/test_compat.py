@@ -21,11 +21,18 @@ def test_absent_names_of_numpy_get_their_meaning(monkeypatch: pytest.MonkeyPatch
         assert (np.float, np.unicode, np.long) == (np.float64, np.str_, "kept")
 
 
-def test_entries_of_a_dictionary_matrix_are_set() -> None:
+def test_entries_of_a_dictionary_matrix_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse.dok_matrix, "_update", None, raising=False)  # gone after the test
+    for kind in sparse.dok_matrix.__mro__:
+        if "_update" in vars(kind):
+            monkeypatch.delattr(kind, "_update")
+    compat.repair()
     matrix = sparse.dok_matrix((2, 3), dtype=np.float32)
-    compat._update(matrix, {(0, 1): 2.0, (1, 2): 3.0})
+    matrix._update({(0, 1): 2.0, (1, 2): 3.0})
     assert matrix.toarray().tolist() == [[0, 2, 0], [0, 0, 3]]
-    assert hasattr(sparse.dok_matrix, "_update") or compat.repair() is None
+    monkeypatch.setattr(sparse.dok_matrix, "_update", "kept")
+    compat.repair()
+    assert sparse.dok_matrix._update == "kept"
 
 
 WITHOUT_RAY = """

@@ -419,21 +419,48 @@ def test_losses_that_are_checked_together_name_the_first_bad_batch(settings, fir
     assert trainer._batches == seen and not trainer.history
 
 
-@pytest.mark.parametrize("model", ["VBPR", "SGL", "BPR"])
-def test_an_epoch_is_that_of_recboles_loop(settings, model, monkeypatch):
-    """Also where a loss has several parts."""
-    losses, states = [], []
+def in_several_processes(trainer, loader):
+    """Have the loop call what only a run of several processes has; return these calls."""
+    calls = []
+
+    def sync_loss():
+        calls.append("sync")
+        return sum((parameter**2).sum() for parameter in trainer.model.parameters())
+
+    loader.sampler.set_epoch = calls.append
+    trainer.set_reduce_hook, trainer.sync_grad_loss = lambda: calls.append("hook"), sync_loss
+    trainer.config["single_spec"] = False
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "processes"),
+    [
+        ("VBPR", {}, 1),
+        ("SGL", {}, 1),
+        ("BPR", {}, 1),
+        ("VBPR", {"clip_grad_norm": {"max_norm": 0.01}, "learner": "sgd"}, 1),
+        ("NeuMF", {"enable_amp": True}, 1),
+        ("VBPR", {}, 2),
+    ],
+)
+def test_an_epoch_is_that_of_recboles_loop(settings, model, changes, processes, monkeypatch):
+    """Also where a loss has several parts, and in one of several processes."""
+    losses, states, calls = [], [], []
     for common in (True, False):
-        run = prepare(model, settings, train_batch_size=40)
+        run = prepare(model, settings, train_batch_size=40, **changes)
         trainer = run.trainer()
+        if processes > 1:
+            calls.append(in_several_processes(trainer, run.train))
         if model == "BPR":
             whole = trainer.model.calculate_loss
             trainer.model.calculate_loss = lambda batch, whole=whole: (whole(batch), whole(batch))
         if not common:
             monkeypatch.setattr(PluginTrainer, "_has_recboles_common", lambda self, method: False)
-        losses.append(trainer._train_epoch(run.train, 0))
+        losses.append(trainer._train_epoch(run.train, 7))
         states.append(state_of(trainer))
     assert losses[0] == losses[1] and same(*states)
+    assert calls == ([] if processes == 1 else 2 * [[7, *8 * ["hook", "sync"]]])
 
 
 def test_a_loop_that_somebody_has_put_into_recboles_trainer_is_used(settings, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from folders import (
 from folders import workplace as workplace
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset
+from recbole.data.interaction import Interaction
 from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
@@ -31,6 +33,7 @@ from recbole_missing import IMPUTERS
 from recbole_missing.data import dataset as dataset_module
 from recbole_missing.data import missing
 from recbole_missing.data.dataset import MultimodalDataset, fingerprint
+from recbole_missing.data.loading import RankingDataLoader
 from recbole_missing.data.sampling import NegativeSampler, OldItemSampler
 from recbole_missing.imputation.base import Filled
 from recbole_missing.imputation.statistics import Zeros
@@ -263,8 +266,12 @@ def test_no_training_negative_is_a_new_item(settings, distribution):
     assert not any(item in used[user] for user, item in zip(users, values.tolist()))
 
 
-def test_batches_are_those_of_recboles_loaders_and_sampler(settings, monkeypatch):
-    run = prepare("VBPR", settings)
+def test_batches_are_those_of_recboles_loaders_and_sampler(settings, tmp_path, monkeypatch):
+    ages = "\n".join(f"u{number}\t{number}" for number in range(40))
+    (tmp_path / "tiny" / "tiny.user").write_text(f"user_id:token\tage:float\n{ages}\n")
+    columns = {"inter": ["user_id", "item_id"], "user": ["user_id", "age"]}
+    columns["item"] = ["item_id", "title", "tags"]
+    run = prepare("VBPR", settings, load_col=columns)
 
     def batches():
         run.train.generator.manual_seed(1)
@@ -275,8 +282,10 @@ def test_batches_are_those_of_recboles_loaders_and_sampler(settings, monkeypatch
     train, ranked = batches()
     monkeypatch.setattr(NegativeSampler, "sample_by_key_ids", Sampler.sample_by_key_ids)
     monkeypatch.setattr(MultimodalDataset, "__getitem__", Dataset.__getitem__)
+    monkeypatch.setattr(MultimodalDataset, "join", Dataset.join)
     monkeypatch.setattr(type(run.test), "collate_fn", FullSortEvalDataLoader.collate_fn)
     of_recbole, ranked_by_recbole = batches()
+    assert {"age", "title", "tags", "neg_title"} <= train[0].keys()
     assert len(train) == len(of_recbole) and len(ranked) == len(ranked_by_recbole)
     for ours, theirs in zip(train, of_recbole):
         assert ours.keys() == theirs.keys() and all(
@@ -284,6 +293,42 @@ def test_batches_are_those_of_recboles_loaders_and_sampler(settings, monkeypatch
         )
     for ours, theirs in zip(ranked, ranked_by_recbole):
         assert all(map(torch.equal, ours, theirs))
+
+
+def test_batches_of_a_sequential_model_are_recboles(settings, monkeypatch):
+    plain = {key: settings[key] for key in ("data_path", "dataset", "checkpoint_dir", "gpu_id")}
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    run = prepare("GRU4Rec", plain, load_col=columns, train_neg_sample_args=None)
+    assert type(run.test) is RankingDataLoader and run.test.is_sequential
+    ours = list(run.test)
+    monkeypatch.setattr(RankingDataLoader, "collate_fn", FullSortEvalDataLoader.collate_fn)
+    for (rows, history, *positive), (others, no_history, *expected) in zip(ours, run.test):
+        assert history is no_history is None
+        assert all(map(torch.equal, positive, expected))
+        assert rows.interaction.keys() == others.interaction.keys()
+        assert all(torch.equal(rows[name], others[name]) for name in rows.interaction)
+
+
+@pytest.mark.parametrize(("n_users", "n_items", "used_each"), [(60, 500, 2), (40, 30, 8)])
+def test_negatives_are_those_of_recboles_sampler(n_users, n_items, used_each):
+    """Also where pairs that are not used have the remainder of a used one."""
+    generator = np.random.default_rng(0)
+    rows = [generator.choice(np.arange(1, n_items), used_each, False) for _ in range(1, n_users)]
+    users = np.repeat(np.arange(1, n_users), used_each)
+    columns = {"user_id": users, "item_id": np.concatenate(rows)}
+    table = Interaction({name: torch.from_numpy(column) for name, column in columns.items()})
+    names = {"uid_field": "user_id", "iid_field": "item_id", "inter_feat": table}
+    split = SimpleNamespace(**names, user_num=n_users, item_num=n_items)
+    drawn = []
+    for kind in (NegativeSampler, Sampler):
+        sampler = kind("train", split).set_phase("train")
+        np.random.seed(0)
+        drawn.append(sampler.sample_by_user_ids(np.tile(np.arange(1, n_users), 50), None, 3))
+    assert torch.equal(*drawn)
+    sampler = NegativeSampler("train", split).set_phase("train")
+    every_pair = np.repeat(np.arange(1, n_users), n_items), np.tile(np.arange(n_items), n_users - 1)
+    n_marked = sampler._marked[sampler._remainders(*every_pair)].sum()
+    assert (n_marked > len(users)) == (n_users * n_items > 16 * len(users))
 
 
 def test_evaluation_keeps_new_items_as_candidates(settings):
