@@ -15,7 +15,7 @@ from recbole_missing.graph.normalise import row_sum_norm
 from recbole_missing.graph.sparse import SparseMatrix, propagate
 from recbole_missing.modality import Modalities, Modality
 
-CPU_BLOCK = 1024  # rows of a block
+CPU_BLOCK = 1024  # rows of a block for each thread
 
 
 def xavier_table(n_rows: int, size: int) -> nn.Parameter:
@@ -142,11 +142,12 @@ def cached_rows(n_columns: int, like: Tensor, entries: int = 2**18, fewest: int 
     Args:
         n_columns: width of a row.
         like: a tensor of the device. On a GPU few large blocks are faster.
-        entries: of a block on a CPU whose cache holds it. The default is 1 MiB; on a GPU it is
-            always 2^26.
+        entries: of a block for each thread of a CPU, whose cache holds it. The default is 1 MiB;
+            on a GPU a block always has 2^26.
         fewest: rows of a block in any case.
     """
-    return max(fewest, (2**26 if like.is_cuda else entries) // max(n_columns, 1))
+    together = 2**26 if like.is_cuda else entries * torch.get_num_threads()
+    return max(fewest, together // max(n_columns, 1))
 
 
 def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -154,7 +155,8 @@ def row_blocks(*tables: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
     On a GPU all rows are one block.
     """
-    size = max(1, len(tables[0])) if tables[0].is_cuda else CPU_BLOCK
+    n_rows = max(1, len(tables[0]))
+    size = n_rows if tables[0].is_cuda else CPU_BLOCK * torch.get_num_threads()
     return zip(*(table.split(size) for table in tables))
 
 

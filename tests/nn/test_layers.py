@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import dense, tiny_modalities
 
@@ -127,8 +128,11 @@ def test_perturb_takes_the_first_of_more_draws() -> None:
     assert torch.equal(of_more, five[:2]) and torch.equal(torch.rand(1), after)
 
 
-def test_rows_of_a_block() -> None:
+def test_rows_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert cached_rows(2**10, x) == 2**8 and cached_rows(2**10, x, entries=2**19) == 2**9
     assert cached_rows(2**20, x) == 1 and cached_rows(2**20, x, fewest=32) == 32
     assert cached_rows(0, x) == 2**18
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert cached_rows(2**10, x) == 2**9
