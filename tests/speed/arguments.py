@@ -28,9 +28,11 @@ def batch_counts(words: list[str], models: list[str]) -> dict[str, int]:
     counts = {}
     for word in words:
         model, _, count = word.rpartition("=")
-        if "=" in word and model not in models:
-            raise ArgumentTypeError(f"--batches: must be N or MODEL=N with a model, got {word!r}")
-        counts[model or "*"] = positive(count)
+        is_known = model in models if "=" in word else True
+        if not is_known or not count.isdecimal() or int(count) < 1:
+            must = "must be N or MODEL=N with a model and N at least 1"
+            raise ArgumentTypeError(f"--batches: {must}, got {word!r}")
+        counts[model or "*"] = int(count)
     return counts
 
 
