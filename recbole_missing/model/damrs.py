@@ -261,10 +261,11 @@ class _NeighbourLosses(torch.autograd.Function):
             label_logits = logits.gather(2, labels).requires_grad_()
             first, second = labels.chunk(2, dim=2)
             powers = logits.scatter_(2, first, -torch.inf)
-            # The largest one left is in second_x.
-            shift = logits.gather(2, second).amax(dim=2)
-            shift = torch.zeros_like(shift) if exp_is_safe(1 / tau) else shift
-            sums = powers.sub_(shift[:, :, None]).exp_().sum(dim=2)
+            shift = torch.zeros_like(weight)
+            if not exp_is_safe(1 / tau):
+                shift = logits.gather(2, second).amax(dim=2)  # the largest one left is in second_x
+                powers -= shift[:, :, None]
+            sums = powers.exp_().sum(dim=2)
             log_rest = (sums.log() + shift).requires_grad_()
             with torch.enable_grad():
                 losses = (weight * label_loss(label_logits, log_rest)).sum(dim=1)
