@@ -231,13 +231,14 @@ class LGMRec(MultimodalRecommender):
         # Q_m = H_m T_m, so <n(Q_a,r), n(Q_b,k)> is an inner product of h numbers instead of d,
         # which is less work if h < d: that of (H_a,r / |Q_a,r|) T_a T_b^T and H_b,k / |Q_b,k|.
         # n(Q_m) does not depend on the scale of T_m, but T_a T_b^T might overflow: T_m is divided
-        # by its largest entry.
-        largest = hyperedges.detach().abs().amax(dim=(1, 2), keepdim=True)
-        hyperedges = hyperedges / largest.clamp(min=1e-12)
+        # by its largest entry, and so is the smallest norm, 1e-12.
+        largest = hyperedges.detach().abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+        hyperedges, smallest = hyperedges / largest, 1e-12 / largest[:, 0]
         unit = []  # H_m / |Q_m|
-        for of_modality, vectors in zip(members.chunk(len(hyperedges), dim=1), hyperedges):
+        parts = zip(members.chunk(len(hyperedges), dim=1), hyperedges, smallest)
+        for of_modality, vectors, least in parts:
             norms = torch.linalg.vector_norm(of_modality @ vectors, dim=1, keepdim=True)
-            unit.append(of_modality / norms.clamp(min=1e-12))
+            unit.append(of_modality / torch.maximum(norms, least))
         total, pairs = members.new_zeros(()), contrast_pairs(len(hyperedges))
         counts, bound = ids.like(members).counts, 1 / self.temperature
         for a, b in pairs:

@@ -165,6 +165,21 @@ def test_the_contrast_does_not_depend_on_the_scale_of_the_hyperedges() -> None:
     torch.testing.assert_close(*losses)
 
 
+def test_hardly_any_membership_gives_a_vector_close_to_zero() -> None:
+    """Global vectors shorter than 1e-12 are not scaled to length one, whatever the hyperedges."""
+    model, ids = build(tiny_dataset(NAMES[:2])).float(), torch.tensor([3, 5, 3])
+    members, hyperedges = torch.rand(17, 2 * 3), 0.01 * torch.randn(2, 3, 6)
+    members[5] *= 1e-11
+    contrasted = model._contrast(members, hyperedges, distinct(ids), model.candidates)
+    first, second = (
+        F.normalize(part @ vectors, eps=1e-12)
+        for part, vectors in zip(members.chunk(2, dim=1), hyperedges)
+    )
+    logits = first[ids] @ second[model.candidates].T / 0.3
+    expected = logits.logsumexp(dim=1) - (first[ids] * second[ids]).sum(dim=1) / 0.3
+    torch.testing.assert_close(contrasted, expected.sum())
+
+
 def test_the_contrast_of_no_item_is_zero() -> None:
     """No item has all modalities; the temperature is so small that maxima are sought."""
     dataset = tiny_dataset(NAMES[:2])
