@@ -34,10 +34,23 @@ setup(
         "tabulate",
         "tqdm>=4.58",  # the first with a delay
         "filelock",
+        "pillow",
     ],
     extras_require={
+        "docs": ["sphinx>=7", "myst-parser>=2", "furo"],
+        "encode": ["sentence-transformers>=3"],
         "plot": ["matplotlib>=3.7"],
-        "test": ["pytest", "pytest-xdist", "ruff", "mypy", "matplotlib>=3.7"],
+        "ray": ["ray>=2.6"],
+        "table": ["pyarrow"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "matplotlib>=3.7",
+            "pyarrow",
+            "sentence-transformers>=3",
+        ],
     },
     entry_points={"console_scripts": ["recbole-missing = recbole_missing.cli:main"]},
 )

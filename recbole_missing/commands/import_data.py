@@ -5,13 +5,24 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+LAYOUTS = {
+    "mmrec": "a folder of MMRec: X.inter, <modality>_feat.npy",
+    "dgmrec": "a folder of the DGMRec release: as MMRec, with masks and new items",
+}
+"""Layout -> its line in ``--help``; ``convert.importers.import_<layout>`` reads it."""
+
 
 def arguments(parser: ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument(
-        "layout", choices=["mmrec", "dgmrec"], help="project whose layout the folder has"
-    )
-    parser.add_argument("source", type=Path, help="folder to read")
+    """Declare the command's options: one sub-command a layout."""
+    layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
+    for layout, line in LAYOUTS.items():
+        about = f"Read {line}."
+        add_target(layouts.add_parser(layout, help=line, description=about), "folder to read")
+
+
+def add_target(parser: ArgumentParser, source: str) -> None:
+    """Declare what every layout takes: the source, and where the data set goes."""
+    parser.add_argument("source", type=Path, help=source)
     parser.add_argument("--name", required=True, help="name of the new data set")
     parser.add_argument(
         "--output",
@@ -30,5 +41,5 @@ def execute(known: Namespace) -> None:
     """
     from recbole_missing.convert import importers
 
-    command = {"mmrec": importers.import_mmrec, "dgmrec": importers.import_dgmrec}[known.layout]
-    print(command(known.source, known.name, output=known.output, force=known.force))
+    read = getattr(importers, f"import_{known.layout}")
+    print(read(known.source, known.name, output=known.output, force=known.force))
