@@ -415,7 +415,7 @@ class Encoded(Source):
         new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
         if self._one_by_one is not None:
             logging.getLogger().info(
-                f"{self.name}: {len(new):,} of {len(items):,} contents are new to the encoder."
+                f"{self.name}: {len(new):,} of {len(items):,} contents are new and are encoded now."
             )
             encoded = self._one_by_one(list(new.values())) if new else ()
             self._known.add(dict(zip(new, encoded)))
