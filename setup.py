@@ -34,7 +34,7 @@ setup(
         "tabulate",
         "tqdm>=4.58",  # the first with a delay
         "filelock",
-        "pillow",
+        "pillow>=9.1",
     ],
     extras_require={
         "docs": ["sphinx>=7", "myst-parser>=2", "furo"],

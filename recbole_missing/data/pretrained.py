@@ -27,8 +27,9 @@ from recbole_missing.parallel import Serial
 VERSION = 1
 """A change of what :meth:`Pretrained.encode` gives needs a new version."""
 
-_BATCH = {"cpu": 32, "cuda": 128}  # on a CPU a larger batch is no faster; 128 pictures fit 4 GB
-_BATCHES = 8  # that are encoded between two steps of the progress bar
+_BATCH = {"cpu": 32, "cuda": 128}  # a larger one is no faster on a CPU
+_BLOCK = 1024  # texts that are encoded between two steps of the progress bar
+_PICTURES = 32  # that are held at a time, at their full size
 _READ = (".json", ".txt", ".model", ".safetensors")  # of a model; vocabularies are text
 _PICKLED = "pytorch_model.bin"
 _WHOLE = ("model.safetensors", "model.safetensors.index.json")
@@ -96,7 +97,7 @@ class Pretrained:
         with self._apart():
             self._try("text", "a")
             self._count_cut(texts)
-            return self._encode(_blocks(texts, self._batch * _BATCHES), _as_they_are)
+            return self._encode(_blocks(texts, _BLOCK), _as_they_are)
 
     def pictures(self, files: Sequence[tuple[Path, bytes]]) -> np.ndarray:
         """Encode pictures, float32 ``(len(files), dim)``.
@@ -113,7 +114,7 @@ class Pretrained:
 
         with self._apart():
             self._try("picture", Image.new("RGB", (8, 8)))
-            return self._encode(_blocks(files, self._batch), pictures.read_again)
+            return self._encode(_blocks(files, _PICTURES), pictures.read_again)
 
     @cached_property
     def _loaded(self) -> Any:

@@ -412,13 +412,14 @@ class Encoded(Source):
 
     def _rows(self, items: np.ndarray) -> np.ndarray:
         keys = [self._keys[item] for item in items]
-        new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
+        new = [(key, int(item)) for key, item in zip(keys, items) if key not in self._known]
         if self._one_by_one is not None:
             logging.getLogger().info(
                 f"{self.name}: {len(new):,} of {len(items):,} contents are new and are encoded now."
             )
-            encoded = self._one_by_one(list(new.values())) if new else ()
-            self._known.add(dict(zip(new, encoded)))
+            different = dict(new)
+            encoded = self._one_by_one(list(different.values())) if new else ()
+            self._known.add(dict(zip(different, encoded)))
         return self._known.of(keys)
 
 
@@ -506,7 +507,7 @@ class _Request:
         plain, neural = list(encoders)[0], list(encoders)[-1]
         chosen = self.values["encoder"] or (neural if self.values["model"] else plain)
         check(self.name, {key: chosen}, {key: Choice(*encoders)})
-        for unread in _OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}:
+        for unread in sorted(_OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}):
             if self.values[unread] is not None:
                 logging.getLogger().warning(
                     f"{self.name}: {self.name}_{unread} has no effect with the encoder {chosen}."
@@ -742,7 +743,8 @@ def _readable(
     Raises:
         ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
     """
-    name, keys, new, broken = request.name, {}, {}, []
+    name, keys, broken = request.name, {}, []
+    new: list[tuple[bytes, np.ndarray]] = []
     engine = Serial(bool(request.values["progress"]), delay=3.0)
     seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
     for item, (key, row, problem) in zip(files, seen):
@@ -751,8 +753,8 @@ def _readable(
         else:
             broken.append(f"{files[item].name} ({problem})")
         if row is not None:
-            new[key] = row
-    described.add(new)
+            new.append((key, row))
+    described.add(dict(new))
     logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
     if broken:
         said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"
