@@ -86,8 +86,8 @@ class Pretrained:
         self._pickled = check_folder(f"{name}: {name}_model {model}", self._folder)
         self.key = _digest(self._folder)
 
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts, float32 ``(len(texts), dim)``.
+    def texts(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+        """Encode texts one block after the other; yield a row for each, float32 ``(dim,)``.
 
         A text that is too long is cut, as the library does; a log line counts such texts.
 
@@ -97,10 +97,10 @@ class Pretrained:
         with self._apart():
             self._try("text", "a")
             self._count_cut(texts)
-            return self._encode(_blocks(texts, _BLOCK), _as_they_are)
+            yield from self._encode(_blocks(texts, _BLOCK), _as_they_are)
 
-    def pictures(self, files: Sequence[tuple[Path, bytes]]) -> np.ndarray:
-        """Encode pictures, float32 ``(len(files), dim)``.
+    def pictures(self, files: Sequence[tuple[Path, bytes]]) -> Iterator[np.ndarray]:
+        """Encode pictures one block after the other; yield a row for each, float32 ``(dim,)``.
 
         Args:
             files: path of each picture, and the digest that its content must have.
@@ -114,7 +114,7 @@ class Pretrained:
 
         with self._apart():
             self._try("picture", Image.new("RGB", (8, 8)))
-            return self._encode(_blocks(files, _PICTURES), pictures.read_again)
+            yield from self._encode(_blocks(files, _PICTURES), pictures.read_again)
 
     @cached_property
     def _loaded(self) -> Any:
@@ -144,18 +144,17 @@ class Pretrained:
                 f"does not ({_reason(error)}); choose another one."
             ) from error
 
-    def _encode(self, blocks: Sequence[Any], read: Any) -> np.ndarray:
+    def _encode(self, blocks: Sequence[Any], read: Any) -> Iterator[np.ndarray]:
         shared = self._loaded, read, self._batch
         label = f"{self.name}: {self.model}"
         with fits(f"{label}: encoding", {}):
-            found = list(self._engine.map(_encoded, shared, blocks, label))
-        rows = np.concatenate(found).astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"{self.name}: {self.name}_model must give finite numbers, got NaN or inf from "
-                f"{self.model}; choose another one."
-            )
-        return rows
+            for rows in self._engine.map(_encoded, shared, blocks, label):
+                if not np.isfinite(rows).all():
+                    raise ValueError(
+                        f"{self.name}: {self.name}_model must give finite numbers, got NaN or inf "
+                        f"from {self.model}; choose another one."
+                    )
+                yield from rows
 
     def _count_cut(self, texts: Sequence[str]) -> None:
         from transformers import PreTrainedTokenizerBase
@@ -210,7 +209,7 @@ def _encoded(model: Any, read: Any, batch: int, block: Sequence[Any]) -> np.ndar
     found = model.encode(
         read(block), batch_size=batch, show_progress_bar=False, convert_to_numpy=True
     )
-    return np.asarray(found)
+    return np.asarray(found, dtype=np.float32)
 
 
 # --------------------------------------------------------------------------- the files of a model

@@ -196,6 +196,29 @@ def test_only_new_contents_are_encoded(shop, models, cached, said, kind):
     assert counts(said) == ["6 of 6", "0 of 6", "1 of 7"]
 
 
+def test_what_is_encoded_before_an_error_is_kept(shop, models, cached, said, monkeypatch):
+    monkeypatch.setattr(pretrained, "_PICTURES", 2)
+    source = photos(shop, models["clip"], **cached)
+    path = shop.folder / "photos" / "6.png"
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    refusal(all_of, source)
+    path.write_bytes(content)
+    all_of(photos(shop, models["clip"], **cached))
+    assert counts(said) == ["6 of 6", "2 of 6"]
+
+
+def test_a_model_that_gives_no_numbers(shop, models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(models, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    spoilt = {name: torch.full_like(weight, torch.nan) for name, weight in weights.items()}
+    save_file(spoilt, folder / "model.safetensors", metadata={"format": "pt"})
+    text = refusal(all_of, sentences(shop, folder))
+    assert text.startswith("text: text_model must give finite numbers, got NaN or inf")
+
+
 def test_another_model_has_other_rows(shop, models, cached, tmp_path):
     other = text_model(tmp_path / "other", seed=1)
     one, two = (sentences(shop, model, **cached) for model in (models["text"], other))
