@@ -23,6 +23,7 @@ from recbole_missing.data.scale import FAR, Scale, differing, states, typical_no
 from recbole_missing.evaluation.retrieval import evaluate, retrieval
 from recbole_missing.imputation import IMPUTERS, FeatProp, Mean
 from recbole_missing.in_force import settings_in_force
+from recbole_missing.trainer import protocol
 
 SCALED = ("unit", "standard")
 HIDDEN = {"missing_protocol": "random_items", "missing_ratio": 0.4}
@@ -274,6 +275,13 @@ def test_another_scale_is_refused(settings, key, value):
 def test_a_misspelt_scale_is_refused(settings, key):
     with pytest.raises(ValueError, match=f"Unknown setting '{key}'. Did you mean"):
         prepare("VBPR", settings, **{key: "unit"})
+
+
+def test_the_line_above_a_result_names_the_scales(settings):
+    line = protocol(prepare("VBPR", settings, modality_scale="unit", tags_scale="none").config)
+    assert "; missing: none; scale: image unit, title unit; imputation: featprop;" in line
+    assert "scale" not in protocol(prepare("VBPR", settings, image_scale="none").config)
+    assert "scale" not in protocol(prepare("BPR", settings, modality_scale="unit").config)
 
 
 # -------------------------------------------------------------------------------------- warning
