@@ -28,6 +28,7 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.data.scale import SCALES
 from recbole_missing.imputation import arrays
 
 _CHUNK = 4096  # rows that are read at a time while a file on disk is checked
@@ -637,7 +638,7 @@ def _constraints() -> dict[str, Any]:
     found = {kind: declared.value for kind, declared in KINDS.items()}
     for declared in KINDS.values():
         found.update(declared.companions)
-    return found
+    return {**found, "scale": SCALES}
 
 
 def read_edges(
