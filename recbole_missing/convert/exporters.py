@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from recbole_missing.atomic import new_folder, write_report
 from recbole_missing.convert.folder import ITEM, SPLITS, USER
-from recbole_missing.convert.importers import HOLES
+from recbole_missing.convert.mmrec import HOLES
 from recbole_missing.data.collection import Collection, in_order
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file

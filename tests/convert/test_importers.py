@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 import yaml
 
 from recbole_missing.convert import folder
-from recbole_missing.convert.importers import import_dgmrec, import_mmrec
+from recbole_missing.convert.importers import import_folder
 from recbole_missing.convert.legacy_pickle import load_pickled_arrays
 from recbole_missing.data.missing import read_missing_file, read_token_file
 
+import_mmrec, import_dgmrec = (partial(import_folder, layout) for layout in ("mmrec", "dgmrec"))
 TIKTOK = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiktok"
 
 INTER = """userID\titemID\trating\ttimestamp\tx_label
@@ -291,7 +293,7 @@ def test_dgmrec_needs_a_mask(source, tmp_path):
             "image_feat.npy has 7 rows, tiny.inter has item 7",
         ),
         ("tiny.inter", INTER.replace("\t2\n", "\t1\n"), "test interactions: must be one or more"),
-        ("image_feat.npy", b"\x93NUMPY", "image_feat.npy: must be a whole, unpickled"),
+        ("image_feat.npy", b"\x93NUMPY", "image_feat.npy: must have a readable .npy header"),
         ("two words_feat.npy", b"", "must be an identifier"),
         ("other.inter", INTER, r"must hold one <dataset>\.inter"),
         ("missed_img_itemIDs.csv", "1\nitemID\n", r"must hold item ids, got \['itemID'\]"),
