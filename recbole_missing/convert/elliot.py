@@ -9,22 +9,38 @@
   ``(dim,)`` or ``(1, dim)``.
 
 Elliot calls the modalities ``visual``, ``textual`` and ``audio``; here they are ``image``, ``text``
-and ``audio``.
+and ``audio``. Elliot reads ids as integers (``int(f.split('.')[0])`` of a file name in
+``modular_loaders/visual/visual_attribute.py``), wants vectors of shape ``(dim,)`` there
+(``.shape[0]``), and drops items without a file (``self.items = items & inner_items``). Ducho writes
+``(1, dim)`` for its transformers, and cuts a name at its first dot.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import yaml  # type: ignore[import-untyped]
+
+from recbole_missing.convert.content import Content, numbered
 from recbole_missing.convert.folder import ITEM, KEPT_COLUMNS, SPLITS, Interactions, Layout
 from recbole_missing.convert.reading import checked, listed, nan_rows
-from recbole_missing.data.files import read_folder, read_rows
+from recbole_missing.data.files import read_folder, read_rows, write_rows
 
 NAMES = {"image": "visual", "text": "textual"}
 """Our name of a modality -> Elliot's; others are the same."""
 FILES = {"train": ["train.tsv"], "valid": ["validation.tsv", "val.tsv"], "test": ["test.tsv"]}
 EMBEDDINGS = "_embeddings"
+LOADERS = {"image": "VisualAttribute", "text": "TextualAttribute"}
+"""Our name of a modality -> the class that loads it in Elliot, which has no other."""
+
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
+_FILE_NAME = re.compile(r"[\w-]{1,200}")
+_INNER = Path("recbole_missing") / "features" / "0"
+"""Ducho's ``<backend>/<model>/<layer>``."""
 
 
 def read_elliot(source: Path) -> Layout:
@@ -105,3 +121,110 @@ def _folders(source: Path) -> dict[str, Path]:
     if not folders:
         raise ValueError(f"{source}: must hold <modality>{EMBEDDINGS} folders, got none; add them.")
     return listed(folders)
+
+
+def write_elliot(content: Content, folder: Path, target: Path) -> str:
+    """Write Elliot's three tables, the features, and a YAML file with both.
+
+    Ids stay as they are if all of them are integers. Otherwise they are numbered from 0, and
+    ``u_id_mapping.csv`` or ``i_id_mapping.csv`` holds the tokens. The rating is 1 if the run loads
+    none. Times are left out: a run holds them in single precision, too coarse for time stamps.
+
+    Args:
+        content: the data set.
+        folder: an empty folder.
+        target: what the folder will become.
+
+    Returns:
+        What the user does next.
+    """
+    users = _names(folder / "u_id_mapping.csv", ("user_id", "userId"), content.users, _INTEGER)
+    items = _names(folder / "i_id_mapping.csv", ("item_id", "itemId"), content.items, _INTEGER)
+    for split, pairs in content.pairs.items():
+        ratings = content.ratings.get(split, [1.0] * len(pairs))
+        rows = ((users[u], items[i], f"{rating:g}") for (u, i), rating in zip(pairs, ratings))
+        write_rows(folder / FILES[split][0], rows)
+    _write_vectors(content, folder, items, one_row=False)
+    (folder / "elliot.yml").write_text(_config(content, target.name), encoding="utf-8")
+    dropped = np.zeros(len(content.items), dtype=bool)
+    for name in content.features:
+        if name in LOADERS:
+            dropped |= ~content.has(name)
+        else:
+            content.notes.append(f"Elliot has no loader for {name}; it is not in elliot.yml")
+    if dropped.any():
+        content.notes.append(
+            f"Elliot drops {int(dropped.sum()):,} of {len(dropped):,} items, for want of a file of "
+            "some modality; complete them with --method"
+        )
+    return f"run_experiment('{target / 'elliot.yml'}') in Elliot."
+
+
+def write_ducho(content: Content, folder: Path, target: Path) -> str:
+    """Write the features as Ducho does: one ``(1, dim)`` file for each item that has the modality.
+
+    A token that is no file name, or that holds a dot, makes all items numbers from 0, with
+    ``i_id_mapping.csv``.
+
+    Args:
+        content: the data set.
+        folder: an empty folder.
+        target: what the folder will become.
+
+    Returns:
+        What the user does next.
+    """
+    items = _names(folder / "i_id_mapping.csv", ("item_id", "number"), content.items, _FILE_NAME)
+    places = _write_vectors(content, folder, items, one_row=True)
+    return "name the folders, here " + ", ".join(
+        f"{name}_features: {target / place}" for name, place in places.items()
+    )
+
+
+def _names(
+    path: Path, columns: tuple[str, str], tokens: Sequence[str], form: re.Pattern[str]
+) -> dict[str, str]:
+    """Token -> its name in the export: itself, or a number if a token has not this form."""
+    if all(form.fullmatch(token) for token in tokens):
+        return {token: token for token in tokens}
+    return numbered(path, columns, tokens)
+
+
+def _write_vectors(
+    content: Content, folder: Path, items: dict[str, str], one_row: bool
+) -> dict[str, Path]:
+    """Write one file for each item and modality; return the folder of each modality."""
+    places = {}
+    for name, matrix in content.features.items():
+        places[name] = Path(NAMES.get(name, name) + EMBEDDINGS) / _INNER
+        (folder / places[name]).mkdir(parents=True)
+        for row in np.flatnonzero(content.has(name)):
+            vector = matrix[row : row + 1] if one_row else matrix[row]
+            np.save(folder / places[name] / f"{items[content.items[row]]}.npy", vector)
+    return places
+
+
+def _config(content: Content, name: str) -> str:
+    """Elliot's YAML. A path that begins with a dot starts at the folder of the YAML file."""
+    side = [
+        {
+            "dataloader": LOADERS[modality],
+            f"{NAMES[modality]}_features": f"./{NAMES[modality]}{EMBEDDINGS}/{_INNER.as_posix()}",
+        }
+        for modality in content.features
+        if modality in LOADERS
+    ]
+    paths = {"train_path": "train", "validation_path": "valid", "test_path": "test"}
+    experiment = {
+        "dataset": name,
+        "data_config": {
+            "strategy": "fixed",
+            **{key: f"./{FILES[split][0]}" for key, split in paths.items()},
+            **({"side_information": side} if side else {}),
+        },
+        "top_k": 20,
+        "evaluation": {"cutoffs": [10, 20], "simple_metrics": ["Recall", "nDCG"]},
+        "models": {"MostPop": {"meta": {"save_recs": False}}},
+    }
+    head = "# Written by `recbole-missing export elliot`. Put your models under `models`.\n"
+    return head + str(yaml.safe_dump({"experiment": experiment}, sort_keys=False))
