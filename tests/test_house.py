@@ -122,6 +122,7 @@ FILLERS = {
     "benchmark/store": {"append"},  # a lock, and the file is cut back after an error
     "convert/exporters": {"_export", "_write_features"},
     "convert/folder": {"write", "_write_features"},
+    "convert/table": {"_write"},
     "data/collection": {"write"},
     "data/files": {"write_rows"},
     "report/document": {"_files"},
