@@ -18,9 +18,9 @@ from recbole_missing.model.base import MultimodalRecommender
 _RECBOLE = Path(recbole.__file__).parent / "properties"
 # Entries of a config that are no settings: RecBole and this package add them.
 _OF_A_CONFIG = (
-    "MODEL_INPUT_TYPE", "MODEL_TYPE", "data_fingerprint", "data_identity", "device", "eval_type",
-    "plugin_defaults", "preset", "single_spec", "test_neg_sample_args", "train_neg_sample_args",
-    "valid_neg_sample_args",
+    "MODEL_INPUT_TYPE", "MODEL_TYPE", "data_fingerprint", "data_identity", "data_scales", "device",
+    "eval_type", "plugin_defaults", "preset", "single_spec", "test_neg_sample_args",
+    "train_neg_sample_args", "valid_neg_sample_args",
 )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def _export(
             modality: {"dim": matrix.shape[1], "missing": int((~observed[modality]).sum())}
             for modality, matrix in features.items()
         },
-        "notes": [*notes, *_notes(features)],
+        "notes": [*notes, *collection.notes, *_notes(features)],
     }
 
 
@@ -148,7 +148,7 @@ def _features(
 ) -> dict[str, NDArray[np.float32]]:
     """Modality -> features of the items in ``rows``, completed if there are settings."""
     if settings is not None:
-        completed = collection.completed(make_imputer(settings))
+        completed = collection.in_source_space(collection.completed(make_imputer(settings)))
         return {name: matrix.numpy()[rows] for name, matrix in completed.items()}
     for name, table in collection.tables.items():
         count = int((~table.observed[rows]).sum())
@@ -158,7 +158,8 @@ def _features(
                 f"without {name}; impute their features with --method mean (as MMRec's own files "
                 f"do), featprop or another, or lift a mask with --missing {NO_MASK}."
             )
-    return {name: table.features.numpy()[rows] for name, table in collection.tables.items()}
+    tables = {name: table.features for name, table in collection.tables.items()}
+    return {name: m.numpy()[rows] for name, m in collection.in_source_space(tables).items()}
 
 
 def _write_mapping(path: Path, token: str, number: str, tokens: Sequence[str]) -> dict[str, str]:
