@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from recbole_missing.commands import import_table
 
 LAYOUTS = {
     "mmrec": "a folder of MMRec: X.inter, <modality>_feat.npy",
     "dgmrec": "a folder of the DGMRec release: as MMRec, with masks and new items",
 }
 """Layout -> its line in ``--help``; ``convert.importers.import_<layout>`` reads it."""
-
-_ENCODERS = {"text": "text", "tags": "tags", "numbers": "vector"}
-"""Option that makes a modality of columns, also its default name -> encoder."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -26,8 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     line = "a raw table of interactions (CSV, TSV, Parquet), with items and pictures"
     table = layouts.add_parser("table", help=line, description=f"Read {line}.")
     add_target(table, "table of interactions: one row for each user who bought an item")
-    _add_interactions(table)
-    _add_items(table)
+    import_table.arguments(table)
 
 
 def add_target(parser: ArgumentParser, source: str) -> None:
@@ -50,173 +46,9 @@ def execute(known: Namespace) -> None:
         ValueError: for files that are refused, or a data set that exists.
     """
     if known.layout == "table":
-        print(_import_table(known))
+        import_table.execute(known)
         return
     from recbole_missing.convert import importers
 
     read = getattr(importers, f"import_{known.layout}")
     print(read(known.source, known.name, output=known.output, force=known.force))
-
-
-# ------------------------------------------------------------------------------------------- table
-
-
-def _add_interactions(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("interactions")
-    group.add_argument("--user", required=True, metavar="COLUMN", help="ids of the users")
-    group.add_argument("--item", required=True, metavar="COLUMN", help="ids of the items")
-    group.add_argument("--time", metavar="COLUMN", help="times: numbers, or dates (UTC)")
-    group.add_argument(
-        "--time-format", metavar="FORMAT", help="format of odd dates, such as %%Y%%m%%d"
-    )
-    group.add_argument(
-        "--day-first", action="store_true", help="01/02/2023 is the first of February"
-    )
-    group.add_argument("--rating", metavar="COLUMN", help="numbers that are kept")
-    group.add_argument(
-        "--min-rating", type=float, metavar="X", help="leave out rows with a rating below X"
-    )
-    group.add_argument(
-        "--duplicates",
-        choices=("last", "first", "keep", "error"),
-        default="last",
-        help="rows of one user and one item: keep the last by time (default), the first, or all, "
-        "or refuse them. If all are kept, RecBole counts every one of them in training and graphs.",
-    )
-    group.add_argument(
-        "--k-core",
-        type=int,
-        default=0,
-        metavar="K",
-        help="leave out users and items with fewer than K interactions until there are none",
-    )
-    group.add_argument(
-        "--split",
-        choices=("time", "last", "random"),
-        help="what is tested of each user: the latest tenth (time, the default if there are "
-        "times), the last one (last), or a random tenth (random, the default otherwise)",
-    )
-    group.add_argument(
-        "--drop-incomplete",
-        action="store_true",
-        help="leave out rows without a user, item or time, which are an error otherwise",
-    )
-    group.add_argument("--separator", help="between two cells (default: by suffix, , or tab)")
-    group.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
-    group.add_argument(
-        "--dry-run", action="store_true", help="read and count everything, write nothing"
-    )
-
-
-def _add_items(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("items")
-    group.add_argument("--items", type=Path, metavar="FILE", help="table of items")
-    group.add_argument("--item-id", metavar="COLUMN", help="its ids (default: as --item)")
-    kinds = {"text": "texts", "tags": "words of a fixed list", "numbers": "numbers"}
-    for option, what in kinds.items():
-        group.add_argument(
-            f"--{option}",
-            action="append",
-            default=[],
-            metavar="[NAME=]COLUMN[,COLUMN...]",
-            help=f"columns of {what} that make one modality, NAME (default: {option}); may be "
-            "given several times",
-        )
-    group.add_argument(
-        "--tag-separator",
-        default="|",
-        metavar="SIGN",
-        help="between two tags of a cell (default: |)",
-    )
-    group.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="pictures named by item id: 0108775015.jpg"
-    )
-    group.add_argument(
-        "--image-column", metavar="COLUMN", help="names the picture, if its name is not the id"
-    )
-    group.add_argument(
-        "--matrix",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="features that exist already (.npy, .npz, .safetensors)",
-    )
-    group.add_argument(
-        "--ids", action="append", default=[], metavar="NAME=FILE", help="the item id of each row"
-    )
-    group.add_argument(
-        "--catalogue",
-        choices=("all", "bought"),
-        help="items that can be recommended: all of the table (default), or those with an "
-        "interaction (default with --k-core)",
-    )
-
-
-def _import_table(known: Namespace) -> Any:
-    from recbole_missing.commands.options import named
-    from recbole_missing.convert.catalogue import Columns, ItemTable
-    from recbole_missing.convert.purchases import PurchaseTable
-    from recbole_missing.convert.table import import_table
-
-    shared = {key: getattr(known, key) for key in ("separator", "encoding", "drop_incomplete")}
-    interactions = (
-        "user", "item", "time", "rating", "time_format", "day_first", "min_rating", "duplicates",
-        "k_core",
-    )  # fmt: skip
-    chosen = {key: getattr(known, key) for key in interactions}
-    matrices, ids = (named(f"--{key}", getattr(known, key)) for key in ("matrix", "ids"))
-    if set(matrices) != set(ids):
-        raise ValueError(
-            f"--matrix, --ids: must name the same modalities, got {sorted(matrices)} and "
-            f"{sorted(ids)}; give both for each."
-        )
-    modalities: dict[str, Columns] = {}
-    for option, encoder in _ENCODERS.items():
-        for name, columns in _columns(option, getattr(known, option)).items():
-            if name in modalities:
-                raise ValueError(f"--{option}: must have a new name, got {name!r}; rename one.")
-            modalities[name] = Columns(encoder, columns)
-    wanted = ItemTable(
-        path=known.items,
-        item_id=known.item_id,
-        modalities=modalities,
-        tag_separator=known.tag_separator,
-        images=known.images,
-        image_column=known.image_column,
-        matrices={name: (Path(matrices[name]), Path(ids[name])) for name in matrices},
-        catalogue=known.catalogue,
-        **shared,
-    )
-    return import_table(
-        PurchaseTable(known.source, **chosen, **shared),
-        known.name,
-        wanted,
-        split=known.split,
-        output=known.output,
-        force=known.force,
-        dry_run=known.dry_run,
-    )
-
-
-def _columns(option: str, words: Sequence[str]) -> dict[str, list[str]]:
-    """Read ``NAME=COLUMN,COLUMN`` words; without a name it is the option's.
-
-    Raises:
-        ValueError: if a name or a column comes twice, or a part is empty.
-    """
-    found: dict[str, list[str]] = {}
-    for word in words:
-        name, equals, rest = word.partition("=")
-        name, rest = (name, rest) if equals else (option, word)
-        columns = rest.split(",")
-        if not name or not all(columns):
-            raise ValueError(
-                f"--{option}: must read COLUMN,COLUMN or NAME=COLUMN,COLUMN, got {word!r}."
-            )
-        if name in found:
-            raise ValueError(
-                f"--{option}: must name {name} once, got it twice; join its columns by commas, or "
-                f"give the other one a name: --{option} NAME={rest}."
-            )
-        found[name] = columns
-    return found

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from recbole_missing.convert.purchases import numbers, settle_incomplete
 from recbole_missing.convert.raw import RawTable, first_few, open_table, texts
+from recbole_missing.data import pictures
 from recbole_missing.data.encoders import split
 from recbole_missing.data.files import read_ids, read_matrix
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE = "image"
 """The modality of the pictures."""
 
@@ -81,7 +81,7 @@ class Items:
         columns: column of the raw table -> cell of each item, as it is to be written.
         present: modality -> bool ``(n_items,)``, who has it.
         pictures: item id -> its picture.
-        folder: the folder of the pictures if it can be used as it is, where pictures bear ids.
+        folder: the folder of the pictures where they bear ids, so that it can be used as it is.
         matrices: modality -> features and their ids.
         rows: number of rows of the table.
         dropped: rule -> number of rows that it left out.
@@ -270,17 +270,9 @@ def _fill_columns(
             found.notes.append(_tags_note(wanted, name, cells))
             cells = [_tags(column, wanted.tag_separator) for column in cells]
         elif chosen.encoder == "vector":
-            whole = np.ones(len(frame), dtype=bool)
             for column in chosen.columns:
-                values = numbers(f"{wanted.path}: {column}", frame[column], table)
-                whole &= np.isfinite(values)
-            some = np.logical_or.reduce([column != "" for column in cells]) & ~whole
-            if some.any():
-                found.notes.append(
-                    f"{name}: {int(some.sum()):,} items have only some of "
-                    f"{', '.join(chosen.columns)}; they count as holes"
-                )
-            cells = [np.where(whole, column, "").astype(object) for column in cells]
+                numbers(f"{wanted.path}: {column}", frame[column], table)
+            cells = _whole_vectors(name, chosen.columns, cells, found.notes)
         else:
             cells = [_one_line_end(column) for column in cells]
         filled = [[bool(cell.strip()) for cell in column] for column in cells]
@@ -293,6 +285,20 @@ def _fill_columns(
     if wanted.image_column:
         named = texts(frame[wanted.image_column])
         found.pictures = {t: Path(n) for t, n in zip(found.tokens.tolist(), named) if n.strip()}
+
+
+def _whole_vectors(
+    name: str, columns: Sequence[str], cells: Sequence[NDArray], notes: list[str]
+) -> list[NDArray]:
+    """Cells of items that have a number in every column; the others get empty ones."""
+    filled = [column != "" for column in cells]
+    whole = np.logical_and.reduce(filled)
+    some = int((np.logical_or.reduce(filled) & ~whole).sum())
+    if some:
+        notes.append(
+            f"{name}: {some:,} items have only some of {', '.join(columns)}; they count as holes"
+        )
+    return [np.where(whole, column, "").astype(object) for column in cells]
 
 
 def _tags(column: NDArray[np.object_], separator: str) -> NDArray[np.object_]:
@@ -347,15 +353,11 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     assert folder is not None
     if not folder.is_dir():
         raise ValueError(f"--images: must be a folder, got {str(folder)!r}; correct the path.")
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
-    ]
+    files = pictures.find(folder)
     if not files:
         raise ValueError(
-            f"--images: {folder} must hold pictures ({', '.join(PICTURES)}), got none; name the "
-            "right folder."
+            f"--images: {folder} must hold pictures ({', '.join(pictures.SUFFIXES)}), got none; "
+            "name the right folder."
         )
     if wanted.image_column:
         _take_named(folder, files, found)
@@ -412,8 +414,7 @@ def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
             f"{IMAGE}: {len(strangers):,} of {len(files):,} pictures are of no item, for example "
             f"{first_few(strangers, 3)}"
         )
-    if all(path.parent == folder for path in found.pictures.values()):
-        found.folder = folder
+    found.folder = folder
 
 
 def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDArray, list[str]]:

@@ -315,6 +315,8 @@ def _modalities(
     for name, chosen in asked.modalities.items():
         settings: dict[str, Any] = {f"{name}_columns": [items.fields[c] for c in chosen.columns]}
         settings[f"{name}_encoder"] = chosen.encoder
+        if chosen.encoder == "vector":
+            settings[f"{name}_scale"] = "standard"
         yield _ADVICE[chosen.encoder].format(name=name), settings
     if asked.images is not None:
         folder = items.folder or target / "images"
@@ -331,7 +333,7 @@ _ADVICE = {
     "text": "Words are counted and weighted (TF-IDF), then reduced to {name}_dim numbers (64). A "
     "language model\nknows more: `{name}_encoder: sentence` with `{name}_model: all-MiniLM-L6-v2`.",
     "tags": "Each tag is one feature.",
-    "vector": "Numbers as they are.",
+    "vector": "Each number is one feature, scaled to mean 0 and deviation 1.",
     IMAGE: "Pictures become colours and a thumbnail. A vision model knows more:\n"
     "`{name}_model: clip-ViT-B-32`.",
 }
