@@ -152,6 +152,7 @@ class PluginTrainer(Trainer):
         item_groups = getattr(eval_data._dataset, "item_groups", dict)
         self.eval_collector.start(item_groups() if by_group else {})
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        result.update({name: float(value) for name, value in result.items()})  # numpy's repr
         self.group_results = self.eval_collector.results_by_group(self.evaluator)
         if self.group_results:
             self.logger.info(f"test result: {result}")
