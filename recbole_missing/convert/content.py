@@ -66,7 +66,7 @@ class Content:
         tensors = {name: table.features for name, table in collection.tables.items()}
         if settings is not None:
             tensors = collection.completed(make_imputer(settings))
-        tensors = collection.in_source_space(tensors)
+        tensors = collection.in_source_space(tensors, settings is not None)
         return cls(
             splits[0].dataset_name,
             users,
