@@ -22,11 +22,11 @@ from recbole_missing.run_settings import is_ours, package_settings
 
 OF_THIS_PROCESS = frozenset({
     "MODEL_INPUT_TYPE", "MODEL_TYPE", "checkpoint_dir", "config_file", "config_files",
-    "data_fingerprint", "data_identity", "data_path", "dataloaders_save_path", "dataset",
-    "dataset_save_path", "device", "eval_type", "gpu_id", "ip", "local_rank", "log_wandb", "model",
-    "nproc", "offset", "plugin_defaults", "port", "save_dataloaders", "save_dataset", "single_spec",
-    "test_neg_sample_args", "use_gpu", "valid_metric_bigger", "valid_neg_sample_args",
-    "wandb_project", "worker", "world_size",
+    "data_fingerprint", "data_identity", "data_path", "data_scales", "dataloaders_save_path",
+    "dataset", "dataset_save_path", "device", "eval_type", "gpu_id", "ip", "local_rank",
+    "log_wandb", "model", "nproc", "offset", "plugin_defaults", "port", "save_dataloaders",
+    "save_dataset", "single_spec", "test_neg_sample_args", "use_gpu", "valid_metric_bigger",
+    "valid_neg_sample_args", "wandb_project", "worker", "world_size",
 })  # fmt: skip
 """Entries of a config that the present process makes itself."""
 

@@ -32,6 +32,7 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.data.scale import SCALES
 from recbole_missing.imputation import arrays
 from recbole_missing.parallel import Serial
 
@@ -899,7 +900,7 @@ def _constraints() -> dict[str, Any]:
     found = {kind: declared.value for kind, declared in KINDS.items()}
     for declared in KINDS.values():
         found.update(declared.companions)
-    return found
+    return {**found, "scale": SCALES}
 
 
 def read_edges(
