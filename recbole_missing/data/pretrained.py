@@ -30,7 +30,10 @@ VERSION = 1
 _BATCH = {"cpu": 32, "cuda": 128}  # a larger one is no faster on a CPU
 _BLOCK = 1024  # texts that are encoded between two steps of the progress bar
 _PICTURES = 32  # that are held at a time, at their full size
-_READ = (".json", ".txt", ".model", ".safetensors")  # of a model; vocabularies are text
+_UNREAD = (
+    ".bin", ".ckpt", ".gguf", ".h5", ".jpg", ".md", ".msgpack", ".onnx", ".ot", ".pkl", ".png",
+    ".pt", ".pth", ".py",
+)  # fmt: skip
 _PICKLED = "pytorch_model.bin"
 _WHOLE = ("model.safetensors", "model.safetensors.index.json")
 _OTHER_BACKENDS = ("onnx", "openvino")
@@ -237,6 +240,22 @@ def check_folder(who: str, folder: Path) -> bool:
             f"{who} must be a folder with modules.json or config.json, got {folder} without; save "
             "the model there with SentenceTransformer.save."
         )
+    _check_modules(who, folder)
+    pickled = [
+        path
+        for path in sorted(folder.rglob(_PICKLED))
+        if not any((path.parent / name).is_file() for name in _WHOLE)
+    ]
+    if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
+        raise ValueError(
+            f"{who} must have model.safetensors, got only the pickle {pickled[0]}, which torch "
+            f"{torch.__version__} cannot read safely; save the model again, or use torch >= 2.6."
+        )
+    return bool(pickled)
+
+
+def _check_modules(who: str, folder: Path) -> None:
+    """Refuse classes that are none of the library, or activations that are none of torch."""
     for module in _content(who, folder / "modules.json", []):
         kind = str(module.get("type")) if isinstance(module, Mapping) else str(module)
         package, _, last = kind.rpartition(".")
@@ -246,23 +265,12 @@ def check_folder(who: str, folder: Path) -> bool:
                 f"got {kind} in modules.json, and no code of a model is run; choose another model."
             )
     for path in sorted(folder.rglob("config.json")):
-        activation = _content(who, path, {}).get("activation_function", "torch.nn.Identity")
-        if not re.fullmatch(r"torch\.nn\.modules\.\w+\.\w+|torch\.nn\.\w+|\w+", str(activation)):
+        activation = str(_content(who, path, {}).get("activation_function", "gelu"))
+        if not re.fullmatch(r"torch\.nn\.(modules\.\w+\.)?\w+|\w+", activation):
             raise ValueError(
                 f"{who} must have an activation of torch.nn, got {activation} in {path}, and no "
                 "code of a model is run; choose another model."
             )
-    pickled = [
-        path
-        for path in sorted(folder.rglob("*.bin"))
-        if path.name == _PICKLED and not any((path.parent / name).is_file() for name in _WHOLE)
-    ]
-    if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
-        raise ValueError(
-            f"{who} must have model.safetensors, got only the pickle {pickled[0]}, which torch "
-            f"{torch.__version__} cannot read safely; save the model again, or use torch >= 2.6."
-        )
-    return bool(pickled)
 
 
 def _content(who: str, path: Path, default: Any) -> Any:
@@ -285,7 +293,7 @@ def _digest(folder: Path) -> str:
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") or part in _OTHER_BACKENDS for part in place.parts)
         replaced = any((path.parent / name).is_file() for name in _WHOLE)
-        read = path.suffix in _READ or (path.name == _PICKLED and not replaced)
+        read = path.suffix not in _UNREAD or (path.name == _PICKLED and not replaced)
         if read and not hidden and path.is_file():
             state = path.stat()
             content = _digest_of_file(path.resolve(), state.st_mtime_ns, state.st_size)
@@ -326,12 +334,10 @@ def _folder_of(name: str, model: str, base: Path) -> Path:
 def _downloaded(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    plain = [f"*{suffix}" for suffix in _READ]
-    others = [f"{folder}/*" for folder in _OTHER_BACKENDS]
-    folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+    unread = [f"*{suffix}" for suffix in _UNREAD] + [f"{part}/*" for part in _OTHER_BACKENDS]
+    folder = Path(snapshot_download(repository, ignore_patterns=unread))
     if not any(folder.rglob("*.safetensors")):
-        plain.append(f"*{_PICKLED}")
-        folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+        snapshot_download(repository, allow_patterns=[f"*{_PICKLED}"])
     return folder
 
 

@@ -297,14 +297,17 @@ def test_a_name_without_a_network(shop, monkeypatch, model):
     assert "(no route to host)" in text and "set text_model to its path" in text
 
 
-def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch):
+def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch, tmp_path):
     import huggingface_hub
 
-    asked = []
+    asked, folder = [], copied(models, tmp_path)
+    for name in ("train.py", "pytorch_model.bin", "onnx/config.json", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
 
-    def download(repository, allow_patterns, ignore_patterns):
-        asked.append((repository, allow_patterns))
-        return str(models["text"])
+    def download(repository, **patterns):
+        asked.append((repository, patterns))
+        return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     settings = {"text_columns": "title", "text_encoder": "sentence"}
@@ -312,7 +315,10 @@ def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch
     assert source.encoder == sentences(shop, models["text"]).encoder
     ((repository, patterns),) = asked
     assert repository == "sentence-transformers/all-MiniLM-L6-v2"
-    assert patterns == ["*.json", "*.txt", "*.model", "*.safetensors"]
+    assert {"*.py", "*.bin", "onnx/*", "*.md"} <= set(patterns["ignore_patterns"])
+    (folder / "model.safetensors").unlink()
+    open_source("text", settings, shop)
+    assert asked[-1] == (repository, {"allow_patterns": ["*pytorch_model.bin"]})
 
 
 def copied(models, tmp_path, kind="text"):
