@@ -15,6 +15,7 @@ data beside the project are absent.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import re
@@ -183,8 +184,9 @@ def not_printed(shown: str, printed: str) -> list[str]:
 
 
 def plain(line: str) -> str:
-    """A line without colours, with one word for all numbers, one blank between two words."""
+    """A line without colours and time, with one word for all numbers, one blank between words."""
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    line = re.sub(r"^\d\d \w{3} \d\d:\d\d +[A-Z]+ +", "", line)  # as RecBole's log begins
     line = re.sub(r"[-+]?\b\d[\d,.]*(?:e[-+]?\d+)?\b|\bnan\b", "0", line)
     return " ".join(re.sub(r"-{2,}", "--", line).split())
 
@@ -209,14 +211,26 @@ def test_every_block_runs_or_says_why_not(page: Path) -> None:
 def command_lines(text: str) -> Iterator[list[str]]:
     """Words of each command of this package in a block of bash, without the program."""
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|\||;", line):
-            words = shlex.split(part, comments=True)
-            while words and re.fullmatch(r"\w+=\S*", words[0]):
-                words.pop(0)
-            if words[:1] == ["recbole-missing"]:
-                yield words[1:]
-            elif words[:2] == ["python", "run_recbole_missing.py"]:
-                yield ["run", *words[2:]]
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = [*lexer, ";"]
+        while words:
+            end = next(i for i, word in enumerate(words) if set(word) <= set("&|;<>()"))
+            command, words = words[:end], words[end + 1 :]
+            while command and re.fullmatch(r"\w+=.*", command[0]):
+                command.pop(0)
+            if command[:1] == ["recbole-missing"]:
+                yield command[1:]
+            elif command[:2] == ["python", "run_recbole_missing.py"]:
+                yield ["run", *command[2:]]
+
+
+def test_commands_are_found_in_a_line() -> None:
+    line = (
+        "A=1 recbole-missing report 'a b.jsonl' --pdf > x && ls; python run_recbole_missing.py -m X"
+    )
+    found = [["report", "a b.jsonl", "--pdf"], ["run", "-m", "X"]]
+    assert [*command_lines(line)] == found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -242,7 +256,7 @@ def known_options(command: str) -> set[str]:
     for parser in parsers:
         for action in parser._actions:
             found |= set(action.option_strings)
-            if isinstance(action.choices, dict):
+            if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
     return found
 
@@ -290,7 +304,7 @@ def test_index_names_every_page() -> None:
 
 
 def test_a_shown_output_is_compared_up_to_numbers() -> None:
-    printed = "a table\nall    0.25  7\n\x1b[32mdone\x1b[0m in 3.1 s\rloss: 4"
+    printed = "a table\n27 Nov 03:05    INFO  all    0.25  7\n\x1b[32mdone\x1b[0m in 3.1 s\rloss: 4"
     assert not_printed("all 0.31    8\n\ndone in 12 s\nloss: -1e-3\na ...", printed) == []
     assert not_printed("all 0.31\ndone\nnothing ...", printed) == [
         "all 0.31",
