@@ -123,6 +123,7 @@ FILLERS = {
     "convert/elliot": {"write_elliot", "_write_vectors"},
     "convert/folder": {"write", "_write_features"},
     "convert/mmrec": {"write_mmrec"},
+    "convert/table": {"_write"},
     "data/collection": {"write"},
     "data/files": {"write_rows"},
     "report/document": {"_files"},

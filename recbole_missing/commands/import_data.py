@@ -1,10 +1,12 @@
-"""``recbole-missing import``: turn another project's files into a RecBole data set."""
+"""``recbole-missing import``: turn another project's files, or raw tables, into a data set."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
+
+from recbole_missing.commands import import_table
 
 LAYOUTS = {
     "mmrec": "a folder of MMRec: X.inter, <modality>_feat.npy",
@@ -28,7 +30,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """Declare the command's options: one sub-command a layout."""
+    """Declare the command's options: one sub-command a layout, and ``table``."""
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
     for layout, line in LAYOUTS.items():
         about = f"Read {line}."
@@ -36,6 +38,10 @@ def arguments(parser: ArgumentParser) -> None:
         add_target(sub, "folder to read")
         for option, declared in OPTIONS.get(layout, {}).items():
             sub.add_argument(f"--{option.replace('_', '-')}", dest=option, **declared)
+    line = "a raw table of interactions (CSV, TSV, Parquet), with items and pictures"
+    table = layouts.add_parser("table", help=line, description=f"Read {line}.")
+    add_target(table, "table of interactions: one row for each user who bought an item")
+    import_table.arguments(table)
 
 
 def add_target(parser: ArgumentParser, source: str) -> None:
@@ -57,6 +63,9 @@ def execute(known: Namespace) -> None:
     Raises:
         ValueError: for files that are refused, or a data set that exists.
     """
+    if known.layout == "table":
+        import_table.execute(known)
+        return
     from recbole_missing.convert.importers import import_folder
 
     options = {option: getattr(known, option) for option in OPTIONS.get(known.layout, ())}

@@ -66,6 +66,7 @@ class Content:
         tensors = {name: table.features for name, table in collection.tables.items()}
         if settings is not None:
             tensors = collection.completed(make_imputer(settings))
+        tensors = collection.in_source_space(tensors, settings is not None)
         return cls(
             splits[0].dataset_name,
             users,
@@ -75,7 +76,7 @@ class Content:
             {name: tensor.numpy()[rows] for name, tensor in tensors.items()},
             {name: table.observed.numpy()[rows] for name, table in collection.tables.items()},
             settings is not None,
-            [*notes],
+            [*notes, *collection.notes],
         )
 
     def has(self, modality: str) -> NDArray[np.bool_]:
