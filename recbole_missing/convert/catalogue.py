@@ -370,7 +370,8 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     if wanted.image_column:
         _take_named(folder, files, found)
     else:
-        _take_by_stem(folder, files, found)
+        _take_by_stem(files, found)
+    found.folder = folder if wanted.in_place else None
     has = found.pictures
     found.present[IMAGE] = np.array([token in has for token in found.tokens], dtype=bool)
 
@@ -395,7 +396,7 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
         )
 
 
-def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
+def _take_by_stem(files: Sequence[Path], found: Items) -> None:
     """Keep the pictures whose file name without suffix is the id of an item."""
     known, strangers = set(found.tokens), []
     for path in files:
@@ -422,8 +423,6 @@ def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
             f"{IMAGE}: {len(strangers):,} of {len(files):,} pictures are of no item, for example "
             f"{first_few(strangers, 3)}"
         )
-    if wanted.in_place:
-        found.folder = folder
 
 
 def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDArray, list[str]]:
