@@ -178,7 +178,7 @@ def test_groups_do_not_change_recboles_result(settings):
 def test_a_checkpoint_gives_the_results_of_its_run(settings):
     settings = {**settings, "new_items": "stratified"}
     found = run_recbole_missing("VBPR", config_dict=settings)
-    config, model, _, _, _, test = load_data_and_model(found["checkpoint"])
+    config, model, _, _, _, test = load_data_and_model(found["checkpoint"], settings["data_path"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     assert trainer.evaluate(test, load_best_model=False) == found["test_result"]
     assert trainer.group_results == found["test_result_by_group"]
