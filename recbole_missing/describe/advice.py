@@ -94,24 +94,23 @@ def _carries(name: str, content: Content) -> str:
     says = {
         "much": f"{name} carries much: recommending by it alone beats popularity",
         "some": f"{name} carries something",
-        "little": f"{name} carries hardly anything, though more than nothing",
+        "little": f"{name} carries little: it is better than chance, and no more can be claimed",
         "nothing": f"{name} carries nothing that these interactions could show",
     }[content.level]
-    numbers = []
+    numbers = [f"{says}."]
     if held_out is not None:
+        popular = held_out.recall.value - held_out.beyond_popularity.value
         numbers.append(
-            f"Recall@20 {held_out.recall.value:.3f} on held-out interactions, "
-            f"{held_out.recall.value - held_out.beyond_popularity.value:.3f} for popularity, "
-            f"{held_out.chance:.3f} by chance"
+            f"Recall@20 on held-out interactions: {held_out.recall.value:.3f} by it, "
+            f"{popular:.3f} by popularity, {held_out.chance:.3f} by chance."
         )
     if cold is None:
-        numbers.append("too few items have it to hide some whole")
+        numbers.append("Too few items have it to hide some whole.")
     else:
         numbers.append(
-            f"on hidden items AUC {cold.auc.value:.3f}, Recall@20 {cold.recall.value:.3f} against "
-            f"{cold.chance:.3f} by chance"
+            f"Recall@20 on hidden items: {cold.recall.value:.3f} by it, {cold.chance:.3f} by chance."
         )
-    return f"{says} ({'; '.join(numbers)})."
+    return " ".join(numbers)
 
 
 def _of_baselines(
@@ -166,14 +165,16 @@ def _imputer(
     imputers: Mapping[str, Mapping[str, Restored]],
     best: Mapping[str, Sequence[str]],
 ) -> tuple[str | None, list[str]]:
-    """The imputer that is among the best for most of the modalities that carry and have holes."""
-    lacking = [name for name, one in holes.items() if one.lacks + one.hidden]
+    """The imputer that is among the best where most of what carries is missing."""
+    n_holes = {name: one.lacks + one.hidden for name, one in holes.items()}
+    lacking = [name for name, n in n_holes.items() if n]
     if not lacking:
         return None, ["Every item has what carries: nothing is to be imputed."] if holes else []
     known = [name for name in lacking if best.get(name)]
     if not known:
         return None, ["Too few items have these modalities to compare imputers."]
-    votes = {word: sum(word in best[name] for name in known) for name in known for word in best[name]}
+    words = [word for name in known for word in best[name]]
+    votes = {word: sum(n_holes[name] for name in known if word in best[name]) for word in words}
     most = max(votes.values())
     leaders = [word for word in votes if votes[word] == most]
     chosen = next((word for word in ("featprop", "mean") if word in leaders), None)

@@ -90,16 +90,17 @@ def missing(arrays: Arrays) -> Missing:
 def _holes(table: Table, present: torch.Tensor, groups: list[NDArray[Any]]) -> Holes:
     observed = table.observed
     rows = table.features[observed]
-    lacking = ~observed.numpy()
+    lacking, hidden = (~observed).numpy(), (present & ~observed).numpy()
     return Holes(
         rows.shape[1],
         int(observed.sum()),
         int((~present).sum()),
-        int((present & ~observed).sum()),
+        int(hidden.sum()),
         typical_norm(table.features, observed),
         int((~rows.any(dim=1)).sum()),
         len(rows) - len(Cosines(rows).distinct),
         [float(lacking[group].mean()) for group in groups],
+        [float(hidden[group].mean()) for group in groups],
     )
 
 

@@ -104,6 +104,7 @@ class Holes:
         repeated: number of items whose row equals that of an item before it.
         by_popularity: share of items that lack it, real holes and hidden ones, for each of
             :attr:`Missing.groups`.
+        hidden_by_popularity: the part of these shares that the mask hides.
     """
 
     dim: int
@@ -114,6 +115,7 @@ class Holes:
     zeros: int
     repeated: int
     by_popularity: Sequence[float]
+    hidden_by_popularity: Sequence[float]
 
 
 @dataclass(frozen=True)
