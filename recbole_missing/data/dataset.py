@@ -33,6 +33,7 @@ from recbole_missing.modality import Modalities, Modality
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),
     "imputation": Choice(*IMPUTERS),
+    "encoder_cache": Bool(),
     "imputation_cache": Bool(),
     "imputation_edges_file": Optional(Text()),
     scale.FOR_ALL: Optional(scale.SCALES),
@@ -474,7 +475,7 @@ def data_settings(config: Any) -> dict[str, Any]:
         config: a dict with the keys of a RecBole config.
     """
     values = {key: config.get(key) for key in (*DATA_SETTINGS, *_SPLIT_SETTINGS)}
-    del values["imputation_cache"]  # the cache changes no result
+    del values["encoder_cache"], values["imputation_cache"]  # a cache changes no result
     return {**values, **modality_values(config, config.get("modalities") or ())}
 
 

@@ -222,10 +222,11 @@ def warn_if_far_apart(dataset: str, modalities: Mapping[str, Modality], settings
     if not norms or max(norms.values()) <= FAR * min(norms.values()):
         return
     large, small = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
+    one = large if large in open_names else open_names[0]
     getLogger().warning(
         f"data set {dataset!r}: rows of {large!r} are typically {norms[large] / norms[small]:,.0f} "
         f"times as long as those of {small!r} (L2 norms {norms[large]:.3g} and "
         f"{norms[small]:.3g}), so that {large!r} may decide a loss or a sum alone; set "
-        f"`{FOR_ALL}: standard` or `unit` (`{open_names[0]}_scale` for one modality), or `none` to "
+        f"`{FOR_ALL}: standard` or `unit` (`{one}_scale` for one modality), or `none` to "
         "keep them as they are."
     )
