@@ -187,7 +187,7 @@ def csv_text(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """Write HTML: best bold, second best underlined; labels are ``th``, numbers have ``class=n``."""
+    """Write HTML: best bold, second best underlined; a cell of a number has the class ``n``."""
     rows = table.rows(
         lambda cell, place: f"<b>{cell}</b>" if place == 1 else f"<u>{cell}</u>", escape
     )

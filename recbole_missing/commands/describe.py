@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,9 +44,29 @@ def execute(known: Namespace) -> None:
     words = imputers.methods(known.thorough)
     with opened(known, known.missing) as data:
         settings = imputation_of(words, known.set, data.config)
-        found = describe(data.splits, settings, known.seed, known.thorough, data.notes)
+        with _each_line_once():
+            found = describe(data.splits, settings, known.seed, known.thorough, data.notes)
     print(text.text(found))
     _write(known, found)
+
+
+@contextmanager
+def _each_line_once() -> Iterator[None]:
+    """Drop log lines that were said before: every graph imputer makes the same item graph."""
+    said: set[str] = set()
+
+    def is_new(record: LogRecord) -> bool:
+        line = record.getMessage()
+        new = line not in said
+        said.add(line)
+        return new
+
+    logger = getLogger()
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def _check(known: Namespace) -> None:
@@ -56,7 +79,9 @@ def _check(known: Namespace) -> None:
     for path in files:
         check_file(path, known.force)
     if len({path.resolve() for path in files}) < len(files):
-        raise ValueError(f"describe: --html and --json must be two files, got {files[0]}; change one.")
+        raise ValueError(
+            f"describe: --html and --json must be two files, got {files[0]}; change one."
+        )
     if known.html and find_spec("matplotlib") is None:
         raise ValueError(
             "describe: --html needs matplotlib, got none; run `pip install "

@@ -108,7 +108,8 @@ def _carries(name: str, content: Content) -> str:
         numbers.append("Too few items have it to hide some whole.")
     else:
         numbers.append(
-            f"Recall@20 on hidden items: {cold.recall.value:.3f} by it, {cold.chance:.3f} by chance."
+            f"Recall@20 on hidden items: {cold.recall.value:.3f} by it, {cold.chance:.3f} by "
+            "chance."
         )
     return " ".join(numbers)
 

@@ -55,7 +55,9 @@ class Arrays:
         train, valid, test = splits
         users = _order(train.field2id_token[train.uid_field])
         items = _order(train.field2id_token[train.iid_field])
-        matrices = [_ones(split.interaction_matrix()[1:, 1:][users][:, items]) for split in splits[:2]]
+        matrices = [
+            _ones(split.interaction_matrix()[1:, 1:][users][:, items]) for split in splits[:2]
+        ]
         again = matrices[1].multiply(matrices[0])
         collection = Collection.of(train).in_order() if train.known is not None else None
         masked = train.config["missing_protocol"] != "none"

@@ -25,6 +25,7 @@ from recbole_missing.describe.description import (
     TOGETHER,
     Cold,
     Content,
+    Estimate,
     HeldOut,
     Pairs,
 )
@@ -288,6 +289,7 @@ def cold(arrays: Arrays, rows: Rows, generator: np.random.Generator) -> Cold | N
 
     :data:`COLD_SHARE` of the items that have the modality lose all their training interactions.
     The score of such an item is the sum of its cosines to the other training items of the user.
+    Means are over users, so that a user with many hidden items counts once.
     """
     items = np.flatnonzero(rows.observed.numpy() & (arrays.counts > 0))
     n_cold = int(COLD_SHARE * len(items))
@@ -312,13 +314,18 @@ def cold(arrays: Arrays, rows: Rows, generator: np.random.Generator) -> Cold | N
 
     hits, wins, by_chance = lists.hits(scores), lists.wins(scores), lists.chance()
     sides = (lists.users, lists.items)
+    every_user_once = 1 / np.diff(lists.positives.indptr)[lists.users]
+
+    def over_users(values: Array) -> Estimate:
+        return uncertain.mean(values, *sides, weights=every_user_once)
+
     return Cold(
         n_cold,
         lists.of_users[0],
-        uncertain.mean(wins, *sides),
-        uncertain.mean(hits, *sides),
+        over_users(wins),
+        over_users(hits),
         float(by_chance.mean()),
-        uncertain.mean(hits - by_chance, *sides),
+        over_users(hits - by_chance),
     )
 
 

@@ -120,5 +120,7 @@ def _period(times: tuple[float, float] | None) -> tuple[str, str] | None:
     first, last = (moment / unit for moment in times)
     if not 1e8 < last < 1e10 or first < 0:
         return None
-    days = [datetime.fromtimestamp(moment, timezone.utc).date().isoformat() for moment in (first, last)]
+    days = [
+        datetime.fromtimestamp(moment, timezone.utc).date().isoformat() for moment in (first, last)
+    ]
     return days[0], days[1]

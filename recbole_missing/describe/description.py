@@ -177,7 +177,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Cold:
-    """Ranking of items that lost all their training interactions, among themselves.
+    """Ranking of items that lost all their training interactions, among themselves; user means.
 
     Args:
         items, users: numbers of hidden items, and of users who had one of them.

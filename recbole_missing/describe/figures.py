@@ -52,8 +52,6 @@ def figures(found: Description) -> dict[str, tuple[str, str]]:
     return {name: (one[0], _svg(one[1])) for name, one in drawn.items() if one is not None}
 
 
-
-
 def _tails(found: Description) -> Any:
     figure, (axis,) = _panels(1, (5.2, 3.4))
     percent = np.arange(101)
@@ -65,7 +63,10 @@ def _tails(found: Description) -> Any:
     axis.set(xlim=(0, 100), ylim=(0, 101))
     _legend(axis, loc="lower right")
     shares = [f"{tail.top['20']:.0%}" for tail, _ in sides.values()]
-    title = f"The top 20% of the items have {shares[0]} of the interactions, those of the users {shares[1]}"
+    title = (
+        f"The top 20% of the items have {shares[0]} of the interactions, those of the users "
+        f"{shares[1]}"
+    )
     return title, figure
 
 
@@ -123,8 +124,8 @@ def _pairs(found: Description) -> Any:
         axis.set(title=f"{name}: AUC {one.auc.value:.3f}", xlabel="cosine of centred rows")
         axis.set_ylabel("pairs (%)")
     _legend(axes[0])
-    aucs = ", ".join(f"{name} in {one.auc.value:.0%}" for name, one in known.items())
-    return f"Co-consumed items are nearer than random ones: by {aucs} of the comparisons", figure
+    aucs = ", ".join(f"{name} {one.auc.value:.0%}" for name, one in known.items())
+    return f"How often co-consumed items are nearer than random ones: {aucs}", figure
 
 
 def _recall(found: Description) -> Any:
@@ -143,7 +144,10 @@ def _recall(found: Description) -> Any:
     values = {name: one.value for name, (one, _) in bars.items()}
     popular, knn = values.pop(POPULARITY), values.pop(ITEM_KNN)
     if not values:
-        return f"Popularity finds {popular:.1%} of the held-out interactions, ItemKNN {knn:.1%}", figure
+        return (
+            f"Popularity finds {popular:.1%} of the held-out interactions, ItemKNN {knn:.1%}",
+            figure,
+        )
     best = max(values, key=values.__getitem__)
     return (
         f"{best} alone finds {values[best]:.1%} of the held-out interactions, popularity "
@@ -168,7 +172,10 @@ def _cold(found: Description) -> Any:
     axes[1].set(title="pairs", xlabel="AUC (± 2 standard errors)", xlim=(0, 1))
     best = max(known, key=lambda name: known[name].recall.value / known[name].chance)
     times = known[best].recall.value / known[best].chance
-    return f"Items without any interaction: {best} finds {times:.1f} times as many as chance", figure
+    return (
+        f"Items without any interaction: {best} finds {times:.1f} times as many as chance",
+        figure,
+    )
 
 
 def _imputers(found: Description) -> Any:
@@ -197,8 +204,8 @@ def _bars(axis: Any, values: Mapping[str, Estimate], colours: Sequence[str]) -> 
 
 
 def _panels(n: int, size: tuple[float, float] = (3.7, 3.1)) -> tuple[Any, list[Any]]:
-    """A figure with ``n`` panels of this size (width, height in inches), three a row."""
-    columns = min(n, _PER_ROW)
+    """A figure with ``n`` panels of this size (width, height in inches), at most three a row."""
+    columns = 2 if n == 4 else min(n, _PER_ROW)
     n_rows = -(-n // columns)
     figure = new_figure(figsize=(size[0] * columns, size[1] * n_rows), layout="constrained")
     axes = list(figure.subplots(n_rows, columns, squeeze=False).flat)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recbole_missing.describe.advice import CARRIES, CLEAR
-from recbole_missing.describe.content import COLD_SHARE, K, NEIGHBOURS
+from recbole_missing.describe.content import COLD_SHARE, NEIGHBOURS, K
 from recbole_missing.describe.description import (
     POPULARITY,
     Content,
@@ -188,7 +188,7 @@ def _cold(found: Description) -> Block:
     caption = (
         f"{COLD_SHARE:.0%} of the items with the modality lose all training interactions and are "
         "ranked among themselves; popularity cannot help. AUC: how often an item of the user comes "
-        "before another hidden item. ±: standard error over users and items."
+        "before another hidden item. Means over users; ±: standard error over users and items."
     )
     return Block(Table.of_rows(heads, rows), caption, "cold")
 

@@ -12,13 +12,13 @@ from recbole_missing.describe.description import Estimate
 Array = NDArray[Any]
 
 
-def mean(values: Array, *clusters: Array) -> Estimate:
+def mean(values: Array, *clusters: Array, weights: Array | None = None) -> Estimate:
     """Mean of values, with a standard error for values that come in clusters.
 
     Values of one user resemble each other, and so do values of one item. With the residuals
-    ``e_k`` of N values and one clustering, the variance of the mean is
+    ``e_k``, weights ``w_k`` and one clustering, the variance of the mean is
 
-    V = sum over the clusters g of (sum of e_k in g)^2 / N^2 * G / (G - 1)
+    V = sum over the G clusters g of (sum of w_k e_k in g)^2 / (sum of w_k)^2 * G / (G - 1)
 
     With two clusterings it is V_1 + V_2 - V_12, where 12 are the pairs of both. If that is smaller
     than V_1 or V_2, which happens in small samples, the larger of these two is taken.
@@ -30,10 +30,13 @@ def mean(values: Array, *clusters: Array) -> Estimate:
         values: ``(n,)``, at least one.
         clusters: none, one or two arrays ``(n,)`` of non-negative integers. Without any, the
             values are independent.
+        weights: positive, ``(n,)``; default: all alike.
     """
     values = np.asarray(values, dtype=np.float64)
-    centre = float(values.mean())
-    rest = values - centre
+    weights = np.ones(len(values)) if weights is None else weights
+    weights = weights / weights.sum()
+    centre = float(weights @ values)
+    rest = weights * (values - centre)
     groupings = list(clusters) or [np.arange(len(values))]
     if len(values) < 2 or any(np.ptp(grouping) == 0 for grouping in groupings):
         return Estimate(centre, None, len(values))
@@ -45,7 +48,9 @@ def mean(values: Array, *clusters: Array) -> Estimate:
     return Estimate(centre, float(np.sqrt(max(sum(parts) - both, *parts))), len(values))
 
 
-def auc(positive: Array, negative: Array, of_positive: list[Array], of_negative: list[Array]) -> Estimate:
+def auc(
+    positive: Array, negative: Array, of_positive: list[Array], of_negative: list[Array]
+) -> Estimate:
     """Probability that a positive value is larger than a negative one, ties as one half.
 
     The standard error adds the variances of the placements on both sides.
@@ -75,4 +80,4 @@ def _placements(values: Array, others: Array) -> Array:
 def _variance(rest: Array, cluster: Array) -> float:
     kinds, group = np.unique(cluster, return_inverse=True)
     sums = np.bincount(group.ravel(), rest)
-    return float(np.square(sums).sum() / len(rest) ** 2 * len(kinds) / max(len(kinds) - 1, 1))
+    return float(np.square(sums).sum() * len(kinds) / max(len(kinds) - 1, 1))
