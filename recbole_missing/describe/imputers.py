@@ -11,7 +11,7 @@ from recbole_missing.describe import uncertain
 from recbole_missing.describe.arrays import Arrays
 from recbole_missing.describe.description import Restored
 from recbole_missing.evaluation.imputation import Score, compare
-from recbole_missing.imputation import IMPUTERS
+from recbole_missing.imputation import IMPUTERS, imputer_settings
 
 SLOW = ("autoencoder", "graph_autoencoder", "heat_untruncated", "pers_page_rank_untruncated")
 """Imputers that are left out unless ``thorough`` is set: they train, or keep no graph sparse."""
@@ -26,6 +26,12 @@ FEWEST_ROWS = 10
 def methods(thorough: bool) -> list[str]:
     """Words of the setting ``imputation`` that are compared."""
     return [word for word in IMPUTERS if thorough or word not in SLOW]
+
+
+def settings_of(config: Any, words: Sequence[str]) -> dict[str, Any]:
+    """The ``imputation_*`` keys of these imputers, as a data set's config has them."""
+    keys = {key for word in words for key in imputer_settings(word)}
+    return {key: config[key] for key in sorted(keys | {"imputation_top_k"})}
 
 
 def restored(

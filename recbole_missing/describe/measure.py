@@ -41,7 +41,8 @@ def describe(
     found, baselines, of_users = content.measured(arrays, seed)
     found = {name: replace(one, level=advice.level(one)) for name, one in found.items()}
     words = imputers.methods(thorough)
-    ranked = imputers.restored(arrays, words, config if settings is None else settings, seed)
+    chosen = imputers.settings_of(config, words) if settings is None else settings
+    ranked = imputers.restored(arrays, words, chosen, seed)
     best = {name: imputers.indistinguishable(one) for name, one in ranked.items()}
     data, missing = counts.data(arrays, _mask(config)), counts.missing(arrays)
     return Description(
