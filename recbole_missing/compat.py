@@ -1,11 +1,9 @@
-"""What RecBole 1.2.1 expects of numpy and scipy, and what their current versions lack.
+"""What RecBole 1.2.1 expects of other packages, and what their current versions lack.
 
-``setup.py`` still pins numpy below 2 and scipy below 1.13. Newer ones were tried on one machine
-only, with a GPU: Python 3.12.3, torch 2.11, numpy 2.5.2, scipy 1.18.1, pandas 2.3.3.
-
-Only absent names are added, and :func:`recbole_missing.plugin.uninstall` leaves them. Each has the
-meaning that it had in the versions that RecBole knew. Ray, which RecBole imports at its top, may be
-absent: see :mod:`recbole_missing.lazy`.
+Only absent names are added, with the meaning that they had in the versions that RecBole knew.
+:func:`recbole_missing.plugin.uninstall` leaves them. Two more repairs live elsewhere: Ray, which
+RecBole imports at its top, may be absent (:mod:`recbole_missing.lazy`), and checkpoints are read
+without ``torch.load`` of whole objects (:mod:`recbole_missing.checkpoint`).
 """
 
 from __future__ import annotations
@@ -15,22 +13,41 @@ from typing import Any
 
 
 def repair() -> None:
-    """Add the absent names; a second call does nothing."""
+    """Add the absent names; a second call does nothing.
+
+    Raises:
+        ValueError: if pandas is one with which RecBole reads other data than there are.
+    """
     import numpy as np
+    import pandas as pd
     from scipy import sparse
 
-    # config/configurator.py sets these names, which its other modules use, from ``float_``,
-    # ``complex_`` and ``unicode_``; numpy 2 has none of the three.
+    refuse_pandas(pd.__version__)
+    # config/configurator.py:628-635 sets these names, which its other modules use, from
+    # ``float_``, ``complex_`` and ``unicode_``; numpy 2 has none of the three.
     names = {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128}
     names.update(object=np.object_, str=np.str_, long=np.int_, unicode=np.str_)
     for name, meaning in names.items():
         if name not in vars(np):
             setattr(np, name, meaning)
-    # ``A._update(data_dict)`` in model/general_recommender/lightgcn.py, gcmc.py, ncl.py, ngcf.py
-    # and spectralcf.py, and in model/knowledge_aware_recommender/kgin.py and mcclk.py; absent
-    # since scipy 1.13.
+    # ``A._update(data_dict)`` in model/general_recommender/lightgcn.py:111, gcmc.py:174,
+    # ncl.py:131, ngcf.py:110 and spectralcf.py:123, and in
+    # model/knowledge_aware_recommender/kgin.py:356 and mcclk.py:425; absent since scipy 1.13.
     if not hasattr(sparse.dok_matrix, "_update"):
         sparse.dok_matrix._update = _update
+
+
+def refuse_pandas(version: str) -> None:
+    """Refuse pandas 3.
+
+    There ``df[field].fillna(value, inplace=True)`` changes nothing (data/dataset/dataset.py:501,
+    648 and 650), so that holes of a column would stay in the data.
+    """
+    if int(version.split(".")[0]) >= 3:
+        raise ValueError(
+            f"pandas: must be older than 3 for RecBole 1.2.1, which would leave holes in its "
+            f'columns, got {version}; run `python -m pip install "pandas<3"`.'
+        )
 
 
 def _update(matrix: Any, entries: Mapping[tuple[int, int], float]) -> None:

@@ -156,6 +156,7 @@ class PluginTrainer(Trainer):
         item_groups = getattr(eval_data._dataset, "item_groups", dict)
         self.eval_collector.start(item_groups() if by_group else {})
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        result.update({name: float(value) for name, value in result.items()})  # numpy's repr
         self.group_results = self.eval_collector.results_by_group(self.evaluator)
         self.within_group_results = self.eval_collector.results_within_groups(self.evaluator)
         if self.group_results:
@@ -540,7 +541,7 @@ class MultimodalTrainer(PluginTrainer):
 
 
 def protocol(config: Any) -> str:
-    """Text that belongs to a result: model, data, mask, imputation, test_mask, seed."""
+    """Text that belongs to a result: model, data, mask, scales, imputation, test_mask, seed."""
     mask = config["missing_protocol"]
     if mask in ("random_items", "stratified"):
         mask = f"{config['missing_ratio']:.0%} {mask}"
@@ -550,8 +551,12 @@ def protocol(config: Any) -> str:
         mask = f"{mask}; new_items: {config['new_items']}"
     imputed = imputation_in_force(config, config.model_class)
     imputation = imputed.get("imputation", f"none ({config['model']} reads no modalities)")
+    scales = (config["data_scales"] or {}).items() if imputed else ()
+    scaled = ", ".join(f"{name} {state['scale']}" for name, state in scales)
+    scale = f"scale: {scaled}; " if scaled else ""
     return (
-        f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: {imputation}; "
+        f"{config['model']} on {config['dataset']}; missing: {mask}; {scale}"
+        f"imputation: {imputation}; "
         f"test_mask: {config['test_mask']}; seed: {config['seed']}"
     )
 

@@ -37,6 +37,7 @@ FLOORS = [
     "quick_start",
     "benchmark",
     "report",
+    "describe",
     "commands",
     "cli __init__",
 ]
@@ -120,8 +121,9 @@ FILLERS = {
     "atomic": {"write_report", "_refused", "_to_disk"},
     "benchmark/measured": {"restart_peak_memory"},  # writes to /proc
     "benchmark/store": {"append"},  # a lock, and the file is cut back after an error
-    "convert/exporters": {"_export", "_write_features"},
+    "convert/elliot": {"write_elliot", "_write_vectors"},
     "convert/folder": {"write", "_write_features"},
+    "convert/mmrec": {"write_mmrec"},
     "convert/table": {"_write"},
     "data/collection": {"write"},
     "data/files": {"write_rows"},

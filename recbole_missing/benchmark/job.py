@@ -103,7 +103,10 @@ class Job:
         return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
-        """Refuse settings now that would otherwise fail after training."""
+        """Refuse settings now that would otherwise fail after training, or have no identity."""
+        values = config.final_config_dict
+        settings = {key: values[key] for key in values if key not in in_force.OF_A_CONFIG}
+        check.refuse_alien(config.model, check.make_plain(settings))
         sampled = set(config["eval_args"]["mode"].values()) != {"full"}
         if sampled and {"users", "lists"} & set(self.keep):
             raise ValueError(

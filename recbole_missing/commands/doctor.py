@@ -62,19 +62,27 @@ class Card:
 def report(width: int = 100) -> str:
     """Text about the environment, every model, every replaced model of RecBole, every imputer.
 
+    The methods are left out where a requirement is absent.
+
     Args:
         width: columns of a line.
     """
     from recbole_missing import environment
     from recbole_missing.version import __version__
 
+    extras = ["Extras, each for one thing only", *(line for _, line in environment.extras())]
     sections = [
         f"recbole_missing {__version__} on Python {platform.python_version()}, {_device()}",
         "\n".join(line for _, line in environment.requirements()),
-        _listing("Models (--model=NAME)", models(), width),
-        _listing("Models of RecBole that are replaced (--model=NAME)", baselines(), width),
-        _listing("Imputation (--imputation=WORD)", imputers(), width),
     ]
+    if len(extras) > 1:
+        sections.append("\n  ".join(extras))
+    try:
+        sections.append(_methods(width))
+    except ImportError as error:
+        if not environment.problems():
+            raise
+        sections.append(f"{error}: the methods are listed when the requirements are met")
     return "\n\n".join(sections)
 
 
@@ -164,11 +172,22 @@ def _card(name: str, docstring: str | None) -> Card:
 
 
 def _device() -> str:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return "no torch"
     if torch.cuda.is_available():
         return f"GPU {torch.cuda.get_device_name()}"
     return f"no GPU, {torch.get_num_threads()} CPU threads"
+
+
+def _methods(width: int) -> str:
+    listings = [
+        _listing("Models (--model=NAME)", models(), width),
+        _listing("Models of RecBole that are replaced (--model=NAME)", baselines(), width),
+        _listing("Imputation (--imputation=WORD)", imputers(), width),
+    ]
+    return "\n\n".join(listings)
 
 
 def _listing(title: str, listed: list[Card], width: int) -> str:

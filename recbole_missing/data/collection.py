@@ -131,16 +131,23 @@ class Collection:
             completed: dict[str, Tensor] = imputer.transform(features, observed)
         return completed
 
-    def in_source_space(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def in_source_space(
+        self, features: Mapping[str, Tensor], completed: bool = True
+    ) -> dict[str, Tensor]:
         """Undo the scales of features ``(n_items, dim)``, so that they fit the user's own files.
 
         Observed rows are those of the source, bit for bit. Rows of the scale ``unit`` stay as they
         are, observed ones too: nobody knows how long an imputed row would be.
+
+        Args:
+            features: modality -> features, for example of :meth:`completed`.
+            completed: whether an imputer filled the missing rows; if not, they stay zero.
         """
         found = dict(features)
         for name, (scale, source) in self.undo.items():
-            observed = self.tables[name].observed[:, None]
-            found[name] = torch.where(observed, source, scale.undone(features[name]))
+            missing = ~self.tables[name].observed[:, None]
+            rows = scale.undone(features[name]) if completed else torch.zeros_like(source)
+            found[name] = torch.where(missing, rows, source)
         return found
 
     def write(self, folder: Path, features: Mapping[str, Tensor], kind: str) -> None:

@@ -72,7 +72,7 @@ def test_doctor_lists_everything_and_checks_versions(
     assert stopped.value.code == 1
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert {*MODELS, *BASELINES, *IMPUTERS} <= set(lines)
-    assert any(line.startswith("WRONG") and "pip install 'numpy<1'" in line for line in lines)
+    assert any(line.startswith("WRONG") and 'pip install "numpy<1"' in line for line in lines)
     assert any(line.startswith("ok") and "torch" in line for line in lines)
     assert any(line.startswith("MISSING") and "not-there" in line for line in lines)
     assert not any("pytest" in line for line in lines)

@@ -19,10 +19,12 @@ from recbole_missing import checkpoint, cli, identity
 from recbole_missing.benchmark import plan, runner
 from recbole_missing.benchmark.store import Store
 from recbole_missing.data import cache, sources
+from recbole_missing.data.collection import Collection
 from recbole_missing.data.scale import FAR, Scale, differing, states, typical_norm
 from recbole_missing.evaluation.retrieval import evaluate, retrieval
 from recbole_missing.imputation import IMPUTERS, FeatProp, Mean
 from recbole_missing.in_force import settings_in_force
+from recbole_missing.trainer import protocol
 
 SCALED = ("unit", "standard")
 HIDDEN = {"missing_protocol": "random_items", "missing_ratio": 0.4}
@@ -274,6 +276,13 @@ def test_another_scale_is_refused(settings, key, value):
 def test_a_misspelt_scale_is_refused(settings, key):
     with pytest.raises(ValueError, match=f"Unknown setting '{key}'. Did you mean"):
         prepare("VBPR", settings, **{key: "unit"})
+
+
+def test_the_line_above_a_result_names_the_scales(settings):
+    line = protocol(prepare("VBPR", settings, modality_scale="unit", tags_scale="none").config)
+    assert "; missing: none; scale: image unit, title unit; imputation: featprop;" in line
+    assert "scale" not in protocol(prepare("VBPR", settings, image_scale="none").config)
+    assert "scale" not in protocol(prepare("BPR", settings, modality_scale="unit").config)
 
 
 # -------------------------------------------------------------------------------------- warning
@@ -553,9 +562,26 @@ def test_export_writes_standard_features_in_the_space_of_their_source(tmp_path):
             assert np.array_equal(rows[int(row)], content.image[content.row(token)])
 
 
+def test_rows_that_nobody_imputed_stay_zero_in_the_space_of_their_source(settings):
+    collection = Collection.of(prepare("BPR", settings, modality_scale="standard").train._dataset)
+    features = {name: table.features for name, table in collection.tables.items()}
+    for found in (
+        collection.in_source_space(features, completed=False),
+        collection.in_order().in_source_space(
+            {name: table.features for name, table in collection.in_order().tables.items()}, False
+        ),
+    ):
+        zero = ~found["image"].any(dim=1)
+        assert zero.sum() == 2 and set(map(str, found)) == {"image", "title", "tags"}
+    content = tiny_content()
+    for token, row in zip(collection.in_order().items, found["image"].numpy()):
+        if token in content.image_ids:
+            assert np.array_equal(row, content.image[content.row(token)])
+
+
 @pytest.mark.parametrize("word", SCALED)
 @pytest.mark.parametrize("names", [["image"], ["image", "title"], ["image", "title", "tags"]])
-def test_every_model_runs_on_scaled_features(settings, names, word):
+def test_dgmrec_trains_on_scaled_features(settings, names, word):
     run = prepare("DGMRec", settings, modalities=names, modality_scale=word, **HIDDEN)
     trainer = run.trainer()
     trainer.fit(run.train, run.valid, saved=False)
