@@ -37,6 +37,7 @@ FLOORS = [
     "quick_start",
     "benchmark",
     "report",
+    "describe",
     "commands",
     "cli __init__",
 ]
