@@ -19,7 +19,7 @@ from recbole.utils import argument_list as lists
 from recbole_missing import identity, registry
 from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.data.dataset import DATA_SETTINGS
-from recbole_missing.data.sources import KINDS, modality_settings
+from recbole_missing.data.sources import KINDS, check_library, modality_settings
 from recbole_missing.evaluation.metrics import check_metrics
 from recbole_missing.imputation import IMPUTERS, imputer_settings
 from recbole_missing.model import MODELS
@@ -121,6 +121,8 @@ def check_config(config: Any) -> None:
             del declared[key]
     constraints.check(config.model, config, declared)
     _check_other_imputers(config, declared)
+    for name in config["modalities"] or ():
+        check_library(name, config)
     check.check_together(config, config.external_config_dict)
     if ours and config["enable_amp"]:
         raise ValueError(

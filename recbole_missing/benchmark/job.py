@@ -185,7 +185,7 @@ class Identified:
     ) -> Line:
         """Make the line of this run from its results."""
         measured = ("mask", "epochs", "best_epoch", "valid", "test", "smaller", "groups")
-        empty = dict.fromkeys((*measured, "retrieval", "kept"))
+        empty = dict.fromkeys((*measured, "within_groups", "retrieval", "kept"))
         line = {
             "run": self.run,
             **self._place(),
@@ -283,7 +283,12 @@ class Identified:
         listening = {"users", "lists"} & set(job.keep)
         trainer.eval_collector.on_ranking = users if listening else None
         test = dict(run.test())
-        found = {"test": test, "smaller": smaller_metrics(test), "groups": trainer.group_results}
+        found = {
+            "test": test,
+            "smaller": smaller_metrics(test),
+            "groups": trainer.group_results,
+            "within_groups": trainer.within_group_results,
+        }
         if "retrieval" in job.measures:
             asked = hasattr(trainer.model, "completed_features")
             data = run.train_data._dataset

@@ -1,8 +1,8 @@
 """Write a RecBole data set in the layout of another project.
 
 One flow for every layout: the run's splits become a
-:class:`~recbole_missing.convert.content.Content`, and the layout's writer writes it. A layout is one
-line in :data:`WRITERS`. The data set is what a run has: read, filtered, split and masked. Items
+:class:`~recbole_missing.convert.content.Content`, and the layout's writer writes it. A layout is
+one line in :data:`WRITERS`. The data set is what a run has: read, filtered, split and masked. Items
 without an interaction are left out.
 """
 

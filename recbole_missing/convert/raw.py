@@ -109,9 +109,8 @@ def open_table(path: Path, separator: str | None = None, encoding: str = "utf-8"
         encoding: encoding of a text file. A byte-order mark is no part of the text.
 
     Raises:
-        ValueError: if there is no such file, it is empty, it is not such a file, or there is no
-            such encoding.
-        ImportError: if pyarrow is absent and the file is Parquet.
+        ValueError: if there is no such file, it is empty, it is not such a file, there is no such
+            encoding, or the file is Parquet and pyarrow cannot be imported.
     """
     if not path.is_file():
         raise ValueError(f"{path}: must be a file, got a folder or nothing; correct the path.")
@@ -275,9 +274,11 @@ class _Parquet(RawTable):
             import pyarrow
             from pyarrow import parquet
         except ImportError as error:
+            # Version 26 demands numpy 2, and pip does not know it.
+            package = "pyarrow" if int(np.__version__.split(".")[0]) >= 2 else '"pyarrow<26"'
             raise ValueError(
-                f"{path}: needs the package pyarrow; run `pip install pyarrow`, or install the "
-                "extra [table], or save the table as CSV."
+                f"{path}: needs pyarrow, got: {error}; run `pip install {package}`, or save the "
+                "table as CSV."
             ) from error
         try:
             self._file = parquet.ParquetFile(str(path))

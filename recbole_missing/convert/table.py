@@ -81,7 +81,7 @@ class TableReport:
         lines = [f"Read {self.source}: {self.rows:,} rows", *_left_out(self.dropped)]
         lines.append(
             f"  {self.interactions:,} interactions of {self.users:,} users with {self.bought:,} "
-            f"items (density {self.density:.2%})"
+            f"items (density {100 * self.density:.3g}%)"
         )
         if self.period:
             lines.append(f"  times: {self.period[0]} to {self.period[1]}")

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,32 @@ def read(content: bytes, size: int | None = None) -> Image:
         raise UnreadableError(reason) from error
 
 
+def read_again(files: Sequence[tuple[Path, bytes]]) -> list[Image]:
+    """Read pictures that were looked at before (:func:`look`), at their full size.
+
+    Args:
+        files: path of each picture, and the digest that its content had.
+
+    Raises:
+        ValueError: if one has changed by now.
+    """
+    found = []
+    for path, key in files:
+        content = path.read_bytes()
+        if digest(content) != key:
+            raise ValueError(
+                f"{path}: must stay as it is while pictures are encoded, got another content; "
+                "run again."
+            )
+        found.append(read(content))
+    return found
+
+
+def digest(content: bytes) -> bytes:
+    """Digest of a content, by which its row is known (:mod:`recbole_missing.data.encoded`)."""
+    return hashlib.blake2b(content, digest_size=KEY_SIZE).digest()
+
+
 def _to_rgb(image: Image) -> Image:
     from PIL import Image
 
@@ -142,7 +168,7 @@ def look(described: Container[bytes], path: Path) -> tuple[bytes, np.ndarray | N
         content = path.read_bytes()
     except OSError as error:
         return b"", None, error.strerror
-    key = hashlib.blake2b(content, digest_size=KEY_SIZE).digest()
+    key = digest(content)
     if key in described:
         return key, None, None
     try:

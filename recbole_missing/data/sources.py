@@ -22,7 +22,7 @@ from scipy import sparse
 from recbole_missing import identity
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Text, check
-from recbole_missing.data import pictures
+from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.encoded import EncodedRows
 from recbole_missing.data.encoders import Rows, encode_colours, encode_tags, encode_text, split
 from recbole_missing.data.files import (
@@ -414,8 +414,12 @@ class Encoded(Source):
     def _rows(self, items: np.ndarray) -> np.ndarray:
         keys = [self._keys[item] for item in items]
         new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
-        if self._one_by_one is not None and new:
-            self._known.add(dict(zip(new, self._one_by_one(list(new.values())))))
+        if self._one_by_one is not None:
+            logging.getLogger().info(
+                f"{self.name}: {len(new):,} of {len(items):,} contents are new to the encoder."
+            )
+            encoded = self._one_by_one(list(new.values())) if new else ()
+            self._known.add(dict(zip(new, encoded)))
         return self._known.of(keys)
 
 
@@ -452,6 +456,20 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
     """
     request = _request(name, settings, catalogue)
     return KINDS[request.kind].open(request)
+
+
+def check_library(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse an encoder whose library is absent, before any data are read.
+
+    Args:
+        name, settings: see :func:`open_source`.
+
+    Raises:
+        ValueError: with the command that installs the library.
+    """
+    encoder, model = (_value(settings, f"{name}_{key}") for key in ("encoder", "model"))
+    if encoder in ("sentence", "clip") or (encoder is None and model is not None):
+        pretrained.check_installed(name)
 
 
 def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> list[Path]:
@@ -509,6 +527,16 @@ class _Request:
             path = Path(self.values["saved"]) / "encoded" / f"{key}.safetensors"
         return EncodedRows(path)
 
+    def model(self, encoder: str) -> pretrained.Pretrained:
+        """Return the model of an encoder. It runs on the device of the run.
+
+        Raises:
+            ValueError: if it is absent.
+        """
+        model, values = self.of_encoder(encoder, "model"), self.values
+        device, progress = values["device"] or "cpu", bool(values["progress"])
+        return pretrained.Pretrained(self.name, model, self.catalogue.folder, device, progress)
+
     def atomic_file(self, suffix: str) -> Path:
         """Return the existing atomic file of the dataset with this suffix."""
         path = self.catalogue.folder / f"{self.catalogue.dataset}.{suffix}"
@@ -551,12 +579,9 @@ _OF_THE_RUN = {
 
 
 def _request(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> _Request:
-    def get(key: str) -> Any:
-        return settings[key] if key in settings else None  # noqa: SIM401  Config has no `get`
-
     declared = modality_settings(name)
-    check(name, {key: get(key) for key in declared}, declared)
-    values = {key: get(f"{name}_{key}") for key in _constraints()}
+    check(name, {key: _value(settings, key) for key in declared}, declared)
+    values = {key: _value(settings, f"{name}_{key}") for key in _constraints()}
     chosen = [kind for kind in KINDS if values[kind] is not None]
     if len(chosen) != 1:
         keys, got = (", ".join(f"{name}_{kind}" for kind in kinds) for kinds in (KINDS, chosen))
@@ -568,8 +593,12 @@ def _request(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> _R
                 f"{name}: {name}_{key} must come with {' or '.join(owners)}, got "
                 f"{name}_{chosen[0]}; remove {name}_{key}."
             )
-    values.update({key: get(setting) for key, setting in _OF_THE_RUN.items()})
+    values.update({key: _value(settings, setting) for key, setting in _OF_THE_RUN.items()})
     return _Request(name, chosen[0], values, catalogue)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    return settings[key] if key in settings else None  # noqa: SIM401  Config has no `get`
 
 
 def _open_features(request: _Request) -> Source:
@@ -624,6 +653,8 @@ def _open_columns(request: _Request) -> Source:
     if encoder == "vector":
         return _open_vectors(request, path, request.catalogue.item_field, columns)
     cells, rows = _cells_by_token(request, path, request.catalogue.item_field, columns)
+    if encoder == "sentence":
+        return _open_sentences(request, cells, rows)
     dim = request.of_encoder("text", "dim")
 
     def tags(fitted: Rows, others: Rows) -> np.ndarray:
@@ -638,11 +669,32 @@ def _open_columns(request: _Request) -> Source:
     return Cells(name, cells, rows, text, ("text", dim))
 
 
+def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.ndarray) -> Source:
+    texts = {item: " ".join(cells[row]) for item, row in enumerate(rows) if row >= 0}
+    keys = {item: pictures.digest(text.encode()) for item, text in texts.items() if text.strip()}
+    model = request.model("sentence")
+    identified = ["sentence", pretrained.VERSION, model.key]
+
+    def encode(items: Sequence[int]) -> np.ndarray:
+        return model.texts([texts[item] for item in items])
+
+    known = request.rows(identified)
+    return Encoded(request.name, keys, len(rows), known, identified, encode)
+
+
 def _open_images(request: _Request) -> Source:
-    name, encoder = request.name, request.encoder()
-    described = request.rows(pictures.DESCRIPTION)
-    keys = _readable(request, _item_pictures(request), described)
-    n_items, dim = len(request.catalogue.tokens), request.of_encoder(encoder, "dim")
+    name, encoder, n_items = request.name, request.encoder(), len(request.catalogue.tokens)
+    model = request.model(encoder) if encoder == "clip" else None
+    described, files = request.rows(pictures.DESCRIPTION), _item_pictures(request)
+    keys = _readable(request, files, described)
+    if model is not None:
+        identified = [encoder, pretrained.VERSION, model.key]
+
+        def encode(items: Sequence[int]) -> np.ndarray:
+            return model.pictures([(files[item], keys[item]) for item in items])
+
+        return Encoded(name, keys, n_items, request.rows(identified), identified, encode)
+    dim = request.of_encoder(encoder, "dim")
     logging.getLogger().info(
         f"{name}: the encoder pixels sees the colours of a picture and where they are, but not "
         f"what it shows; {name}_model: {request.of_encoder('clip', 'model')} brings CLIP."
@@ -769,11 +821,18 @@ def _features_files(request: _Request) -> list[Path]:
 
 
 def _columns_files(request: _Request) -> list[Path]:
-    return [request.atomic_file("item")]
+    return [request.atomic_file("item"), *_model_files(request)]
 
 
 def _images_files(request: _Request) -> list[Path]:
-    return pictures.find(request.path("images"))
+    return [*pictures.find(request.path("images")), *_model_files(request)]
+
+
+def _model_files(request: _Request) -> list[Path]:
+    """Files of a model in a folder; those of a downloaded one do not change."""
+    folder = request.catalogue.folder / Path(request.values["model"] or "").expanduser()
+    neural = request.values["model"] and request.encoder() in ("sentence", "clip")
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()] if neural else []
 
 
 def _preload_weight_files(request: _Request) -> list[Path]:
@@ -781,8 +840,8 @@ def _preload_weight_files(request: _Request) -> list[Path]:
 
 
 _ENCODERS: dict[str, dict[str, Sequence[str]]] = {
-    "columns": {"text": ["dim"], "tags": [], "vector": []},
-    "images": {"pixels": ["dim"]},
+    "columns": {"text": ["dim"], "tags": [], "vector": [], "sentence": ["model"]},
+    "images": {"pixels": ["dim"], "clip": ["model"]},
 }
 """Kind of source -> its encoders -> the settings that they read.
 
