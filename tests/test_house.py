@@ -126,6 +126,7 @@ FILLERS = {
     "convert/mmrec": {"write_mmrec"},
     "convert/table": {"_write"},
     "data/collection": {"write"},
+    "describe/figures": {"_svg"},  # into memory
     "data/files": {"write_rows"},
     "report/document": {"_files"},
     "report/figures": {"_save"},
