@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -317,7 +317,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 RECBOLE_ALONE = pytest.mark.skipif(
-    np.__version__ >= "2" or find_spec("ray") is None,
+    np.__version__ >= "2" or not list(metadata.distributions(name="ray")),
     reason="RecBole before recbole_missing needs numpy < 2 and Ray",
 )
 
