@@ -25,6 +25,7 @@ from scipy import sparse
 from recbole_missing import identity, recorded
 from recbole_missing.atomic import whole_file
 from recbole_missing.config.check import raised_in
+from recbole_missing.data import scale
 from recbole_missing.data.dataset import MultimodalDataset, imputation_in_force
 from recbole_missing.graph.sparse import FORMATS
 from recbole_missing.imputation import IMPUTERS
@@ -414,8 +415,9 @@ def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
         config: config of this run, after its data are built.
 
     Raises:
-        ValueError: if the catalogue, the split, the features, the masks or the imputation differ;
-            it names them. Also if the checkpoint does not say what it was trained on.
+        ValueError: if the catalogue, the split, the features, the masks, the imputation or the
+            scales differ; it names them. Also if the checkpoint does not say what it was trained
+            on.
     """
     built = config["data_identity"]
     if built is None:  # RecBole knows no users and items in these data
@@ -432,6 +434,9 @@ def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
     for key in sorted({*one, *other}):
         if one.get(key) != other.get(key):
             found.append(f"{key} {other.get(key)!r} instead of {one.get(key)!r}")
+    if modalities:
+        scales = saved.get("data_scales"), config["data_scales"] or {}
+        found += [f"another scale of {name!r}" for name in scale.differing(*scales)]
     if found:
         raise ValueError(
             f"{path}: must meet the data that it was trained on, got {', '.join(found)} in "
@@ -445,8 +450,9 @@ def _imputation(values: Mapping[str, Any], config: Any) -> dict[str, Any]:
 
 
 def note_data(config: Any, loader: Any) -> None:
-    """Write the identity of a dataloader's data into the config, also if it is from a cache."""
+    """Write identity and scales of a dataloader's data into the config, also from a cache."""
     config["data_identity"] = getattr(loader._dataset, "identity", None)
+    config["data_scales"] = scale.states(getattr(loader._dataset, "scales", {}))
 
 
 def written_by(config: Any) -> dict[str, Any]:

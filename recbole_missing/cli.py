@@ -52,17 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     remove what is half written. A reader of the output that closes it, such as ``head``, ends the
     command silently with code 141. Any other exception is a bug and keeps its traceback.
     """
-    parser = argparse.ArgumentParser(
-        prog="recbole-missing", description="Recommendation with missing modalities, in RecBole."
-    )
-    subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, (command, line) in COMMANDS.items():
-        about = f"{line[:1].upper()}{line[1:]}."
-        command.arguments(subparsers.add_parser(name, help=line, description=about))
-    known, rest = parser.parse_known_args(arguments)
-    known.settings = rest
-    if rest and known.command != "run":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    known = parsed(arguments)
     try:
         with _ended_by_sigterm():
             COMMANDS[known.command][0].execute(known)
@@ -80,6 +70,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         missing = _absent() if isinstance(error, ImportError) else []
         print("; ".join([f"error: {error}", *missing]), file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    whole = argparse.ArgumentParser(
+        prog="recbole-missing", description="Recommendation with missing modalities, in RecBole."
+    )
+    subparsers = whole.add_subparsers(dest="command", required=True)
+    for name, (command, line) in COMMANDS.items():
+        about = f"{line[:1].upper()}{line[1:]}."
+        command.arguments(subparsers.add_parser(name, help=line, description=about))
+    return whole
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; ``settings`` of the result are the ``--key=value`` words of ``run``."""
+    whole = parser()
+    known, rest = whole.parse_known_args(arguments)
+    known.settings = rest
+    if rest and known.command != "run":
+        whole.error(f"unrecognized arguments: {' '.join(rest)}")
+    return known
 
 
 def is_refusal(error: Exception) -> bool:

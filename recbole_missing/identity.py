@@ -32,7 +32,8 @@ Parts = dict[str, str]
 - ``split``: the interactions of every split, in whatever numbering. Those of training count in
   their order, because it decides the batches; those of validation and test in any order,
 - ``columns``: other columns of users and items, where some were loaded,
-- ``features``: what the rows of the observed items are made from, for every modality in order,
+- ``features``: what the rows of the observed items are made from, and their scale if it is not
+  ``none``, for every modality in order,
 - ``masks``: which items are observed, for every modality in order,
 - ``new_items``: the items of the new-item setting, where there are some,
 - ``edges``: the user's own item graph, where the imputer reads one.

@@ -16,12 +16,12 @@ from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model.base import MultimodalRecommender
 
 _RECBOLE = Path(recbole.__file__).parent / "properties"
-# Entries of a config that are no settings: RecBole and this package add them.
-_OF_A_CONFIG = (
-    "MODEL_INPUT_TYPE", "MODEL_TYPE", "data_fingerprint", "data_identity", "device", "eval_type",
-    "plugin_defaults", "preset", "single_spec", "test_neg_sample_args", "train_neg_sample_args",
-    "valid_neg_sample_args",
+OF_A_CONFIG = (
+    "MODEL_INPUT_TYPE", "MODEL_TYPE", "data_fingerprint", "data_identity", "data_scales", "device",
+    "eval_type", "plugin_defaults", "preset", "single_spec", "test_neg_sample_args",
+    "train_neg_sample_args", "valid_neg_sample_args",
 )  # fmt: skip
+"""Entries of a config that are no settings: RecBole and this package add them."""
 
 
 def settings_in_force(values: Mapping[str, Any], model: type) -> dict[str, Any]:
@@ -109,4 +109,4 @@ def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:
 @cache
 def _package_settings() -> frozenset[str]:
     ours = defaults.load(defaults.root() / "overall.yaml")
-    return run_settings.recbole_settings().union(_OF_A_CONFIG, ours)
+    return run_settings.recbole_settings().union(OF_A_CONFIG, ours)

@@ -42,9 +42,10 @@ def run_recbole_missing(
             run, on the CPU bit for bit. See ``checkpoint_every`` and :mod:`recbole_missing.resume`.
 
     Returns:
-        What ``recbole.quick_start.run_recbole`` returns, and two more keys. They are
-        ``test_result_by_group`` (group name -> metrics) and ``checkpoint`` (path of the saved
-        model, None if not saved).
+        What ``recbole.quick_start.run_recbole`` returns, and three more keys. They are
+        ``test_result_by_group`` (group name -> metrics with all items as candidates),
+        ``test_result_within_group`` (the same with only the items of the group as candidates) and
+        ``checkpoint`` (path of the saved model, None if not saved).
 
     Raises:
         ValueError: before training, if settings or data are wrong, or if the checkpoint is not one
@@ -73,6 +74,7 @@ def run_recbole_missing(
         "best_valid_result": run.trainer.best_valid_result,
         "test_result": result,
         "test_result_by_group": run.trainer.group_results,
+        "test_result_within_group": run.trainer.within_group_results,
         "checkpoint": run.trainer.saved_model_file if saved else None,
     }
 

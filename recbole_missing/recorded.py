@@ -22,11 +22,11 @@ from recbole_missing.run_settings import is_ours, package_settings
 
 OF_THIS_PROCESS = frozenset({
     "MODEL_INPUT_TYPE", "MODEL_TYPE", "checkpoint_dir", "config_file", "config_files",
-    "data_fingerprint", "data_identity", "data_path", "dataloaders_save_path", "dataset",
-    "dataset_save_path", "device", "eval_type", "gpu_id", "ip", "local_rank", "log_wandb", "model",
-    "nproc", "offset", "plugin_defaults", "port", "save_dataloaders", "save_dataset", "single_spec",
-    "test_neg_sample_args", "use_gpu", "valid_metric_bigger", "valid_neg_sample_args",
-    "wandb_project", "worker", "world_size",
+    "data_fingerprint", "data_identity", "data_path", "data_scales", "dataloaders_save_path",
+    "dataset", "dataset_save_path", "device", "eval_type", "gpu_id", "ip", "local_rank",
+    "log_wandb", "model", "nproc", "offset", "plugin_defaults", "port", "save_dataloaders",
+    "save_dataset", "single_spec", "test_neg_sample_args", "use_gpu", "valid_metric_bigger",
+    "valid_neg_sample_args", "wandb_project", "worker", "world_size",
 })  # fmt: skip
 """Entries of a config that the present process makes itself."""
 
@@ -35,6 +35,7 @@ _START = ("mf_pretrain_path", "mlp_pretrain_path", "pretrain_path", "train_metho
 
 _PATHS = re.compile(r"(.*_)?(path|file|folder|dir|directory|url)|warm_up|xgb_model|lgb_model")
 _FILES = ("missing_file", "new_items_file", "imputation_edges_file")
+_FILE_ENDINGS = ("features", "ids", "images", "model")
 _SUFFIXES = ("benchmark_filename", "additional_feat_suffix", "load_col", "unload_col", "unused_col")
 _DERIVE = {
     "metrics": ListOf(Text()),
@@ -191,7 +192,7 @@ def _files(values: Mapping[str, Any]) -> Iterable[str]:
     """Settings that name a file of the data set."""
     names = values.get("modalities")
     names = names if isinstance(names, (list, tuple)) else ()
-    return (*_FILES, *(f"{name}_{end}" for name in names for end in ("features", "ids")))
+    return (*_FILES, *(f"{name}_{end}" for name in names for end in _FILE_ENDINGS))
 
 
 def _is_number(value: Any) -> bool:

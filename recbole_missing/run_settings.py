@@ -7,6 +7,8 @@ in :mod:`.config.of_recbole` for RecBole's, in the rooms of data, imputers and m
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Collection, Iterable
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ from typing import Any
 import recbole
 from recbole.utils import argument_list as lists
 
-from recbole_missing import identity
+from recbole_missing import identity, registry
 from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.data.dataset import DATA_SETTINGS
-from recbole_missing.data.sources import KINDS, modality_settings
+from recbole_missing.data.sources import KINDS, check_library, modality_settings
 from recbole_missing.evaluation.metrics import check_metrics
 from recbole_missing.imputation import IMPUTERS, imputer_settings
 from recbole_missing.model import MODELS
@@ -119,6 +121,8 @@ def check_config(config: Any) -> None:
             del declared[key]
     constraints.check(config.model, config, declared)
     _check_other_imputers(config, declared)
+    for name in config["modalities"] or ():
+        check_library(name, config)
     check.check_together(config, config.external_config_dict)
     if ours and config["enable_amp"]:
         raise ValueError(
@@ -187,6 +191,53 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         sources=[f"_{kind}" for kind in KINDS],
         **of_modality,
     )
+
+
+def refuse_unread(models: Iterable[type], words: Collection[str]) -> None:
+    """Refuse settings of a command line that nobody reads, where RecBole's own models run.
+
+    RecBole's models pass over such a setting in silence; ours refuse it themselves. A model from
+    outside may read any setting, so nothing is refused where there is one. Neither is a setting of
+    another model, nor anything in files and Python calls.
+
+    Args:
+        models: classes of all models that run; not looked at if every setting is known.
+        words: names of the settings.
+
+    Raises:
+        ValueError: naming the nearest setting that is known.
+    """
+    endings = tuple(key[1:] for key in modality_settings("x"))
+    of_parts = [word.startswith("imputation_") or word.endswith(endings) for word in words]
+    unread = [w for w, part in zip(words, of_parts) if not part and w not in _read_by_anyone()]
+    if not unread:
+        return
+    models = list(models)
+    theirs = [model.__name__ for model in models if identity.is_recboles(model)]
+    if theirs and not any(registry.is_outside(model) for model in models):
+        near = constraints.did_you_mean(unread[0], _read_by_anyone())
+        raise ValueError(
+            f"Unknown setting {unread[0]!r}.{near} {theirs[0]} would pass over it; correct its "
+            "name, or remove it."
+        )
+
+
+_READ = re.compile(r"""config\[\s*["'](\w+)["']\s*\]|["'](\w+)["'] in (?:self\.)?config\b""")
+
+
+@functools.cache
+def _read_by_anyone() -> frozenset[str]:
+    """Settings that some model, data set or trainer reads, RecBole's or ours."""
+    found = {*recbole_settings(), *defaults.overall(), "plugin_defaults"}
+    folder = Path(recbole.__file__).parent
+    for path in folder.glob("properties/*/*.yaml"):
+        found.update(defaults.load(path))
+    for path in folder.rglob("*.py"):  # not all of them stand in a YAML file
+        pairs = _READ.findall(path.read_text(encoding="utf-8"))
+        found.update(key for pair in pairs for key in pair if key)
+    for name in MODELS:
+        found.update(defaults.read("model", name))
+    return frozenset(found)
 
 
 def _warn_of_idle_settings(config: Any) -> None:

@@ -41,11 +41,14 @@ class PluginTrainer(Trainer):
 
     Its checkpoints load with every version of torch (:mod:`recbole_missing.checkpoint`), and
     training goes on from each of them as if it had never stopped. In a test it also reports the
-    metrics by group of items (:attr:`group_results`).
+    metrics by group of items (:attr:`group_results`) and within each group
+    (:attr:`within_group_results`).
 
     Attributes:
         group_results: group name -> metrics of the last test, over the users with a test item in
-            the group.
+            the group. All items are candidates.
+        within_group_results: the same, but only the items of the group are candidates. See
+            :mod:`recbole_missing.evaluation.groups`.
         history: one entry for each epoch: ``epoch``, ``seconds`` of training, ``loss`` (term -> sum
             over the batches) and, if the epoch was validated, ``valid`` (metric -> value).
         last: where the state after an epoch is written, beside that after the best one. It has
@@ -64,6 +67,7 @@ class PluginTrainer(Trainer):
         self.saved_model_file = str(path.with_name(name))
         self.eval_collector = GroupCollector(config)
         self.group_results: dict[str, dict[str, float]] = {}
+        self.within_group_results: dict[str, dict[str, float]] = {}
         self.history: list[dict[str, Any]] = []
         self.last: Any = None
         self._hidden = HiddenState(self.model)
@@ -137,7 +141,7 @@ class PluginTrainer(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> Any:
-        """Evaluate as RecBole does. In a test, evaluate by group of items too."""
+        """Evaluate as RecBole does. In a test, evaluate by group and within groups too."""
         if not eval_data:
             return None
         checkpoint.note_data(self.config, eval_data)
@@ -154,9 +158,11 @@ class PluginTrainer(Trainer):
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         result.update({name: float(value) for name, value in result.items()})  # numpy's repr
         self.group_results = self.eval_collector.results_by_group(self.evaluator)
+        self.within_group_results = self.eval_collector.results_within_groups(self.evaluator)
         if self.group_results:
             self.logger.info(f"test result: {result}")
-            self.logger.info(results_table(result, self.group_results, protocol(self.config)))
+            results = result, self.group_results, self.within_group_results
+            self.logger.info(results_table(*results, protocol(self.config)))
         return result
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
@@ -535,7 +541,7 @@ class MultimodalTrainer(PluginTrainer):
 
 
 def protocol(config: Any) -> str:
-    """Text that belongs to a result: model, data, mask, imputation, test_mask, seed."""
+    """Text that belongs to a result: model, data, mask, scales, imputation, test_mask, seed."""
     mask = config["missing_protocol"]
     if mask in ("random_items", "stratified"):
         mask = f"{config['missing_ratio']:.0%} {mask}"
@@ -545,8 +551,12 @@ def protocol(config: Any) -> str:
         mask = f"{mask}; new_items: {config['new_items']}"
     imputed = imputation_in_force(config, config.model_class)
     imputation = imputed.get("imputation", f"none ({config['model']} reads no modalities)")
+    scales = (config["data_scales"] or {}).items() if imputed else ()
+    scaled = ", ".join(f"{name} {state['scale']}" for name, state in scales)
+    scale = f"scale: {scaled}; " if scaled else ""
     return (
-        f"{config['model']} on {config['dataset']}; missing: {mask}; imputation: {imputation}; "
+        f"{config['model']} on {config['dataset']}; missing: {mask}; {scale}"
+        f"imputation: {imputation}; "
         f"test_mask: {config['test_mask']}; seed: {config['seed']}"
     )
 

@@ -2,7 +2,7 @@
 
 A class here has the name of RecBole's, and :func:`recbole_missing.plugin.get_model` returns it in
 place of RecBole's. A model belongs here if no value of its settings gives the published model. What
-a setting can mend stays RecBole's; ``docs/models.md`` names that setting.
+a setting can mend stays RecBole's; ``docs/reference/models.md`` names that setting.
 
 Every class states the difference in ``difference`` and logs it once when it is built. The settings
 and the identity of a run are those of RecBole's class.

@@ -103,7 +103,10 @@ class Job:
         return Identified(self, run, shown, parts, source)
 
     def _check(self, config: Any) -> None:
-        """Refuse settings now that would otherwise fail after training."""
+        """Refuse settings now that would otherwise fail after training, or have no identity."""
+        values = config.final_config_dict
+        settings = {key: values[key] for key in values if key not in in_force.OF_A_CONFIG}
+        check.refuse_alien(config.model, check.make_plain(settings))
         sampled = set(config["eval_args"]["mode"].values()) != {"full"}
         if sampled and {"users", "lists"} & set(self.keep):
             raise ValueError(
@@ -182,7 +185,7 @@ class Identified:
     ) -> Line:
         """Make the line of this run from its results."""
         measured = ("mask", "epochs", "best_epoch", "valid", "test", "smaller", "groups")
-        empty = dict.fromkeys((*measured, "retrieval", "kept"))
+        empty = dict.fromkeys((*measured, "within_groups", "retrieval", "kept"))
         line = {
             "run": self.run,
             **self._place(),
@@ -280,7 +283,12 @@ class Identified:
         listening = {"users", "lists"} & set(job.keep)
         trainer.eval_collector.on_ranking = users if listening else None
         test = dict(run.test())
-        found = {"test": test, "smaller": smaller_metrics(test), "groups": trainer.group_results}
+        found = {
+            "test": test,
+            "smaller": smaller_metrics(test),
+            "groups": trainer.group_results,
+            "within_groups": trainer.within_group_results,
+        }
         if "retrieval" in job.measures:
             asked = hasattr(trainer.model, "completed_features")
             data = run.train_data._dataset

@@ -49,7 +49,10 @@ class Line(Mapping[str, Any]):
         smaller: names of the test metrics for which a smaller value is better. None if this was
             not recorded.
         groups: group of test items (``0 missing``, ``1 missing``, ..., ``warm``, ``new``) ->
-            ``users`` (number) and metric -> value.
+            ``users`` (number) and metric -> value. All items are candidates.
+        within_groups: the same groups -> ``users``, ``items`` (number of items of the group) and
+            metric -> value. Only the items of the group are candidates. None if this was not
+            measured. Groups of all items are left out.
         retrieval: ``model`` and ``nearest_neighbour`` -> modality -> ``1 missing``, ... ->
             ``items`` (number), ``hit@10``, ``chance@10`` and more. None if it was not asked for.
         kept: ``users``, ``lists``, ``checkpoint`` -> path of the file, relative to the store.
@@ -79,6 +82,7 @@ class Line(Mapping[str, Any]):
     test: Mapping[str, float | None] | None
     smaller: Sequence[str] | None
     groups: Mapping[str, Mapping[str, Any]] | None
+    within_groups: Mapping[str, Mapping[str, Any]] | None
     retrieval: Mapping[str, Any] | None
     kept: Mapping[str, str] | None
     versions: Mapping[str, str]
@@ -143,7 +147,7 @@ class Line(Mapping[str, Any]):
 
 
 _FIELDS = tuple(field.name for field in fields(Line))
-_RECENT = ("data", "source", "smaller")  # older lines lack them
+_RECENT = ("data", "source", "smaller", "within_groups")  # older lines lack them
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("run", "benchmark", "title", "stage", "status"), str),
     **dict.fromkeys(("point", "config", "versions", "cost"), Mapping),

@@ -1,6 +1,6 @@
 """What a benchmark runs: the benchmark file, its grid, and the settings of every point.
 
-The format is described in ``docs/benchmarks.md``.
+The format is described in ``docs/guides/benchmarks.md``.
 """
 
 from __future__ import annotations

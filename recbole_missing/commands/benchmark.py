@@ -74,10 +74,15 @@ def execute(known: Namespace) -> None:
     from recbole_missing.benchmark import plan, runner
     from recbole_missing.benchmark.store import Store
     from recbole_missing.config import defaults
+    from recbole_missing.plugin import get_model
+    from recbole_missing.run_settings import refuse_unread
 
     chosen = _searched(plan.read(known.file, known.quick), known)
-    chosen = chosen.override({key: value(text) for key, text in _pairs("--set", known.set)})
+    settings = {key: value(text) for key, text in _pairs("--set", known.set)}
+    named = {*chosen.grid, *chosen.settings}
+    chosen = chosen.override(settings)
     chosen = chosen.only({axis: text.split(",") for axis, text in _pairs("--only", known.only)})
+    refuse_unread(map(get_model, chosen.grid["model"]), settings.keys() - named)
     store = Store(known.store or Path(f"{chosen.name.replace(':', '_')}.jsonl"))
     options = runner.Options(
         known.keep, known.retry_failed, known.rerun_changed, known.data_path, _say

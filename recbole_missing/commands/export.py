@@ -8,13 +8,20 @@ from pathlib import Path
 from recbole_missing.commands.opened import add_data_set, imputation_of, opened
 from recbole_missing.commands.options import add_imputation
 
+LAYOUTS = {
+    "mmrec": "MMRec's files",
+    "elliot": "Elliot's tables, features and YAML",
+    "ducho": "the features alone, a file for each item",
+}
+"""Layout -> its part of ``--help``; ``convert.exporters.WRITERS`` has its writer."""
+
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("layout", choices=["mmrec"], help="project whose layout is written")
+    parser.add_argument("layout", choices=LAYOUTS, help="; ".join(map(": ".join, LAYOUTS.items())))
     add_data_set(parser)
     parser.add_argument(
-        "--output", type=Path, default=Path("mmrec"), help="folder of data sets to put it in"
+        "--output", type=Path, help="folder to put the data set's folder in (default: LAYOUT)"
     )
     parser.add_argument("--method", help="word of the setting `imputation`, for missing features")
     add_imputation(parser)
@@ -26,7 +33,7 @@ def execute(known: Namespace) -> None:
     Raises:
         ValueError: for a setting without a method, and whatever the files are refused for.
     """
-    from recbole_missing.convert.exporters import export_mmrec
+    from recbole_missing.convert.exporters import export_folder
 
     if known.set and not known.method:
         raise ValueError("export: --set must come with --method; add it or drop --set.")
@@ -37,4 +44,8 @@ def execute(known: Namespace) -> None:
                 **imputation_of([known.method], known.set, data.config),
                 "imputation": known.method,
             }
-        print(export_mmrec(data.splits, known.output, settings, data.notes, known.force))
+        print(
+            export_folder(
+                known.layout, data.splits, known.output, settings, data.notes, known.force
+            )
+        )

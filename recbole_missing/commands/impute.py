@@ -151,7 +151,8 @@ def _collection(
         return
     with opened(known, mask, known.edges) as data:
         settings = imputation_of(methods, known.set, data.config)
-        yield Collection.of(data.splits[0]), settings, data.notes
+        collection = Collection.of(data.splits[0])
+        yield collection, settings, [*data.notes, *collection.notes]
 
 
 def _complete(known: Namespace) -> None:
@@ -180,7 +181,7 @@ def _completed(known: Namespace, folder: Path) -> dict[str, Any]:
             imputer = make_imputer(settings)
             imputer.engine = engine
             features = collection.completed(imputer)
-        collection.write(folder, features, known.format)
+        collection.write(folder, collection.in_source_space(features), known.format)
     return {
         **_report(collection, settings, imputer, features, checked),
         "check": known.check,

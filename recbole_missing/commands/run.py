@@ -36,11 +36,14 @@ def execute(known: Namespace) -> None:
     from recbole.quick_start import run as run_processes
 
     from recbole_missing import quick_start
+    from recbole_missing.plugin import get_model
+    from recbole_missing.run_settings import refuse_unread
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
     files = known.config_files.split() or None
     model, dataset = chosen(known, files or ())
     sys.argv = sys.argv[:1]  # RecBole would parse the rest again
+    refuse_unread([get_model(model)], settings)
     if known.nproc > max(1, torch.cuda.device_count()):
         raise ValueError(
             f"nproc: must be at most the number of GPUs ({torch.cuda.device_count()}), "

@@ -12,12 +12,17 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import write_report
+from recbole_missing.data.collection import in_order
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
 from recbole_missing.version import __version__
 
 USER, ITEM = "userID", "itemID"
 SPLITS = ("train", "valid", "test")
+WHOLE = "all"
+"""Key of interactions that the source does not split; RecBole splits them in a run."""
+RANDOM_SPLIT = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO", "mode": "full"}
+"""RecBole's own ``eval_args``, written out for interactions without a split."""
 KEPT_COLUMNS = {
     USER: "user_id:token",
     ITEM: "item_id:token",
@@ -37,6 +42,8 @@ class ImportReport:
     items: int
     interactions: dict[str, int]
     modalities: dict[str, tuple[int, int]]
+    texts: dict[str, int]
+    images: dict[str, str]
     masks: dict[str, dict[str, int]]
     new_items: int
     notes: list[str]
@@ -51,6 +58,10 @@ class ImportReport:
         ]
         for modality, (rows, dim) in self.modalities.items():
             lines.append(f"  {modality}: {rows:,} rows, {dim:,} features")
+        for modality, count in self.texts.items():
+            lines.append(f"  {modality}: {count:,} texts")
+        for modality, pictures in self.images.items():
+            lines.append(f"  {modality}: pictures in {pictures}")
         for file, counts in self.masks.items():
             lacking = ", ".join(f"{modality} {count:,}" for modality, count in counts.items())
             lines.append(f"  {file}: items that lack {lacking}")
@@ -66,7 +77,10 @@ class ImportReport:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Rows of an ``.inter`` file by split. Cells are text, and ``columns`` has their names."""
+    """Rows of an ``.inter`` file by split. Cells are text, and ``columns`` has their names.
+
+    The keys of ``splits`` are :data:`SPLITS`, or :data:`WHOLE` alone.
+    """
 
     columns: list[str]
     splits: dict[str, list[list[str]]]
@@ -74,7 +88,7 @@ class Interactions:
     def tokens(self, column: str, *splits: str) -> set[str]:
         """Distinct cells of ``column`` in some splits (none given: in all)."""
         index = self.columns.index(column)
-        return {row[index] for split in splits or SPLITS for row in self.splits[split]}
+        return {row[index] for split in splits or self.splits for row in self.splits[split]}
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,12 @@ class Layout:
     """The content of a source folder, read and checked. Nothing is written yet.
 
     Args:
-        inter_file: the interaction file.
-        interactions: rows of that file by split.
-        features: modality -> matrix; row r belongs to item r.
+        interactions: rows by split.
+        features: modality -> matrix; row r belongs to item r, unless ``ids`` says otherwise.
         holes: modality -> rows of the items that truly lack it.
+        ids: modality -> item token of each row; a modality that is absent has row numbers.
+        texts: modality -> text of each item that has one.
+        images: modality -> folder of pictures; the name of a file is the item's token.
         masks: name of a mask -> the modalities that each item lacks.
         new_items: tokens of the new items.
         notes: sentences on what was left out, for the report.
@@ -93,10 +109,12 @@ class Layout:
             items with an interaction do.
     """
 
-    inter_file: Path
     interactions: Interactions
     features: dict[str, NDArray[Any]]
-    holes: dict[str, NDArray[np.int64]]
+    holes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: dict[str, Path] = field(default_factory=dict)
     masks: dict[str, Lacking] = field(default_factory=dict)
     new_items: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -104,10 +122,15 @@ class Layout:
 
     @property
     def items(self) -> list[str]:
-        """Tokens of the items of the data set, in the order of their numbers."""
+        """Tokens of the items of the data set, in order (:func:`in_order`)."""
         if self.every_row:
             return [str(row) for row in range(max(map(len, self.features.values())))]
-        return sorted(self.interactions.tokens(ITEM), key=int)
+        return in_order(self.interactions.tokens(ITEM))
+
+    @property
+    def modalities(self) -> list[str]:
+        """Names of the modalities."""
+        return [*self.features, *self.texts, *self.images]
 
 
 def target_folder(source: Path, name: str, output: Path) -> Path:
@@ -130,8 +153,8 @@ def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport
     """Write the data set into ``folder``, which will become ``target``."""
     modalities = _write_features(layout, folder / "features")
     _write_interactions(layout.interactions, folder, target.name)
-    if layout.every_row:
-        write_token_file(folder / f"{target.name}.item", [KEPT_COLUMNS[ITEM], *layout.items])
+    if layout.every_row or layout.texts:
+        _write_items(layout, folder / f"{target.name}.item")
     for ratio, lacking in layout.masks.items():
         write_missing_file(folder / f"missing_{ratio}.tsv", lacking, target.name, layout.items)
     if layout.new_items:
@@ -143,9 +166,11 @@ def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport
         items=len(layout.items),
         interactions={split: len(rows) for split, rows in layout.interactions.splits.items()},
         modalities=modalities,
+        texts={name: sum(map(bool, texts.values())) for name, texts in layout.texts.items()},
+        images={name: str(path) for name, path in layout.images.items()},
         masks={
             f"missing_{ratio}.tsv": {
-                name: sum(name in lacks for lacks in lacking.values()) for name in layout.features
+                name: sum(name in lacks for lacks in lacking.values()) for name in layout.modalities
             }
             for ratio, lacking in layout.masks.items()
         },
@@ -164,16 +189,34 @@ def _write_features(layout: Layout, folder: Path) -> dict[str, tuple[int, int]]:
     for modality, matrix in layout.features.items():
         rows = np.delete(np.arange(len(matrix)), layout.holes.get(modality, []))
         kept = matrix if len(rows) == len(matrix) else matrix[rows]
+        ids = layout.ids.get(modality)
+        tokens = [str(row) if ids is None else ids[row] for row in rows.tolist()]
         np.save(folder / f"{modality}.npy", kept)
-        write_token_file(folder / f"{modality}.ids", [str(row) for row in rows])
+        write_token_file(folder / f"{modality}.ids", tokens)
         sizes[modality] = (kept.shape[0], kept.shape[1])
     return sizes
+
+
+def _write_items(layout: Layout, path: Path) -> None:
+    """Write the ``.item`` file: the items of the data set and their texts."""
+    header = [KEPT_COLUMNS[ITEM], *(f"{name}:token_seq" for name in layout.texts)]
+    texts = layout.texts.values()
+    rows = ([item, *(text.get(item, "") for text in texts)] for item in layout.items)
+    write_rows(path, [header, *rows])
 
 
 def _write_interactions(interactions: Interactions, folder: Path, name: str) -> None:
     header = [KEPT_COLUMNS[column] for column in interactions.columns]
     for split, rows in interactions.splits.items():
-        write_rows(folder / f"{name}.{split}.inter", [header, *rows])
+        file = f"{name}.inter" if split == WHOLE else f"{name}.{split}.inter"
+        write_rows(folder / file, [header, *rows])
+
+
+def _split(layout: Layout) -> dict[str, Any]:
+    """Settings that say how the interactions are split."""
+    if WHOLE in layout.interactions.splits:
+        return {"eval_args": RANDOM_SPLIT}
+    return {"benchmark_filename": list(SPLITS)}
 
 
 def _yaml(layout: Layout, target: Path, kind: str) -> str:
@@ -186,13 +229,17 @@ def _yaml(layout: Layout, target: Path, kind: str) -> str:
         "USER_ID_FIELD": "user_id",
         "ITEM_ID_FIELD": "item_id",
         "load_col": columns,
-        "benchmark_filename": list(SPLITS),
+        **_split(layout),
         "data_path": str(target.parent),
-        "modalities": list(layout.features),
+        "modalities": layout.modalities,
     }
     for modality in layout.features:
         settings[f"{modality}_features"] = f"features/{modality}.npy"
         settings[f"{modality}_ids"] = f"features/{modality}.ids"
+    for modality in layout.texts:
+        settings.update({f"{modality}_columns": modality, f"{modality}_encoder": "text"})
+    for modality, pictures in layout.images.items():
+        settings[f"{modality}_images"] = str(pictures)
     head = [f"Written by `recbole-missing import {kind}`."]
     if layout.masks:
         files = [f"missing_{ratio}.tsv" for ratio in layout.masks]

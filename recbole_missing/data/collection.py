@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data.missing import write_token_file
+from recbole_missing.data.scale import Scale
 from recbole_missing.imputation.base import Imputer, Table, imputing
+
+_WRITTEN = {
+    "standard": "imputed as {0}_scale standard makes it, written in the space of its source",
+    "unit": "imputed and written in rows of length 1 ({0}_scale unit); the lengths in its source "
+    "cannot be given back",
+}
+"""What a user must know of files of a modality that is scaled."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +37,14 @@ class Collection:
     Args:
         name: name of the data, for titles and folders.
         items: item tokens; item i is row i of every table.
-        tables: modality -> :class:`Table`; rows that are not observed hold zeros.
+        tables: modality -> :class:`Table`, scaled as a run sees it; rows that are not observed
+            hold zeros.
         interactions: training interactions, shape ``(n_users, n_items)``.
         donors: bool ``(n_items,)``, see :meth:`Imputer.fit`; None: every item is a donor.
         edges: the user's own item graph, shape ``(n_items, n_items)``, or None.
-        notes: lines for people on how the files were read.
+        notes: lines for people on how the files were read and scaled.
+        undo: modality -> its scale, and its observed rows before the scale, for the modalities
+            that :meth:`in_source_space` brings back.
     """
 
     name: str
@@ -43,6 +54,7 @@ class Collection:
     donors: Tensor | None = None
     edges: sparse.csr_matrix | None = None
     notes: Sequence[str] = ()
+    undo: Mapping[str, tuple[Scale, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, train: Any) -> Collection:
@@ -68,6 +80,11 @@ class Collection:
             for name, modality in train.known.items()
         }
         edges = train._edges()
+        undo = {
+            name: (scale, train.unscaled(name)[1:])
+            for name, scale in train.scales.items()
+            if scale.word == "standard"
+        }
         return cls(
             train.dataset_name,
             [str(token) for token in train.field2id_token[train.iid_field][1:]],
@@ -75,6 +92,12 @@ class Collection:
             train.interaction_matrix()[1:, 1:],
             ~train.new_items[1:],
             None if edges is None else edges[1:, 1:],
+            [
+                f"{name}: {_WRITTEN[scale.word].format(name)}"
+                for name, scale in train.scales.items()
+                if scale.word in _WRITTEN
+            ],
+            undo,
         )
 
     def in_order(self) -> Collection:
@@ -91,13 +114,15 @@ class Collection:
             interactions=self.interactions[:, rows.numpy()],
             donors=None if self.donors is None else self.donors[rows],
             edges=None if self.edges is None else self.edges[rows.numpy()][:, rows.numpy()],
+            undo={name: (scale, table[rows]) for name, (scale, table) in self.undo.items()},
         )
 
     def completed(self, imputer: Imputer) -> dict[str, Tensor]:
         """Fit the imputer and complete every table.
 
         Returns:
-            Modality -> features without missing rows, float32 ``(n_items, dim)``.
+            Modality -> features without missing rows, float32 ``(n_items, dim)``, scaled as the
+            tables are.
         """
         features = {name: table.features for name, table in self.tables.items()}
         observed = {name: table.observed for name, table in self.tables.items()}
@@ -106,6 +131,25 @@ class Collection:
             completed: dict[str, Tensor] = imputer.transform(features, observed)
         return completed
 
+    def in_source_space(
+        self, features: Mapping[str, Tensor], completed: bool = True
+    ) -> dict[str, Tensor]:
+        """Undo the scales of features ``(n_items, dim)``, so that they fit the user's own files.
+
+        Observed rows are those of the source, bit for bit. Rows of the scale ``unit`` stay as they
+        are, observed ones too: nobody knows how long an imputed row would be.
+
+        Args:
+            features: modality -> features, for example of :meth:`completed`.
+            completed: whether an imputer filled the missing rows; if not, they stay zero.
+        """
+        found = dict(features)
+        for name, (scale, source) in self.undo.items():
+            missing = ~self.tables[name].observed[:, None]
+            rows = scale.undone(features[name]) if completed else torch.zeros_like(source)
+            found[name] = torch.where(missing, rows, source)
+        return found
+
     def write(self, folder: Path, features: Mapping[str, Tensor], kind: str) -> None:
         """Write the files ``<modality>``, ``<modality>_observed`` and ``items.ids``.
 
@@ -113,7 +157,7 @@ class Collection:
 
         Args:
             folder: an existing folder.
-            features: modality -> ``(n_items, dim)``, for example of :meth:`completed`.
+            features: modality -> ``(n_items, dim)``, for example of :meth:`in_source_space`.
             kind: ``npy`` or ``safetensors`` (one tensor in each file).
         """
         rows = self._rows()

@@ -1,6 +1,7 @@
 """A RecBole data set with modalities.
 
-The steps are, in this order: split, draw the mask, read and encode the features, impute them.
+The steps are, in this order: split, draw the mask, read and encode the features, scale them,
+impute them.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from recbole_missing import identity, registry
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
-from recbole_missing.data import cache, missing, sources
+from recbole_missing.data import cache, missing, scale, sources
 from recbole_missing.data.atomic_files import encoding_of
 from recbole_missing.data.interactions import CheckedDataset, say_untrained
 from recbole_missing.data.loading import rows_of
+from recbole_missing.data.scale import Scale
 from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
@@ -31,8 +33,10 @@ from recbole_missing.modality import Modalities, Modality
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),
     "imputation": Choice(*IMPUTERS),
+    "encoder_cache": Bool(),
     "imputation_cache": Bool(),
     "imputation_edges_file": Optional(Text()),
+    scale.FOR_ALL: Optional(scale.SCALES),
     "test_mask": Choice("train_valid", "train"),
     **missing.MISSING_SETTINGS,
 }
@@ -43,8 +47,10 @@ class MultimodalDataset(CheckedDataset):
     """RecBole's data set with modalities. Without modalities it behaves like RecBole's, checked.
 
     Attributes, which all three splits share after :meth:`build`:
-        known: the observed :class:`Modalities`, in which missing rows are zero; None if there are
-            no modalities.
+        known: the observed :class:`Modalities`, scaled, in which missing rows are zero; None if
+            there are no modalities.
+        scales: modality -> its :class:`~recbole_missing.data.scale.Scale`. The config holds their
+            numbers, as ``data_scales``, so that they get into checkpoints.
         modalities: ``known`` completed by imputation. They are imputed when they are first read,
             so a model that reads no modalities does not wait for it.
         new_items: bool ``(item_num,)``, items whose training interactions were moved to the test
@@ -57,6 +63,7 @@ class MultimodalDataset(CheckedDataset):
     """
 
     known: Modalities | None = None
+    scales: Mapping[str, Scale] = {}
     new_items: Tensor
     identity: Parts
     _imputation: Imputation | None = None
@@ -83,15 +90,16 @@ class MultimodalDataset(CheckedDataset):
         contents: dict[str, Content] = {}
         known = edges = None
         if self.config["modalities"]:
-            known, contents = self._read(hidden)
+            known, contents = self._read(hidden, new)
             edges = self._edges()
         parts = table_identity(self, splits)
         parts.update(self._modality_identity(contents, hidden, new, edges))
         self.config["data_identity"] = parts
+        self.config["data_scales"] = scale.states(self.scales)
         imputation = None if known is None else Imputation(known, splits[0], edges)
         for split in (self, *splits):
             split.new_items, split.identity = torch.from_numpy(new), parts
-            split.known, split._imputation = known, imputation
+            split.known, split.scales, split._imputation = known, self.scales, imputation
         return splits
 
     def __getitem__(self, index: Any, join: bool = True) -> Any:
@@ -132,8 +140,8 @@ class MultimodalDataset(CheckedDataset):
     def true_features(self) -> Modalities:
         """Read the modalities again with nothing hidden. Only evaluations use this.
 
-        Encoders still learn from the observed items alone, as for ``modalities``. So an observed
-        row is bit-identical to that of ``modalities``, and a hidden row is encoded in the same
+        Encoders and scales still learn from the observed items alone, as for ``modalities``. So an
+        observed row is bit-identical to that of ``modalities``, and a hidden row is in the same
         space.
 
         Returns:
@@ -152,8 +160,16 @@ class MultimodalDataset(CheckedDataset):
         for source in self._sources(list(self.known)):
             observed = self.known[source.name].observed.numpy()
             features = torch.from_numpy(source.features(observed, reveal=True))
-            found.append(Modality(source.name, features, torch.from_numpy(source.present)))
+            present = torch.from_numpy(source.present)
+            scaled = self.scales[source.name].apply(features, present)
+            found.append(Modality(source.name, scaled, present))
         return Modalities(found)
+
+    def unscaled(self, name: str) -> Tensor:
+        """Read the observed rows of a modality again, before their scale; the others are zero."""
+        assert self.known is not None
+        (source,) = self._sources([name])
+        return torch.from_numpy(source.features(self.known[name].observed.numpy()))
 
     def identity_under(self, config: Any, splits: list[Any], read: dict[str, Any]) -> Parts:
         """The ``identity`` that :meth:`build` would give with other settings of the modalities.
@@ -169,7 +185,7 @@ class MultimodalDataset(CheckedDataset):
         masked, hidden, new = other._masked(splits)
         other._check_splits(masked)
         names = list(config["modalities"] or ())
-        keys = {name: repr(modality_values(config, [name])) for name in names}
+        keys = {name: repr(_source_values(config, name)) for name in names}
         for source in other._sources(name for name in names if keys[name] not in read):
             read[keys[source.name]] = Content.of(source)
         graph = f"edges {config['imputation_edges_file']} {names and reads_edges(config)}"
@@ -195,7 +211,10 @@ class MultimodalDataset(CheckedDataset):
             self._check_observed(name, shown)
             rows = content.rows[shown[content.present]]
             masks.append([name, identity.of_items(items, shown)])
-            features.append([name, content.encoder, identity.of_items(items, shown, rows)])
+            word = scale.chosen(name, self.config) or "none"
+            scaled = [] if word == "none" else [word]  # the word and the rows decide its numbers
+            rows_of_items = identity.of_items(items, shown, rows)
+            features.append([name, content.encoder, rows_of_items, *scaled])
         if contents:
             parts = {"masks": identity.digest(masks), "features": identity.digest(features)}
         if new.any():
@@ -250,16 +269,22 @@ class MultimodalDataset(CheckedDataset):
                 f"got {largest}; lower it."
             )
 
-    def _read(self, hidden: np.ndarray) -> tuple[Modalities, dict[str, Content]]:
-        found, contents = [], {}
+    def _read(self, hidden: np.ndarray, new: np.ndarray) -> tuple[Modalities, dict[str, Content]]:
+        """Read the modalities, and fit and apply their scales (:attr:`scales`)."""
+        found, contents, scales = [], {}, {}
+        donors = torch.from_numpy(~new)
         for column, source in enumerate(self._sources(self.config["modalities"])):
             observed = source.present & ~hidden[:, column]
             self._check_observed(source.name, observed)
-            features = torch.from_numpy(source.features(observed))
-            found.append(Modality(source.name, features, torch.from_numpy(observed)))
-            contents[source.name] = Content.of(source)
-            self._report(source.present, observed, found[-1])
-        known = Modalities(found)
+            features, rows = map(torch.from_numpy, (source.features(observed), observed))
+            word = scale.chosen(source.name, self.config) or "none"
+            fitted = Scale.fitted(source.name, word, features, rows, donors)
+            found.append(Modality(source.name, fitted.apply(features, rows), rows))
+            contents[source.name], scales[source.name] = Content.of(source), fitted
+            self._report(source.present, observed, found[-1], word)
+        known, self.scales = Modalities(found), scales
+        if identity.reads_modalities(self.config.model_class):
+            scale.warn_if_far_apart(self.dataset_name, known, self.config)
         bare = int((known.n_missing[1:] == len(known)).sum())
         if bare and len(known) > 1:
             self.logger.warning(
@@ -306,12 +331,15 @@ class MultimodalDataset(CheckedDataset):
         separator, encoding = self.config["field_separator"], encoding_of(self.config)
         return read_edges(path, tokens, separator, encoding)
 
-    def _report(self, present: np.ndarray, observed: np.ndarray, modality: Modality) -> None:
+    def _report(
+        self, present: np.ndarray, observed: np.ndarray, modality: Modality, word: str
+    ) -> None:
         n_items = self.item_num - 1
         self.logger.info(
             f"modality {modality.name!r}: {modality.dim} features, {n_items - present.sum()} of "
             f"{n_items} items lack it by nature, {present.sum() - observed.sum()} more are hidden "
-            f"({self.config['missing_protocol']}), filled by {self.config['imputation']}."
+            f"({self.config['missing_protocol']}), filled by {self.config['imputation']}; scale "
+            f"{word}."
         )
 
 
@@ -447,7 +475,7 @@ def data_settings(config: Any) -> dict[str, Any]:
         config: a dict with the keys of a RecBole config.
     """
     values = {key: config.get(key) for key in (*DATA_SETTINGS, *_SPLIT_SETTINGS)}
-    del values["imputation_cache"]  # the cache changes no result
+    del values["encoder_cache"], values["imputation_cache"]  # a cache changes no result
     return {**values, **modality_values(config, config.get("modalities") or ())}
 
 
@@ -456,6 +484,12 @@ def modality_values(config: Any, names: Iterable[str]) -> dict[str, Any]:
     keys = [key for name in names for key in sources.modality_settings(name)]
     values = {key: config[key] for key in keys if key in config}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _source_values(config: Any, name: str) -> dict[str, Any]:
+    """Settings that decide what :meth:`Content.of` gives for a modality: all but its scale."""
+    values = modality_values(config, [name])
+    return {key: value for key, value in values.items() if key != f"{name}_scale"}
 
 
 _SPLIT_SETTINGS = (

@@ -1,9 +1,10 @@
-"""Encoders of text. Each one learns only from the rows that it is fitted on."""
+"""Encoders of text, tags and colours. Each learns only from the rows that it is fitted on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +32,8 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
     Raises:
         ValueError: if no text holds a word.
     """
-    with lazy.waiting("scipy.stats", "scipy.interpolate"):  # half a second, for other methods
+    with lazy.waiting("scipy.stats", "scipy.interpolate"):
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.utils.extmath import randomized_svd
 
     # One-character words count: in Chinese or Japanese they carry meaning.
     vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
@@ -58,7 +58,49 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
         )
     if allowed == weights.shape[1]:
         return np.concatenate([weights.toarray(), shown.toarray()]).astype(np.float32)
-    left, scales, right = randomized_svd(weights, n_components=allowed, random_state=0)
+    return _reduced(weights, shown, allowed)
+
+
+def encode_colours(
+    who: str, rows: np.ndarray, dim: int, others: np.ndarray, blocks: Sequence[int]
+) -> np.ndarray:
+    """Encode descriptions of pictures by a truncated SVD. The same rows give the same matrix.
+
+    The mean of ``rows`` is subtracted. Then the columns of each block are divided by the root of
+    their mean squared length over ``rows``, so that every block has the same weight.
+
+    Args:
+        who: the modality, for messages.
+        rows: descriptions to learn from and to encode, ``(n, n_columns)``.
+        dim: wanted number of features. If the data allow fewer, a log line says so.
+        others: further descriptions to encode, ``(m, n_columns)``. Nothing is learnt from them.
+        blocks: columns at which a new block begins, without 0.
+
+    Returns:
+        Float32 ``(n + m, at most dim)``; rows of ``rows`` first.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64)
+    parts = [np.split(table - mean, blocks, axis=1) for table in (rows, others)]
+    scales = [np.sqrt((block**2).sum(axis=1).mean()) or 1.0 for block in parts[0]]
+    weights, shown = (
+        np.concatenate([block / scale for block, scale in zip(part, scales)], axis=1)
+        for part in parts
+    )
+    allowed = min(dim, *weights.shape)
+    if allowed < dim:
+        logging.getLogger().warning(
+            f"{who}: {dim} features were asked for, but {len(rows):,} pictures with "
+            f"{rows.shape[1]:,} numbers each allow {allowed}; {allowed} are used."
+        )
+    return _reduced(weights, shown, allowed)
+
+
+def _reduced(weights: Any, shown: Any, size: int) -> np.ndarray:
+    """Truncated SVD of ``weights``, and ``shown`` in the same space, one below the other."""
+    with lazy.waiting("scipy.stats", "scipy.interpolate"):  # half a second, for other methods
+        from sklearn.utils.extmath import randomized_svd
+
+    left, scales, right = randomized_svd(weights, n_components=size, random_state=0)
     return np.concatenate([left * scales, shown @ right.T]).astype(np.float32)
 
 

@@ -19,8 +19,12 @@ from typing import Any, Callable
 import numpy as np
 from scipy import sparse
 
+from recbole_missing import identity
+from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Text, check
-from recbole_missing.data.encoders import Rows, encode_tags, encode_text, split
+from recbole_missing.data import pictures, pretrained
+from recbole_missing.data.encoded import EncodedRows
+from recbole_missing.data.encoders import Rows, encode_colours, encode_tags, encode_text, split
 from recbole_missing.data.files import (
     read_columns,
     read_folder,
@@ -28,10 +32,11 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.data.scale import SCALES
 from recbole_missing.imputation import arrays
+from recbole_missing.parallel import Serial
 
 _CHUNK = 4096  # rows that are read at a time while a file on disk is checked
-_DEFAULT_DIM = 64
 _FEW_EQUAL = 2  # so many equal rows, and 1 in 100, are taken for variants of one item
 _ITEM, _NEIGHBOUR, _WEIGHT = "item_id", "neighbour_id", "weight"  # columns of an edge file
 
@@ -85,7 +90,11 @@ def rows_in_order(name: str, path: Path, n_rows: int, catalogue: Catalogue) -> n
 
 
 def rows_by_token(
-    path: Path, tokens: Sequence[str], catalogue: Catalogue, same: Callable[[int, int], bool]
+    path: Path,
+    tokens: Sequence[str],
+    catalogue: Catalogue,
+    same: Callable[[int, int], bool],
+    what: str = "rows",
 ) -> np.ndarray:
     """Find the row of each item, int ``(n_items,)``; -1 if the item has no row.
 
@@ -94,6 +103,7 @@ def rows_by_token(
         tokens: the token of each row; a row whose token is not an item is ignored.
         catalogue: the items.
         same: tells whether two rows with the same token hold the same data.
+        what: what a row is, for messages.
 
     Raises:
         ValueError: if no token is an item, or an item has several rows and they differ.
@@ -118,10 +128,10 @@ def rows_by_token(
             f"{path.name}: an item must have one row, got rows that differ for "
             f"{_first(torn)}; keep one row each."
         )
-    for what, found in {"no such item": strangers, "equal repeats, one kept": repeated}.items():
+    for why, found in {"no such item": strangers, "equal repeats, one kept": repeated}.items():
         if found:
             logging.getLogger().warning(
-                f"{path.name}: {len(found):,} of {len(tokens):,} rows ignored, {what}: "
+                f"{path.name}: {len(found):,} of {len(tokens):,} {what} ignored, {why}: "
                 f"{_first(found)}."
             )
     return rows
@@ -357,6 +367,62 @@ class Cells(Source):
         return self._fit(cells, shown)
 
 
+class Encoded(Source):
+    """A modality whose contents are encoded one by one, such as pictures.
+
+    The encoder learns nothing, so the row of an item depends on the content of that item alone.
+    Content whose row is known is not encoded again.
+
+    Args:
+        name: the modality.
+        keys: a digest of the content of each item that has the modality, by item id.
+        n_items: number of items, padding included.
+        rows: known rows.
+        encoder: name of the encoder, and what decides its rows.
+        encode: function that encodes items. It returns float32 ``(len(items), dim)``. None: every
+            row is known.
+        learn: function of two arguments, the rows to learn from and the rows of further items. It
+            returns both, encoded anew, one below the other. None: rows stay as they are.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: Mapping[int, bytes],
+        n_items: int,
+        rows: EncodedRows,
+        encoder: Sequence[Any],
+        encode: Callable[[Sequence[int]], np.ndarray] | None = None,
+        learn: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """Store the arguments."""
+        self.encoder = encoder
+        self._keys, self._known, self._one_by_one, self._learn = keys, rows, encode, learn
+        present = np.zeros(n_items, dtype=bool)
+        present[list(keys)] = True
+        super().__init__(name, present)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Digest of the content of each present item."""
+        yield from (self._keys[item] for item in np.flatnonzero(self.present))
+
+    def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
+        rows = self._rows(items)
+        shown = self._rows(others) if len(others) else rows[:0]
+        return np.concatenate([rows, shown]) if self._learn is None else self._learn(rows, shown)
+
+    def _rows(self, items: np.ndarray) -> np.ndarray:
+        keys = [self._keys[item] for item in items]
+        new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
+        if self._one_by_one is not None:
+            logging.getLogger().info(
+                f"{self.name}: {len(new):,} of {len(items):,} contents are new to the encoder."
+            )
+            encoded = self._one_by_one(list(new.values())) if new else ()
+            self._known.add(dict(zip(new, encoded)))
+        return self._known.of(keys)
+
+
 class _Names:
     """A name, or a list of names."""
 
@@ -381,6 +447,8 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
         name: the modality.
         settings: a dict or a RecBole config with the keys of :func:`modality_settings`, and
             RecBole's ``preload_weight`` and ``additional_feat_suffix`` if they are referred to.
+            With ``encoder_cache``, encoded rows are kept in ``checkpoint_dir``. ``device`` is that
+            of neural encoders, and ``show_progress`` shows their bar.
         catalogue: the items.
 
     Raises:
@@ -388,6 +456,20 @@ def open_source(name: str, settings: Mapping[str, Any], catalogue: Catalogue) ->
     """
     request = _request(name, settings, catalogue)
     return KINDS[request.kind].open(request)
+
+
+def check_library(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse an encoder whose library is absent, before any data are read.
+
+    Args:
+        name, settings: see :func:`open_source`.
+
+    Raises:
+        ValueError: with the command that installs the library.
+    """
+    encoder, model = (_value(settings, f"{name}_{key}") for key in ("encoder", "model"))
+    if encoder in ("sentence", "clip") or (encoder is None and model is not None):
+        pretrained.check_installed(name)
 
 
 def feature_files(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> list[Path]:
@@ -419,6 +501,42 @@ class _Request:
             )
         return path
 
+    def encoder(self) -> str:
+        """Return the name of the encoder; settings that it does not read get a warning."""
+        key, encoders = f"{self.name}_encoder", _ENCODERS[self.kind]
+        plain, neural = list(encoders)[0], list(encoders)[-1]
+        chosen = self.values["encoder"] or (neural if self.values["model"] else plain)
+        check(self.name, {key: chosen}, {key: Choice(*encoders)})
+        for unread in _OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}:
+            if self.values[unread] is not None:
+                logging.getLogger().warning(
+                    f"{self.name}: {self.name}_{unread} has no effect with the encoder {chosen}."
+                )
+        return str(chosen)
+
+    def of_encoder(self, encoder: str, key: str) -> Any:
+        """Value of a setting of an encoder, or the default of the package."""
+        value = self.values[key]
+        return defaults.read("", "encoders")[encoder][key] if value is None else value
+
+    def rows(self, encoder: Sequence[Any]) -> EncodedRows:
+        """Return the rows that an encoder has made for this modality, in earlier runs too."""
+        path = None
+        if self.values["cached"] and self.values["saved"]:
+            key = identity.digest([self.catalogue.dataset, self.name, *encoder])
+            path = Path(self.values["saved"]) / "encoded" / f"{key}.safetensors"
+        return EncodedRows(path)
+
+    def model(self, encoder: str) -> pretrained.Pretrained:
+        """Return the model of an encoder. It runs on the device of the run.
+
+        Raises:
+            ValueError: if it is absent.
+        """
+        model, values = self.of_encoder(encoder, "model"), self.values
+        device, progress = values["device"] or "cpu", bool(values["progress"])
+        return pretrained.Pretrained(self.name, model, self.catalogue.folder, device, progress)
+
     def atomic_file(self, suffix: str) -> Path:
         """Return the existing atomic file of the dataset with this suffix."""
         path = self.catalogue.folder / f"{self.catalogue.dataset}.{suffix}"
@@ -449,26 +567,38 @@ class _Request:
         )
 
 
-def _request(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> _Request:
-    def get(key: str) -> Any:
-        return settings[key] if key in settings else None  # noqa: SIM401  Config has no `get`
+_OF_THE_RUN = {
+    "fields": "preload_weight",
+    "suffixes": "additional_feat_suffix",
+    "cached": "encoder_cache",
+    "saved": "checkpoint_dir",
+    "progress": "show_progress",
+    "device": "device",
+}
+"""Settings of the run that sources read; they stand in ``values`` under these names."""
 
+
+def _request(name: str, settings: Mapping[str, Any], catalogue: Catalogue) -> _Request:
     declared = modality_settings(name)
-    check(name, {key: get(key) for key in declared}, declared)
-    values = {key: get(f"{name}_{key}") for key in _constraints()}
+    check(name, {key: _value(settings, key) for key in declared}, declared)
+    values = {key: _value(settings, f"{name}_{key}") for key in _constraints()}
     chosen = [kind for kind in KINDS if values[kind] is not None]
     if len(chosen) != 1:
         keys, got = (", ".join(f"{name}_{kind}" for kind in kinds) for kinds in (KINDS, chosen))
         raise ValueError(f"{name}: exactly one of {keys} must be set, got {got or 'none'}.")
-    for kind, declared_kind in KINDS.items():
-        for key in declared_kind.companions:
-            if kind != chosen[0] and values[key] is not None:
-                raise ValueError(
-                    f"{name}: {name}_{key} must come with {name}_{kind}, got {name}_{chosen[0]}; "
-                    f"remove {name}_{key}."
-                )
-    values.update(fields=get("preload_weight"), suffixes=get("additional_feat_suffix"))
+    for key in _constraints():
+        owners = [f"{name}_{kind}" for kind in KINDS if key in KINDS[kind].companions]
+        if owners and key not in KINDS[chosen[0]].companions and values[key] is not None:
+            raise ValueError(
+                f"{name}: {name}_{key} must come with {' or '.join(owners)}, got "
+                f"{name}_{chosen[0]}; remove {name}_{key}."
+            )
+    values.update({key: _value(settings, setting) for key, setting in _OF_THE_RUN.items()})
     return _Request(name, chosen[0], values, catalogue)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    return settings[key] if key in settings else None  # noqa: SIM401  Config has no `get`
 
 
 def _open_features(request: _Request) -> Source:
@@ -517,14 +647,15 @@ def _open_folder(request: _Request, folder: Path) -> Source:
 
 
 def _open_columns(request: _Request) -> Source:
-    name, values = request.name, request.values
-    check(name, {f"{name}_encoder": values["encoder"]}, {f"{name}_encoder": ENCODERS})
+    name, values, encoder = request.name, request.values, request.encoder()
     columns = [values["columns"]] if isinstance(values["columns"], str) else list(values["columns"])
     path, separator = request.atomic_file("item"), request.catalogue.seq_separator
-    if values["encoder"] == "vector":
+    if encoder == "vector":
         return _open_vectors(request, path, request.catalogue.item_field, columns)
     cells, rows = _cells_by_token(request, path, request.catalogue.item_field, columns)
-    dim = values["dim"] or _DEFAULT_DIM
+    if encoder == "sentence":
+        return _open_sentences(request, cells, rows)
+    dim = request.of_encoder("text", "dim")
 
     def tags(fitted: Rows, others: Rows) -> np.ndarray:
         return encode_tags(name, columns, fitted, separator, others)
@@ -533,9 +664,104 @@ def _open_columns(request: _Request) -> Source:
         texts, shown = ([" ".join(row) for row in part] for part in (fitted, others))
         return encode_text(name, texts, dim, shown)
 
-    if values["encoder"] == "tags":
+    if encoder == "tags":
         return Cells(name, cells, rows, tags, ("tags", columns, separator))
     return Cells(name, cells, rows, text, ("text", dim))
+
+
+def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.ndarray) -> Source:
+    texts = {item: " ".join(cells[row]) for item, row in enumerate(rows) if row >= 0}
+    keys = {item: pictures.digest(text.encode()) for item, text in texts.items() if text.strip()}
+    model = request.model("sentence")
+    identified = ["sentence", pretrained.VERSION, model.key]
+
+    def encode(items: Sequence[int]) -> np.ndarray:
+        return model.texts([texts[item] for item in items])
+
+    known = request.rows(identified)
+    return Encoded(request.name, keys, len(rows), known, identified, encode)
+
+
+def _open_images(request: _Request) -> Source:
+    name, encoder, n_items = request.name, request.encoder(), len(request.catalogue.tokens)
+    model = request.model(encoder) if encoder == "clip" else None
+    described, files = request.rows(pictures.DESCRIPTION), _item_pictures(request)
+    keys = _readable(request, files, described)
+    if model is not None:
+        identified = [encoder, pretrained.VERSION, model.key]
+
+        def encode(items: Sequence[int]) -> np.ndarray:
+            return model.pictures([(files[item], keys[item]) for item in items])
+
+        return Encoded(name, keys, n_items, request.rows(identified), identified, encode)
+    dim = request.of_encoder(encoder, "dim")
+    logging.getLogger().info(
+        f"{name}: the encoder pixels sees the colours of a picture and where they are, but not "
+        f"what it shows; {name}_model: {request.of_encoder('clip', 'model')} brings CLIP."
+    )
+
+    def learn(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return encode_colours(name, rows, dim, others, pictures.BLOCKS)
+
+    identified = ["pixels", *pictures.DESCRIPTION, dim]
+    return Encoded(name, keys, n_items, described, identified, learn=learn)
+
+
+def _item_pictures(request: _Request) -> dict[int, Path]:
+    """Find the picture of each item that has one; the stem of the file name is the token."""
+    folder, catalogue = request.path("images"), request.catalogue
+    files = pictures.find(folder)
+    if not files:
+        raise ValueError(
+            f"{request.name}: {folder} must be a folder of pictures <item> with an ending of "
+            f"{', '.join(pictures.SUFFIXES)}, got none; name the folder of the pictures."
+        )
+    stems = [path.stem for path in files]
+    _check_stems(request, files)
+    rows = rows_by_token(folder, stems, catalogue, lambda one, other: False, "pictures")
+    return {item: files[row] for item, row in enumerate(rows) if row >= 0}
+
+
+def _check_stems(request: _Request, files: Sequence[Path]) -> None:
+    """Refuse two pictures of one item."""
+    items = set(map(str, request.catalogue.tokens[1:]))
+    found: dict[str, Path] = {}
+    for path in files:
+        other = found.setdefault(path.stem, path)
+        if other != path and path.stem in items:
+            raise ValueError(
+                f"{request.name}: item {path.stem!r} must have one picture, got {other} and "
+                f"{path}; remove one of them."
+            )
+
+
+def _readable(
+    request: _Request, files: Mapping[int, Path], described: EncodedRows
+) -> dict[int, bytes]:
+    """Digests of the pictures that can be read. Their descriptions are known afterwards.
+
+    Raises:
+        ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
+    """
+    name, keys, new, broken = request.name, {}, {}, []
+    engine = Serial(bool(request.values["progress"]), delay=3.0)
+    seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
+    for item, (key, row, problem) in zip(files, seen):
+        if problem is None:
+            keys[item] = key
+        else:
+            broken.append(f"{files[item].name} ({problem})")
+        if row is not None:
+            new[key] = row
+    described.add(new)
+    logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
+    if broken:
+        said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"
+        who = f"{name}: the pictures of {request.values['images']} must be whole"
+        if request.values["unreadable"] == "error":
+            raise ValueError(f"{who}, {said}; repair or remove them.")
+        logging.getLogger().warning(f"{who}, {said}; their items lack the modality.")
+    return keys
 
 
 def _open_preload_weight(request: _Request) -> Source:
@@ -595,14 +821,34 @@ def _features_files(request: _Request) -> list[Path]:
 
 
 def _columns_files(request: _Request) -> list[Path]:
-    return [request.atomic_file("item")]
+    return [request.atomic_file("item"), *_model_files(request)]
+
+
+def _images_files(request: _Request) -> list[Path]:
+    return [*pictures.find(request.path("images")), *_model_files(request)]
+
+
+def _model_files(request: _Request) -> list[Path]:
+    """Files of a model in a folder; those of a downloaded one do not change."""
+    folder = request.catalogue.folder / Path(request.values["model"] or "").expanduser()
+    neural = request.values["model"] and request.encoder() in ("sentence", "clip")
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()] if neural else []
 
 
 def _preload_weight_files(request: _Request) -> list[Path]:
     return [request.preload_weight()[0]]
 
 
-ENCODERS = Choice("tags", "text", "vector")
+_ENCODERS: dict[str, dict[str, Sequence[str]]] = {
+    "columns": {"text": ["dim"], "tags": [], "vector": [], "sentence": ["model"]},
+    "images": {"pixels": ["dim"], "clip": ["model"]},
+}
+"""Kind of source -> its encoders -> the settings that they read.
+
+The first encoder of a kind is chosen if no model is set, the last one if a model is set.
+"""
+
+ENCODERS = Choice(*(encoder for encoders in _ENCODERS.values() for encoder in encoders))
 
 
 @dataclass(frozen=True)
@@ -622,10 +868,16 @@ class Kind:
     files: Callable[[_Request], list[Path]]
 
 
+_OF_ENCODERS = {"encoder": ENCODERS, "dim": Int(min=1), "model": Text()}
+
 KINDS = {
     "features": Kind(Text(), {"ids": Text()}, _open_features, _features_files),
-    "columns": Kind(
-        _Names(), {"encoder": ENCODERS, "dim": Int(min=1)}, _open_columns, _columns_files
+    "columns": Kind(_Names(), _OF_ENCODERS, _open_columns, _columns_files),
+    "images": Kind(
+        Text(),
+        {**_OF_ENCODERS, "unreadable": Choice("hole", "error")},
+        _open_images,
+        _images_files,
     ),
     "preload_weight": Kind(Text(), {}, _open_preload_weight, _preload_weight_files),
 }
@@ -637,7 +889,7 @@ def _constraints() -> dict[str, Any]:
     found = {kind: declared.value for kind, declared in KINDS.items()}
     for declared in KINDS.values():
         found.update(declared.companions)
-    return found
+    return {**found, "scale": SCALES}
 
 
 def read_edges(

@@ -1,12 +1,19 @@
-"""Results by group of items, from the same ranking and with the same metrics as RecBole's result.
+"""Results by group of items, with the same scores and the same metrics as RecBole's result.
 
-All items are ranked. Only test items of the group count as relevant. The average is taken over the
-users who have such a test item.
+Only test items of the group count as relevant. The average is taken over the users who have such a
+test item. There are two results for each group, which differ in the candidates:
+
+- *by group*: all items are candidates. It says how often the items of the group reach the lists
+  that a user would get.
+- *within the group*: only the items of the group are candidates. For new items this is the usual
+  measure of item cold start. The expected Recall@k of a random order of n candidates is k / n.
+
+In both, the items that the test hides from a user are no candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +22,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_missing import tables
+from recbole_missing.evaluation.within import Ranking
 
 _OF_LISTS = ("rec.items", "rec.topk")
 """What RecBole's metrics need of the top-k lists, made here from one ranking."""
@@ -40,11 +48,17 @@ class GroupCollector(Collector):
         self._user_field = config["USER_ID_FIELD"]
         self._groups: dict[str, Tensor] = {}
         self._hits: dict[str, list[Tensor]] = {}
+        self._own_items: dict[str, Tensor] = {}
+        self._own_hits: dict[str, list[Tensor]] = {}
 
     def start(self, groups: Mapping[str, Tensor]) -> None:
         """Begin an evaluation; ``groups`` maps a name to a bool tensor ``(n_items,)``."""
         self._groups = {name: items.to(self.device) for name, items in groups.items()}
         self._hits = {name: [] for name in groups}
+        own = {name: items.nonzero()[:, 0] for name, items in self._groups.items()}
+        # Within a group of all items but the padding, the results are those by group.
+        self._own_items = {n: ids for n, ids in own.items() if len(ids) < len(groups[n]) - 1}
+        self._own_hits = {name: [] for name in self._own_items}
 
     def eval_batch_collect(
         self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
@@ -58,20 +72,32 @@ class GroupCollector(Collector):
         n_users, n_items = scores_tensor.shape
         scores, ranked = scores_tensor.topk(max(self.topk), dim=1)
         pairs = (positive_u * n_items + positive_i).unique().to(self.device)
-        positive_u, positive_i = pairs // n_items, pairs % n_items
-        possible = torch.bincount(positive_u, minlength=n_users)
-        hit = _contained(ranked, pairs, n_items)
+        users = interaction[self._user_field]
+        ranking = Ranking(scores_tensor, users.to(self.device), ranked, scores, pairs)
+        possible = torch.bincount(pairs // n_items, minlength=n_users)
+        hit = ranking.contains(ranked)
         if "rec.items" in lists:
             self.data_struct.update_tensor("rec.items", ranked)
         if "rec.topk" in lists:
             self.data_struct.update_tensor("rec.topk", torch.cat([hit, possible[:, None]], dim=1))
         if self.on_ranking is not None and len(interaction) == n_users:  # one row a user
-            self.on_ranking(interaction[self._user_field], ranked, scores, hit, possible)
-        for name, items in self._groups.items():
-            members = positive_u[items[positive_i]]
-            count = torch.bincount(members, minlength=n_users)[:, None]
-            rows = torch.cat([(hit & items[ranked]).int(), count.int()], dim=1)
-            self._hits[name].append(rows[count[:, 0] > 0].cpu())
+            self.on_ranking(users, ranked, scores, hit, possible)
+        self._collect_groups(ranking, hit)
+
+    def _collect_groups(self, ranking: Ranking, hit: Tensor) -> None:
+        """Keep the hits of each group, of the users who have a test item in it."""
+        n_users, n_items = ranking.scores.shape
+        rows_of, items_of = ranking.pairs // n_items, ranking.pairs % n_items
+        for name, group in self._groups.items():
+            count = torch.bincount(rows_of[group[items_of]], minlength=n_users)[:, None].int()
+            if not count.any():
+                continue
+            found = torch.cat([(hit & group[ranking.items]).int(), count], dim=1)
+            self._hits[name].append(found[count[:, 0] > 0].cpu())
+            if name in self._own_items:
+                rows, own_hit = ranking.hits_within(group, self._own_items[name])
+                found = torch.cat([own_hit.int(), count[rows]], dim=1)
+                self._own_hits[name].append(found.cpu())
 
     def get_data_struct(self) -> DataStruct:
         """Hand over what was collected, and forget what belongs to one evaluation.
@@ -91,31 +117,39 @@ class GroupCollector(Collector):
         return struct
 
     def results_by_group(self, evaluator: Any) -> dict[str, dict[str, float]]:
-        """Metrics of each group. Groups without a test item are left out."""
-        metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
-        results = {}
-        for name, batches in self._hits.items():
-            rows = torch.cat(batches) if batches else torch.empty(0)
-            if len(rows):
-                data = DataStruct()
-                data.set("rec.topk", rows)
-                values = {k: v for m in metrics for k, v in m.calculate_metric(data).items()}
-                results[name] = {"users": len(rows), **values}
-        self._hits = {}
-        return results
+        """Metrics of each group, with all items as candidates; ``users`` is the number of users.
+
+        Groups without a test item are left out.
+        """
+        hits, self._hits = self._hits, {}
+        return {
+            name: {"users": sum(map(len, batches)), **_metrics(batches, evaluator)}
+            for name, batches in hits.items()
+            if batches
+        }
+
+    def results_within_groups(self, evaluator: Any) -> dict[str, dict[str, float]]:
+        """Metrics of each group, with only its own items as candidates.
+
+        ``users`` is the number of users and ``items`` that of the items of the group. Groups
+        without a test item are left out. So are groups of all items, where the results are those of
+        :meth:`results_by_group`.
+        """
+        hits, self._own_hits = self._own_hits, {}
+        found = {}
+        for name, batches in hits.items():
+            if batches:
+                counts = {"users": sum(map(len, batches)), "items": len(self._own_items[name])}
+                found[name] = {**counts, **_metrics(batches, evaluator)}
+        return found
 
 
-def _contained(ranked: Tensor, pairs: Tensor, n_items: int) -> Tensor:
-    """Bool of the shape of ``ranked``: whether ``row * n_items + item`` is in ``pairs``.
-
-    Args:
-        ranked: items ``(rows, k)``.
-        pairs: ``(n_pairs,)`` in ascending order, at least one.
-    """
-    rows = torch.arange(len(ranked), device=ranked.device)[:, None]
-    wanted = rows * n_items + ranked
-    places = torch.searchsorted(pairs, wanted).clamp(max=len(pairs) - 1)
-    return pairs[places] == wanted
+def _metrics(batches: Sequence[Tensor], evaluator: Any) -> dict[str, float]:
+    """RecBole's metrics of top-k lists ``(n_users, k + 1)``: hits, and number of test items."""
+    data = DataStruct()
+    data.set("rec.topk", torch.cat(list(batches)))
+    metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
+    return {key: value for m in metrics for key, value in m.calculate_metric(data).items()}
 
 
 class _Rest:
@@ -129,21 +163,38 @@ class _Rest:
 
 
 def results_table(
-    overall: Mapping[str, float], groups: Mapping[str, Mapping[str, float]], title: str
+    overall: Mapping[str, float],
+    groups: Mapping[str, Mapping[str, float]],
+    within: Mapping[str, Mapping[str, float]],
+    title: str,
 ) -> str:
-    """Write a table for the terminal: a row for all items and one for each group.
+    """Write the tables for the terminal: results by group, and below them results within groups.
 
-    Its columns are the metrics that every group has.
+    The columns are the metrics that every group has.
 
     Args:
         overall: metric -> value.
         groups: what :meth:`GroupCollector.results_by_group` returned.
-        title: line above the table, which says how the results came about.
+        within: what :meth:`GroupCollector.results_within_groups` returned. If it is empty, there is
+            no second table.
+        title: line above the tables, which says how the results came about.
     """
     metrics = [name for name in overall if all(name in values for values in groups.values())]
-    rows = [["all", "", *(f"{overall[name]:.4f}" for name in metrics)]]
-    for group, values in groups.items():
-        scores = [f"{values[name]:.4f}" for name in metrics]
-        rows.append([group, f"{values['users']}", *scores])
-    table = tables.Table.of_rows(["test items", "users", *metrics], rows)
-    return f"{title}\n{tables.plain(table)}"
+    everything = {"all": {"users": "", **overall}, **groups}
+    text = f"{title}\n{_table(everything, ['users'], metrics)}"
+    if not within:
+        return text
+    return f"{text}\n\n{_WITHIN}\n{_table(within, ['items', 'users'], metrics)}"
+
+
+_WITHIN = "within the group: only its own items are candidates (`items`: how many there are)"
+
+
+def _table(
+    rows: Mapping[str, Mapping[str, Any]], counts: Sequence[str], metrics: Sequence[str]
+) -> str:
+    cells = [
+        [name, *(f"{values[c]}" for c in counts), *(f"{values[m]:.4f}" for m in metrics)]
+        for name, values in rows.items()
+    ]
+    return tables.plain(tables.Table.of_rows(["test items", *counts, *metrics], cells))

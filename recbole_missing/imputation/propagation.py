@@ -162,8 +162,8 @@ class FeatProp(GraphImputer):
         layers: number of propagation steps L, or ``converge``.
         top_k, graph, guide, max_user_items, fallback: as in :class:`GraphImputer`; reached means
             within ``layers`` steps.
-        tolerance: for ``converge``, |P_MM x + b - x| / |b| of every feature column, b = P_MK x_K;
-            the error of x can be larger where known items are many steps away.
+        tolerance: for ``converge``, ``|P_MM x + b - x| / |b|`` of every feature column, where
+            b = P_MK x_K; the error of x can be larger where known items are many steps away.
     """
 
     hyperparameters = {

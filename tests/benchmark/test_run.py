@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import importlib
 import os
@@ -20,6 +21,7 @@ from folders import AT_WORK, REPOSITORY, Toy, tiny_content
 from folders import workplace as workplace
 from recbole.evaluator import register
 from recbole.evaluator.base_metric import TopkMetric
+from recbole.model.general_recommender import BPR
 from recbole.quick_start import run_recbole
 
 from recbole_missing import imputation, plugin
@@ -241,6 +243,29 @@ def test_what_a_user_sets_for_an_outside_model_counts(folder: Path) -> None:
     assert identity(folder, "folders:Named", my_own_key=1) != first
     assert identity(folder, "BPR", my_own_key=1) != identity(folder, "BPR")
     assert identity(folder, "folders:Named") != identity(folder, "BPR")
+
+
+class Dated(BPR):
+    """A model from outside with a default that is neither number nor text."""
+
+    properties = {"embedding_size": 4, "start": datetime.date(2020, 1, 1)}
+
+
+@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), np.ones(2), {"a": [{1, 2}]}])
+def test_a_value_without_identity_is_refused(
+    folder: Path, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs that differ in it alone would have one id."""
+    message = r"Dated: start must be a number, text, .* got .*; write it as text or as a list"
+    plugin.register_model(Dated)
+    monkeypatch.setattr(Dated, "properties", {**Dated.properties, "start": value})
+    with pytest.raises(ValueError, match=message):
+        identity(folder, "Dated")
+    monkeypatch.setattr(Dated, "properties", {**Dated.properties, "start": "2020-01-01"})
+    one = identity(folder, "Dated")
+    with pytest.raises(ValueError, match=message):
+        identity(folder, "Dated", start=value)
+    assert identity(folder, "Dated", start="2020-01-02") != one
 
 
 def test_items_that_were_added_are_to_be_run(folder: Path) -> None:

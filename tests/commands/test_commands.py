@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there, on a shortened schedule."""
+"""The README's two commands; the blocks of every page are run by tests/test_docs.py."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import yaml
+from folders import prepare, refused, tiny_content
+from folders import workplace as workplace
 
+from recbole_missing import cli, quick_start
 from recbole_missing.commands.run import chosen
+from recbole_missing.data.sources import modality_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-TIKTOK = ROOT.parent / "shared" / "data" / "tiktok"
 
 
 def command(pattern: str) -> list[str]:
@@ -61,27 +65,11 @@ def test_the_main_job_ends_with_a_table(tmp_path: Path) -> None:
     assert "Train     0" in output, "no progress bar"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not TIKTOK.is_dir(), reason="../shared/data/tiktok is absent")
-def test_the_tiktok_example(tmp_path: Path) -> None:
-    importing = command("import dgmrec")
-    place = importing.index("../shared/data/tiktok")
-    output = run([*importing[:place], str(TIKTOK), *importing[place + 1 :]], tmp_path)
-    assert "train 59,541, valid 6,125, test 3,046" in output
-    training = [*command("--dataset=tiktok"), "--epochs=1"]
-    output = run(training, tmp_path)
-    assert (
-        "DGMRec on tiktok; missing: missing_0.6.tsv; imputation: mean; test_mask: train; seed: 999"
-        in output
-    )
-    assert last_table(output) == ["all", "0 missing", "1 missing", "2 missing"]
-
-
 def test_ci_runs_the_readme_command() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "README.md" in script
     block = README.split("<!-- test command -->")[1].split("```")[1]
-    assert block.split("\n")[1] == 'python -m pip install ".[test]" && python -m pytest'
+    assert block.split("\n")[1].endswith('python -m pip install ".[test]" && python -m pytest')
 
 
 def test_run_takes_model_and_data_set_from_a_file(tmp_path: Path) -> None:
@@ -93,3 +81,69 @@ def test_run_takes_model_and_data_set_from_a_file(tmp_path: Path) -> None:
     assert chosen(nothing, files[:1]) == ("VBPR", "other")
     assert chosen(nothing, files) == ("BM3", "other")
     assert chosen(given, files) == ("MGCN", "mine")
+
+
+# ------------------------------------------------------- settings that RecBole's models pass over
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """Settings of the runs that the command starts; nothing runs."""
+    found: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        quick_start, "run_recbole_missing", lambda *words, **options: found.append(words[3])
+    )
+    return found
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "Pop", "SASRec"])
+def test_run_refuses_what_nobody_reads(workplace, ran, capsys, model: str) -> None:
+    text = refused(capsys, "run", f"--model={model}", "--learnign_rate=0.1")
+    assert text == (
+        "error: Unknown setting 'learnign_rate'. Did you mean 'learning_rate'? "
+        f"{model} would pass over it; correct its name, or remove it.\n"
+    )
+    assert "Unknown setting 'zzz'. " in refused(capsys, "run", f"--model={model}", "--zzz=1")
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "learning_rate", "embedding_size", "n_layers", "MASK_ITEM_SEQ", "has_residual", "topk",
+        "encoding", "knn_k", "plugin_defaults", "imputation_of_mine", "modality_scale",
+        "loss_decimal_place", "gpu_id", *modality_settings("sound"),
+    ],
+)  # fmt: skip
+def test_run_takes_what_somebody_reads(workplace, ran, key: str) -> None:
+    cli.main(["run", "--model=BPR", f"--{key}=1"])
+    assert ran == [{key: "1"}]
+
+
+def test_a_model_from_outside_may_read_any_setting(workplace, ran) -> None:
+    cli.main(["run", "--model=folders:Named", "--learnign_rate=1"])
+    assert ran == [{"learnign_rate": "1"}]
+
+
+def test_python_and_files_may_hold_any_setting(workplace, tmp_path: Path) -> None:
+    settings = {**tiny_content().write(tmp_path), "my_own_key": 3}
+    assert prepare("BPR", settings).config["my_own_key"] == 3
+
+
+def test_benchmark_refuses_what_nobody_reads(workplace, tmp_path: Path, capsys) -> None:
+    settings = {**tiny_content().write(tmp_path / "dataset"), "my_key": 1}
+    del settings["dataset"]
+    grid = {"dataset": ["tiny"], "model": ["BPR", "VBPR"], "seed": [1]}
+    file = tmp_path / "mine.yaml"
+    words = ["benchmark", str(file), "--data-path", str(tmp_path / "dataset"), "--dry-run", "--set"]
+    file.write_text(yaml.safe_dump({"title": "Mine", "grid": grid}))
+    text = refused(capsys, *words, "epoch=1")
+    assert "Unknown setting 'epoch'. Did you mean 'epochs'? BPR would pass over it" in text
+    grid["model"] = ["BPR"]
+    file.write_text(yaml.safe_dump({"title": "Mine", "grid": grid, "settings": settings}))
+    cli.main([*words, "epochs=1", "my_key=2", "seed=[3]"])  # the file itself names my_key
+    assert "dataset=tiny model=BPR seed=3 (to do)" in capsys.readouterr().out
+    grid["model"] = ["BPR", "folders:Named"]
+    file.write_text(yaml.safe_dump({"title": "Mine", "grid": grid, "settings": settings}))
+    cli.main([*words, "epoch=1"])
+    assert "(refused" not in capsys.readouterr().out

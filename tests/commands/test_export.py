@@ -1,4 +1,4 @@
-"""`recbole-missing export`: a data set in MMRec's layout, and back."""
+"""`recbole-missing export`: a data set in another layout, and back."""
 
 from __future__ import annotations
 
@@ -155,3 +155,73 @@ def test_training_of_new_items_is_exported_as_test(place):
     assert len(moved) >= 8
     assert len(labels["0"]) + len(labels["2"]) == len(content.train) + len(content.test)
     assert len(labels["1"]) == len(content.valid)
+
+
+def test_export_elliot_numbers_what_is_no_integer(place, capsys):
+    folder, _ = recbole_folder(place)
+    run("export", "elliot", folder)
+    exported = place / "elliot" / "tiny"
+    users, items = (dict(read_inter(exported / f"{letter}_id_mapping.csv")[1:]) for letter in "ui")
+    content = tiny_content()
+    rows = read_inter(exported / "train.tsv")
+    assert {(row[0], row[1]) for row in rows} == {(users[u], items[i]) for u, i in content.train}
+    assert {row[2] for row in rows} == {"1"}
+    vectors = exported / "visual_embeddings" / "recbole_missing" / "features" / "0"
+    names = {path.stem for path in vectors.iterdir()}
+    assert names == {number for item, number in items.items() if item not in ("i6", "i7")}
+    written = np.load(vectors / f"{items['i8']}.npy")
+    np.testing.assert_array_equal(written, content.image[content.row("i8")])
+    out = capsys.readouterr().out
+    assert "Elliot has no loader for title; it is not in elliot.yml" in out
+    assert "Elliot drops 2 of 30 items" in out
+    assert out.endswith("Next: run_experiment('elliot/tiny/elliot.yml') in Elliot.\n")
+    run("export", "elliot", folder, "--method=mean", "--force")
+    assert len(list(vectors.iterdir())) == 30
+    assert "drops" not in capsys.readouterr().out
+
+
+def test_export_ducho_is_read_by_a_run(place, capsys):
+    folder, _ = recbole_folder(place)
+    run("export", "ducho", folder, "--output=features")
+    vectors = place / "features/tiny/visual_embeddings/recbole_missing/features/0"
+    assert np.load(vectors / "i8.npy").shape == (1, 6), "tokens stay, a file is one row"
+    assert not (vectors / "i6.npy").exists()
+    out = capsys.readouterr().out
+    assert f"image_features: {vectors.relative_to(place)}" in out
+    text = (folder / "tiny.yaml").read_text()
+    text = text.replace("image_features: image.npy", f"image_features: {vectors}")
+    (folder / "tiny.yaml").write_text(text.replace("image_ids: image_ids.txt\n", ""))
+    run("export", "mmrec", folder, "--method=zeros", "--output=again")
+    items = dict(read_inter(place / "again/tiny/i_id_mapping.csv")[1:])
+    image = np.load(place / "again/tiny/image_feat.npy")
+    content = tiny_content()
+    for item, number in items.items():
+        expected = content.image[content.row(item)] if item in content.image_ids else np.zeros(6)
+        np.testing.assert_array_equal(image[int(number)], expected)
+
+
+def test_export_ducho_numbers_tokens_that_are_no_file_names(place):
+    folder, _ = recbole_folder(place)
+    for path in (*folder.glob("*.inter"), folder / "image_ids.txt", folder / "tiny.item"):
+        path.write_text(path.read_text().replace("i8", "i.8/../8"))
+    run("export", "ducho", folder)
+    exported = place / "ducho" / "tiny"
+    items = dict(read_inter(exported / "i_id_mapping.csv")[1:])
+    (vectors,) = {path.parent for path in (exported / "visual_embeddings").rglob("*.npy")}
+    content = tiny_content()
+    written = np.load(vectors / f"{items['i.8/../8']}.npy")
+    np.testing.assert_array_equal(written[0], content.image[content.row("i8")])
+
+
+def test_the_options_of_a_layout(place, capsys):
+    source = place / "raw"
+    source.mkdir()
+    (source / "users.csv").write_text("".join(f"u{user},a,b,c\n" for user in range(5)))
+    np.save(source / "item_features.npy", np.eye(3, dtype=np.float32))
+    (source / "item_ids.txt").write_text("a\nb\nc\n")
+    words = ["--name=x", "--ratings=users.csv", "--fmt=UI", "--sep=,"]
+    run("import", "cornac", source, *words)
+    assert "5 users, 3 items; interactions: all 15" in capsys.readouterr().out
+    assert "Unknown format" in refused(
+        capsys, "import", "cornac", source, *words, "--fmt=X", "--force"
+    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from pickles import save_object
 
 from recbole_missing.convert import folder
-from recbole_missing.convert.importers import import_dgmrec, import_mmrec
-from recbole_missing.convert.legacy_pickle import load_pickled_arrays
+from recbole_missing.convert.importers import import_folder
 from recbole_missing.data.missing import read_missing_file, read_token_file
 
+import_mmrec, import_dgmrec = (partial(import_folder, layout) for layout in ("mmrec", "dgmrec"))
 TIKTOK = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiktok"
 
 INTER = """userID\titemID\trating\ttimestamp\tx_label
@@ -29,20 +28,6 @@ INTER = """userID\titemID\trating\ttimestamp\tx_label
 cold\t2\t5.0\t107\t1
 cold\t5\t5.0\t108\t2
 """
-
-
-def save_object(path, value):
-    """Write what ``np.save`` writes for an object that it has to pickle."""
-    header = {"descr": "|O", "fortran_order": False, "shape": ()}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(value if isinstance(value, bytes) else pickled(value))
-
-
-def pickled(value, protocol=3):
-    outer = np.empty((), dtype=object)
-    outer[()] = value
-    return pickle.dumps(outer, protocol=protocol)
 
 
 @pytest.fixture
@@ -180,77 +165,6 @@ def test_mmrec_says_that_masks_are_not_read(masked, tmp_path):
     assert not list((tmp_path / "tiny").glob("missing*"))
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_load_pickled_arrays(tmp_path, protocol):
-    mask = {"t": np.array([3, 1]), "v": np.array([], dtype=float), "b": np.array([7], dtype=">i4")}
-    save_object(tmp_path / "m.npy", pickled(mask, protocol))
-    loaded = load_pickled_arrays(tmp_path / "m.npy")
-    assert {key: ids.tolist() for key, ids in loaded.items()} == {"t": [3, 1], "v": [], "b": [7]}
-    assert all(ids.dtype == np.int64 for ids in loaded.values())
-    renamed = pickled(mask, 3).replace(b"numpy.core.multiarray", b"numpy._core.multiarray")
-    save_object(tmp_path / "numpy2.npy", renamed)
-    assert load_pickled_arrays(tmp_path / "numpy2.npy")["t"].tolist() == [3, 1]
-
-
-class _Call:
-    """Pickles as a call of ``function`` with ``arguments``."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.mark.parametrize(
-    ("function", "template"),
-    [(os.system, "touch {}"), (eval, "open({!r}, 'w')"), (os.mkdir, "{}"), (io.FileIO, "{}")],
-)
-def test_a_crafted_pickle_does_not_run(tmp_path, function, template):
-    trace = tmp_path / "trace"
-    argument = template.format(str(trace) if "!r" in template else trace)
-    for value in (_Call(function, argument), {"t": _Call(function, argument)}):
-        save_object(tmp_path / "evil.npy", value)
-        with pytest.raises(ValueError, match=r"evil\.npy: .*is not admitted"):
-            load_pickled_arrays(tmp_path / "evil.npy")
-        save_object(tmp_path / "bare.npy", pickle.dumps(value))
-        with pytest.raises(ValueError, match="is not admitted"):
-            load_pickled_arrays(tmp_path / "bare.npy")
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        pickled({"t": np.array([1])})[:-9],
-        pickled({"t": np.array(["a"])}),
-        pickled({"t": np.array([1.5])}),
-        pickled({"t": np.array([[1]])}),
-        pickled({"t": np.array([{}], dtype=object)}),
-        pickled({"t": [1]}),
-        pickled({1: np.array([1])}),
-        pickled({"t"}),
-        pickled([1]),
-        b"cnumpy.core.multiarray\n_reconstruct\n)\x81.",
-        b"cnumpy.core.multiarray\n_reconstruct\n}b.",
-        b"cnumpy\ndtype\n.",
-    ],
-)
-def test_other_pickles_are_refused(tmp_path, content):
-    save_object(tmp_path / "m.npy", content)
-    with pytest.raises(ValueError, match=r"m\.npy"):
-        load_pickled_arrays(tmp_path / "m.npy")
-
-
-def test_files_that_are_no_pickled_dict_are_refused(tmp_path):
-    np.save(tmp_path / "plain.npy", np.arange(3))
-    (tmp_path / "text.npy").write_text("hello")
-    for name in ("plain.npy", "text.npy", "absent.npy"):
-        with pytest.raises(ValueError, match=name):
-            load_pickled_arrays(tmp_path / name)
-
-
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -291,7 +205,7 @@ def test_dgmrec_needs_a_mask(source, tmp_path):
             "image_feat.npy has 7 rows, tiny.inter has item 7",
         ),
         ("tiny.inter", INTER.replace("\t2\n", "\t1\n"), "test interactions: must be one or more"),
-        ("image_feat.npy", b"\x93NUMPY", "image_feat.npy: must be a whole, unpickled"),
+        ("image_feat.npy", b"\x93NUMPY", "image_feat.npy: must have a readable .npy header"),
         ("two words_feat.npy", b"", "must be an identifier"),
         ("other.inter", INTER, r"must hold one <dataset>\.inter"),
         ("missed_img_itemIDs.csv", "1\nitemID\n", r"must hold item ids, got \['itemID'\]"),

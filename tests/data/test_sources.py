@@ -639,18 +639,24 @@ def test_preload_weight_is_not_found(catalogue, settings):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({}, "exactly one of image_features, image_columns, image_preload_weight.* got none"),
+        ({}, "exactly one of image_features, image_columns, image_images, .* got none"),
         ({"image_features": None}, "got none"),
         (
             {"image_features": "f.npy", "image_columns": "title"},
             "got image_features, image_columns",
         ),
         ({"image_features": 3}, "image_features must be a non-empty string"),
-        ({"image_columns": "title"}, "image_encoder must be one of tags, text, vector, got None"),
-        ({"image_columns": "title", "image_encoder": "bert"}, "got 'bert'"),
+        (
+            {"image_columns": "title", "image_encoder": "bert"},
+            "image_encoder must be one of text, tags, vector, .*got 'bert'",
+        ),
+        ({"image_columns": "a", "image_encoder": "pixels"}, "image_encoder must be one of text"),
+        ({"image_images": "a", "image_encoder": "text"}, "image_encoder must be .*pixels"),
+        ({"image_columns": "a", "image_unreadable": "hole"}, "must come with image_images"),
+        ({"image_images": "a", "image_unreadable": "skip"}, "one of hole, error.* got 'skip'"),
         ({"image_columns": [], "image_encoder": "text"}, "image_columns must be a column name"),
         ({"image_columns": "a", "image_encoder": "text", "image_dim": 0}, "image_dim must be"),
-        ({"image_features": "f.npy", "image_dim": 3}, "image_dim must come with image_columns"),
+        ({"image_features": "f.npy", "image_dim": 3}, "image_dim must come with image_columns or"),
         ({"image_columns": "title", "image_ids": "i.txt"}, "remove image_ids"),
     ],
 )
@@ -661,6 +667,7 @@ def test_settings_are_checked(catalogue, settings, says):
 def test_declared_settings_accept_nothing_and_what_is_documented():
     declared = modality_settings("sound")
     documented = ("features", "ids", "columns", "encoder", "dim", "preload_weight")
+    documented += ("images", "model", "unreadable")
     assert set(declared) >= {f"sound_{key}" for key in documented}
     assert all(constraint.accepts(None) for constraint in declared.values())
     assert declared["sound_columns"].accepts("title")

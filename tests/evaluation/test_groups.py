@@ -48,16 +48,19 @@ def items_by_user(run: Prepared, *splits: str) -> dict[int, set[int]]:
     return found
 
 
-def slow_results(run: Prepared, scores: np.ndarray, hidden: dict, members: set[int]) -> dict:
-    """Recall, NDCG and the number of users, one user and one item at a time."""
+def slow_results(
+    run: Prepared, scores: np.ndarray, hidden: dict, members: set[int], ranked: set[int]
+) -> dict:
+    """Recall, NDCG and the number of users, one user and one item at a time.
+
+    ``members`` count as relevant; ``ranked`` are the candidates.
+    """
     values = {f"{metric}@{k}": [] for metric in ("recall", "ndcg") for k in run.config["topk"]}
     for user, positives in items_by_user(run, "test").items():
         wanted = positives & members
         if not wanted:
             continue
-        candidates = [
-            item for item in range(1, N_ITEMS + 1) if item not in hidden[user] - positives
-        ]
+        candidates = [item for item in sorted(ranked) if item not in hidden[user] - positives]
         ranking = sorted(candidates, key=lambda item: -scores[user, item])
         for k in run.config["topk"]:
             places = [place for place, item in enumerate(ranking[:k], 1) if item in wanted]
@@ -80,31 +83,37 @@ def with_scores(run: Prepared, scores: np.ndarray):
 @pytest.mark.parametrize("eval_users", [2048, 7])
 @pytest.mark.parametrize("test_mask", ["train_valid", "train"])
 @pytest.mark.parametrize("new_items", ["none", "stratified"])
-def test_results_by_group_equal_a_slow_count(settings, test_mask, new_items, eval_users):
+def test_results_of_groups_equal_a_slow_count(settings, test_mask, new_items, eval_users):
     changes = {"test_mask": test_mask, "new_items": new_items, "eval_users": eval_users}
-    run = prepare("VBPR", settings, topk=[2, 7], valid_metric="Recall@7", **changes)
+    run = prepare("VBPR", settings, topk=[2, 7, N_ITEMS], valid_metric="Recall@7", **changes)
     scores = np.random.default_rng(0).normal(size=(N_USERS + 1, N_ITEMS + 1))
     trainer = with_scores(run, scores)
     overall = trainer.evaluate(run.test, load_best_model=False)
     hidden = items_by_user(run, "train", *(["valid"] if test_mask == "train_valid" else []))
     everything = set(range(1, N_ITEMS + 1))
-    expected = slow_results(run, scores, hidden, everything)
+    expected = slow_results(run, scores, hidden, everything, everything)
     assert dict(overall) == pytest.approx({key: expected[key] for key in overall}, abs=1e-9)
     counts = run.dataset.modalities.n_missing.tolist()
-    groups = {f"{n} missing": {item for item in everything if counts[item] == n} for n in range(4)}
+    members_of = {
+        f"{n} missing": {item for item in everything if counts[item] == n} for n in range(4)
+    }
     if new_items != "none":
         new = {item for item in everything if run.dataset.new_items[item]}
-        groups |= {"warm": everything - new, "new": new}
-    assert list(trainer.group_results) == list(groups)
-    for name, members in groups.items():
-        expected = slow_results(run, scores, hidden, members)
+        members_of |= {"warm": everything - new, "new": new}
+    assert list(trainer.group_results) == list(members_of)
+    assert list(trainer.within_group_results) == list(members_of)
+    for name, members in members_of.items():
+        expected = slow_results(run, scores, hidden, members, everything)
         assert trainer.group_results[name] == pytest.approx(expected, abs=1e-9), name
+        expected = slow_results(run, scores, hidden, members, members) | {"items": len(members)}
+        assert trainer.within_group_results[name] == pytest.approx(expected, abs=1e-9), name
+        assert expected[f"recall@{N_ITEMS}"] == 1.0 and len(members) < N_ITEMS
 
 
 def test_groups_partition_the_test_items(settings):
     run = prepare("VBPR", settings, metrics=["Recall", "NDCG", "Precision"])
-    groups = run.dataset.item_groups()
-    assert torch.stack(list(groups.values())).sum(dim=0).tolist() == [0] + [1] * N_ITEMS
+    found = run.dataset.item_groups()
+    assert torch.stack(list(found.values())).sum(dim=0).tolist() == [0] + [1] * N_ITEMS
     trainer = with_scores(run, np.random.default_rng(1).normal(size=(N_USERS + 1, N_ITEMS + 1)))
     overall = trainer.evaluate(run.test, load_best_model=False)
     for k in run.config["topk"]:  # k times precision is a number of hits, and these add up
@@ -120,14 +129,37 @@ def test_groups_without_a_test_item_are_left_out(settings):
     assert list(run.dataset.item_groups()) == ["0 missing", "1 missing"]  # the holes
     run.test._dataset.item_groups = lambda: {"nobody": torch.zeros(N_ITEMS + 1).bool()}
     trainer.evaluate(run.test, load_best_model=False)
-    assert trainer.group_results == {}
+    assert trainer.group_results == trainer.within_group_results == {}
+
+
+def test_within_a_group_of_all_items_there_is_nothing_else_to_see(settings, seen):
+    run = prepare("VBPR", settings)
+    trainer = with_scores(run, np.random.default_rng(3).normal(size=(N_USERS + 1, N_ITEMS + 1)))
+    run.test._dataset.item_groups = lambda: {"0 missing": torch.arange(N_ITEMS + 1) > 0}
+    overall = trainer.evaluate(run.test, load_best_model=False)
+    assert trainer.group_results == {"0 missing": {"users": N_USERS, **overall}}
+    assert trainer.within_group_results == {}
+    assert not any("within the group" in line for line in seen())
+
+
+def test_a_model_that_knows_nothing_of_a_group_is_at_chance_within_it(settings):
+    words = {"new_items": "stratified", "new_item_ratio": 0.5, "topk": [3], "metrics": ["Recall"]}
+    run = prepare("Pop", settings, **words, valid_metric="Recall@3")
+    trainer = run.trainer()
+    trainer.fit(run.train, run.valid, saved=False)
+    trainer.evaluate(run.test, load_best_model=False)
+    within = trainer.within_group_results
+    chance, error = 3 / within["new"]["items"], 3 * 0.5 / within["new"]["users"] ** 0.5
+    assert within["new"]["recall@3"] == pytest.approx(chance, abs=error)
+    assert within["warm"]["recall@3"] > 3 / within["warm"]["items"]
 
 
 def test_validation_is_not_split_into_groups(settings, seen):
     run = prepare("VBPR", settings)
     trainer = run.trainer()
     trainer.fit(run.train, run.valid)
-    assert trainer.group_results == {} and not any("test items" in line for line in seen())
+    assert trainer.group_results == trainer.within_group_results == {}
+    assert not any("test items" in line for line in seen())
     trainer.evaluate(run.test)
     tables = [line for line in seen() if "test items" in line]
     assert len(tables) == 1 and tables[0].startswith("VBPR on tiny; missing: 50% stratified; ")
@@ -138,18 +170,27 @@ def test_groups_do_not_change_recboles_result(settings):
     none = {"modalities": None, "missing_protocol": "none"}
     without = run_recbole_missing("BPR", config_dict={**settings, **none})
     assert with_groups["test_result"] == without["test_result"]
-    assert with_groups["test_result_by_group"] and without["test_result_by_group"] == {}
+    for key in ("test_result_by_group", "test_result_within_group"):
+        assert with_groups[key] and without[key] == {}
 
 
-def test_table_has_a_row_for_all_items_and_one_a_group():
-    groups = {"0 missing": {"users": 3, "recall@5": 0.25}, "new": {"users": 1, "recall@5": 0.5}}
-    lines = results_table({"recall@5": 0.125, "meanrank@5": 3.0}, groups, "title").splitlines()
+def test_tables_have_a_row_for_all_items_and_one_a_group():
+    by_group = {"0 missing": {"users": 3, "recall@5": 0.25}, "new": {"users": 1, "recall@5": 0.5}}
+    within = {"new": {"users": 1, "items": 12, "recall@5": 1.0}}
+    overall = {"recall@5": 0.125, "meanrank@5": 3.0}
+    first, second = results_table(overall, by_group, within, "title").split("\n\n")
+    lines = first.splitlines()
     assert lines[0] == "title" and lines[1].split() == ["test", "items", "users", "recall@5"]
     assert [line.split() for line in lines[3:]] == [
         ["all", "0.1250"],
         ["0", "missing", "3", "0.2500"],
         ["new", "1", "0.5000"],
     ]
+    lines = second.splitlines()
+    assert lines[0].startswith("within the group: only its own items are candidates")
+    assert lines[1].split() == ["test", "items", "items", "users", "recall@5"]
+    assert [line.split() for line in lines[3:]] == [["new", "12", "1", "1.0000"]]
+    assert results_table(overall, by_group, {}, "title") == first
 
 
 # ------------------------------------------------------------------------- batches of evaluation

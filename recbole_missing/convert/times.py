@@ -1,0 +1,122 @@
+"""Times of a raw table: numbers or dates, read as seconds since 1970."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+_HAS_YEAR = r"\d{4}|\d+[-/. ,]+\w+[-/. ,]+\d{2}"
+_DAY_AND_MONTH = r"^\s*(\d{1,2})[-/. ](\d{1,2})[-/. ]\d{2}"
+_NO_MIXED = int(pd.__version__.split(".")[0]) < 2  # before, every date was read on its own
+
+
+def seconds(
+    who: str,
+    column: pd.Series,
+    where: Callable[[int], str],
+    form: str | None = None,
+    day_first: bool = False,
+) -> NDArray[np.float64]:
+    """Read times.
+
+    Numbers stay as they are. Dates become seconds since 1970. A date without a time zone is in UTC.
+
+    Args:
+        who: file and column, for messages.
+        column: categorical texts ``(n_rows,)``.
+        where: says where a row is.
+        form: format of the dates, as of ``strptime``; None to find it.
+        day_first: ``01/02/2023`` is the first of February.
+
+    Returns:
+        Float64 ``(n_rows,)``, NaN where the column is empty.
+
+    Raises:
+        ValueError: naming the first cell that is no time, or if some dates can only be read with
+            the day first and others only with the month first.
+    """
+    words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+    values = _numbers(who, words) if form is None else None
+    if values is None:
+        values = _dates(words, form, day_first)
+        wrong = np.flatnonzero(np.isnan(values))
+        if len(wrong):
+            row = int(np.flatnonzero(np.isin(column.cat.codes, wrong))[0])
+            raise ValueError(
+                f"{who} must be a time, got {column.iloc[row]!r} in {where(row)} "
+                f"({len(wrong):,} of {len(words):,} different ones are none); "
+                f"{_remedy(words, form, day_first)}."
+            )
+    return np.append(values, np.nan)[column.cat.codes.to_numpy()]
+
+
+def shown(second: float) -> str:
+    """A time for people: a date, or the number if it is no plausible number of seconds."""
+    if -2.3e9 < second < 9.2e9 and abs(second) > 1e7:
+        return f"{pd.Timestamp(second, unit='s'):%Y-%m-%d %H:%M}"
+    return f"{second:.15g}"
+
+
+def _numbers(who: str, words: pd.Series) -> NDArray[np.float64] | None:
+    """The words as finite numbers; None if they are not."""
+    values = pd.to_numeric(words, errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(values).all():
+        return None
+    days = pd.to_datetime(words, format="%Y%m%d", errors="coerce")
+    if len(words) and days.notna().all() and words.str.fullmatch(r"(19|20)\d{6}").all():
+        raise ValueError(
+            f"{who} must be seconds or dates, got {words.iloc[0]!r}, which looks like a date "
+            "without separators; give --time-format %Y%m%d."
+        )
+    return values
+
+
+def _dates(words: pd.Series, form: str | None, day_first: bool) -> NDArray[np.float64]:
+    """Seconds since 1970 of each word; NaN where it is no date."""
+    if form is not None:
+        return _to_seconds(pd.to_datetime(words, format=form, utc=True, errors="coerce"))
+    values = np.full(len(words), np.nan)
+    allowed = words.str.contains(_HAS_YEAR, regex=True).to_numpy(dtype=bool)
+    allowed &= ~_other_order(words, day_first)
+    # First as ISO, then as the first one is written, then each on its own, which takes longest.
+    first: dict[str, object] = {"dayfirst": day_first}
+    tries: list[dict[str, object]] = [{"format": "ISO8601"}, first, {"format": "mixed", **first}]
+    tries = [first] if _NO_MIXED else tries
+    for options in tries:
+        left = np.flatnonzero(np.isnan(values) & allowed)
+        if len(left):
+            values[left] = _parsed(words.iloc[left], options)
+    return values
+
+
+def _parsed(words: pd.Series, options: Mapping[str, object]) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on formats that differ, which is allowed
+        read = pd.to_datetime(words, utc=True, errors="coerce", **options)  # type: ignore[call-overload]
+    return _to_seconds(read)
+
+
+def _to_seconds(read: pd.Series) -> NDArray[np.float64]:
+    start = pd.Timestamp(0, tz="UTC")
+    return ((read - start) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+
+
+def _other_order(words: pd.Series, day_first: bool) -> NDArray[np.bool_]:
+    """Dates such as 13/02/2023 that can only be read with day and month the other way round."""
+    parts = words.str.extract(_DAY_AND_MONTH).astype(float)
+    month = parts[1] if day_first else parts[0]
+    return (month > 12).to_numpy(dtype=bool)
+
+
+def _remedy(words: pd.Series, form: str | None, day_first: bool) -> str:
+    if form is not None:
+        return "correct it, or --time-format"
+    if _other_order(words, day_first).any():
+        if not _other_order(words, not day_first).any():
+            return "leave out --day-first" if day_first else "give --day-first"
+        return "some dates have the day first and some the month; write all of them alike"
+    return "correct it, or describe odd dates with --time-format, such as %Y%m%d"

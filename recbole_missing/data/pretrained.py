@@ -1,0 +1,341 @@
+"""Models of the sentence-transformers library, which encode a text or a picture as it is.
+
+They learn nothing here. The library is imported when something is to be encoded. Only weights are
+loaded: files that name other code are refused (:func:`check_folder`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_missing import identity
+from recbole_missing.memory import fits
+from recbole_missing.parallel import Serial
+
+VERSION = 1
+"""A change of what :meth:`Pretrained.encode` gives needs a new version."""
+
+_BATCH = {"cpu": 32, "cuda": 128}  # on a CPU a larger batch is no faster; 128 pictures fit 4 GB
+_BATCHES = 8  # that are encoded between two steps of the progress bar
+_READ = (".json", ".txt", ".model", ".safetensors")  # of a model; vocabularies are text
+_PICKLED = "pytorch_model.bin"
+_WHOLE = ("model.safetensors", "model.safetensors.index.json")
+_OTHER_BACKENDS = ("onnx", "openvino")
+_MODULES = frozenset({
+    "CLIPModel", "Dense", "Dropout", "LayerNorm", "Normalize", "Pooling", "StaticEmbedding",
+    "Transformer",
+})  # fmt: skip
+_FORCED = {"TOKENIZERS_PARALLELISM": "false", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+
+
+def check_installed(name: str) -> None:
+    """Refuse to go on without the library.
+
+    Raises:
+        ValueError: with the command that installs it.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise ValueError(
+            f"{name}: the encoders sentence and clip need the library sentence-transformers, got "
+            'none; run `python -m pip install "recbole-missing[encode]"` (in a checkout: '
+            '`python -m pip install ".[encode]"`).'
+        )
+
+
+class Pretrained:
+    """A model of sentence-transformers. It is loaded when it first encodes something.
+
+    Args:
+        name: the modality.
+        model: a folder, or a name on huggingface.co. A name without a slash belongs to
+            ``sentence-transformers/``. A model that is not in the cache of ``huggingface_hub`` yet
+            is downloaded.
+        base: folder that a relative path starts from.
+        device: where it runs.
+        progress: show a bar after three seconds.
+
+    Attributes:
+        key: digest of the files of the model. So a model has the same key wherever it lies.
+
+    Raises:
+        ValueError: if the library is absent, there is no such model, or :func:`check_folder`
+            refuses it.
+    """
+
+    def __init__(
+        self, name: str, model: str, base: Path, device: Any = "cpu", progress: bool = False
+    ) -> None:
+        """Find the model; it is not loaded yet."""
+        check_installed(name)
+        self.name, self.model, self.device = name, model, torch.device(device)
+        self._engine = Serial(progress, delay=3.0)
+        self._folder = _folder_of(name, model, base)
+        self._pickled = check_folder(f"{name}: {name}_model {model}", self._folder)
+        self.key = _digest(self._folder)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts, float32 ``(len(texts), dim)``.
+
+        A text that is too long is cut, as the library does; a log line counts such texts.
+
+        Raises:
+            ValueError: if the model encodes no texts.
+        """
+        with self._apart():
+            self._try("text", "a")
+            self._count_cut(texts)
+            return self._encode(_blocks(texts, self._batch * _BATCHES), _as_they_are)
+
+    def pictures(self, files: Sequence[tuple[Path, bytes]]) -> np.ndarray:
+        """Encode pictures, float32 ``(len(files), dim)``.
+
+        Args:
+            files: path of each picture, and the digest that its content must have.
+
+        Raises:
+            ValueError: if the model encodes no pictures, or a file has changed by now.
+        """
+        from PIL import Image
+
+        from recbole_missing.data import pictures
+
+        with self._apart():
+            self._try("picture", Image.new("RGB", (8, 8)))
+            return self._encode(_blocks(files, self._batch), pictures.read_again)
+
+    @cached_property
+    def _loaded(self) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            return SentenceTransformer(
+                str(self._folder),
+                device=str(self.device),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={} if self._pickled else {"use_safetensors": True},
+            )
+        except Exception as error:  # the library and the files lead to any exception
+            raise ValueError(
+                f"{self.name}: {self.name}_model must be a model that sentence-transformers can "
+                f"load, got {self.model}: {_reason(error)}; choose another one, or save it again."
+            ) from error
+
+    def _try(self, kind: str, content: Any) -> None:
+        model = self._loaded
+        try:
+            model.encode([content], show_progress_bar=False)
+        except Exception as error:  # as above; what is wrong later is no mistake of the user
+            raise ValueError(
+                f"{self.name}: {self.name}_model must encode a {kind}, got {self.model}, which "
+                f"does not ({_reason(error)}); choose another one."
+            ) from error
+
+    def _encode(self, blocks: Sequence[Any], read: Any) -> np.ndarray:
+        shared = self._loaded, read, self._batch
+        label = f"{self.name}: {self.model}"
+        with fits(f"{label}: encoding", {}):
+            found = list(self._engine.map(_encoded, shared, blocks, label))
+        rows = np.concatenate(found).astype(np.float32)
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"{self.name}: {self.name}_model must give finite numbers, got NaN or inf from "
+                f"{self.model}; choose another one."
+            )
+        return rows
+
+    def _count_cut(self, texts: Sequence[str]) -> None:
+        from transformers import PreTrainedTokenizerBase
+
+        tokenizer, longest = self._loaded.tokenizer, self._loaded.max_seq_length
+        if longest is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return
+        ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        cut = sum(len(words) > longest for words in ids)
+        if cut:
+            getLogger().warning(
+                f"{self.name}: {cut:,} of {len(texts):,} texts are longer than the {longest} "
+                f"tokens that {self.model} reads; the rest of them is not read."
+            )
+
+    @property
+    def _batch(self) -> int:
+        return _BATCH.get(self.device.type, _BATCH["cpu"])
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Leave the generators of the run, its environment and its bars as they are."""
+        from transformers.utils import logging
+
+        from recbole_missing.imputation.base import fixed_generators
+
+        before = {key: os.environ.get(key) for key in _FORCED}
+        bars = logging.is_progress_bar_enabled()
+        os.environ.update(_FORCED)
+        logging.disable_progress_bar()
+        try:
+            with fixed_generators():
+                yield
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key)
+                if value is not None:
+                    os.environ[key] = value
+            if bars:
+                logging.enable_progress_bar()
+
+
+def _blocks(contents: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [contents[start : start + size] for start in range(0, len(contents), size)]
+
+
+def _as_they_are(texts: Sequence[str]) -> list[str]:
+    return list(texts)
+
+
+def _encoded(model: Any, read: Any, batch: int, block: Sequence[Any]) -> np.ndarray:
+    found = model.encode(
+        read(block), batch_size=batch, show_progress_bar=False, convert_to_numpy=True
+    )
+    return np.asarray(found)
+
+
+# --------------------------------------------------------------------------- the files of a model
+
+
+def check_folder(who: str, folder: Path) -> bool:
+    """Refuse a model whose files name code, or hold weights that could run some.
+
+    Weights are read from safetensors. A ``pytorch_model.bin`` without ``model.safetensors`` beside
+    it is a pickle. It is read with ``weights_only``, which creates nothing but tensors, and only by
+    torch 2.6 or later, because the check of earlier versions can be evaded (CVE-2025-32434).
+
+    Args:
+        who: begins the message.
+        folder: a model in the format of sentence-transformers or transformers.
+
+    Returns:
+        Whether a pickle has to be read.
+
+    Raises:
+        ValueError: if it is not such a folder, or for the reasons above.
+    """
+    if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+        raise ValueError(
+            f"{who} must be a folder with modules.json or config.json, got {folder} without; save "
+            "the model there with SentenceTransformer.save."
+        )
+    for module in _content(who, folder / "modules.json", []):
+        kind = str(module.get("type")) if isinstance(module, Mapping) else str(module)
+        package, _, last = kind.rpartition(".")
+        if not package.startswith("sentence_transformers.") or last not in _MODULES:
+            raise ValueError(
+                f"{who} must consist of {', '.join(sorted(_MODULES))} of sentence-transformers, "
+                f"got {kind} in modules.json, and no code of a model is run; choose another model."
+            )
+    for path in sorted(folder.rglob("config.json")):
+        activation = _content(who, path, {}).get("activation_function", "torch.nn.Identity")
+        if not re.fullmatch(r"torch\.nn\.modules\.\w+\.\w+|torch\.nn\.\w+|\w+", str(activation)):
+            raise ValueError(
+                f"{who} must have an activation of torch.nn, got {activation} in {path}, and no "
+                "code of a model is run; choose another model."
+            )
+    pickled = [
+        path
+        for path in sorted(folder.rglob("*.bin"))
+        if path.name == _PICKLED and not any((path.parent / name).is_file() for name in _WHOLE)
+    ]
+    if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
+        raise ValueError(
+            f"{who} must have model.safetensors, got only the pickle {pickled[0]}, which torch "
+            f"{torch.__version__} cannot read safely; save the model again, or use torch >= 2.6."
+        )
+    return bool(pickled)
+
+
+def _content(who: str, path: Path, default: Any) -> Any:
+    """Content of a JSON file, of the kind of ``default``, which is that of an absent file."""
+    if not path.is_file():
+        return default
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, type(default)):
+            raise ValueError(f"a {type(content).__name__}")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{who} must have a whole {path}, got: {error}; copy it again.") from error
+    return content
+
+
+def _digest(folder: Path) -> str:
+    """Digest of the names and contents of the files that decide what a model gives."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        hidden = any(part.startswith(".") or part in _OTHER_BACKENDS for part in place.parts)
+        replaced = any((path.parent / name).is_file() for name in _WHOLE)
+        read = path.suffix in _READ or (path.name == _PICKLED and not replaced)
+        if read and not hidden and path.is_file():
+            state = path.stat()
+            content = _digest_of_file(path.resolve(), state.st_mtime_ns, state.st_size)
+            found.append([place.as_posix(), content])
+    return identity.digest(found)
+
+
+@cache
+def _digest_of_file(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return identity.of_blocks(iter(lambda: file.read(1 << 20), b""))
+
+
+def _folder_of(name: str, model: str, base: Path) -> Path:
+    """Folder of a model, downloaded if it is a name and not there yet."""
+    local = base / Path(model).expanduser()
+    if local.is_dir():
+        return local
+    words = model.split("/")
+    named = len(words) <= 2 and all(re.fullmatch(r"\w[\w.-]*", word) for word in words)
+    if not named:
+        raise ValueError(
+            f"{name}: {name}_model must be a folder or the name of a model, got {model}, and there "
+            f"is no folder {local}; correct the path."
+        )
+    try:
+        return _downloaded(model if len(words) == 2 else f"sentence-transformers/{model}")
+    except Exception as error:  # of the hub, of the network, of its proxy
+        raise ValueError(
+            f"{name}: {name}_model must be a folder or a model that huggingface.co has, got "
+            f"{model}: there is no folder {local}, and it cannot be downloaded "
+            f"({_reason(error)}); correct the name, or save the model on a machine with network "
+            f"access (SentenceTransformer({model!r}).save(FOLDER)), copy the folder here and set "
+            f"{name}_model to its path."
+        ) from error
+
+
+def _downloaded(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    plain = [f"*{suffix}" for suffix in _READ]
+    others = [f"{folder}/*" for folder in _OTHER_BACKENDS]
+    folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+    if not any(folder.rglob("*.safetensors")):
+        plain.append(f"*{_PICKLED}")
+        folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+    return folder
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an exception, shortened, or its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

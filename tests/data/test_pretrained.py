@@ -1,0 +1,376 @@
+"""Sentences and pictures through models of sentence-transformers, tiny and made here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import clip_model, text_model
+
+from recbole_missing.data import pretrained
+from recbole_missing.data.sources import Catalogue, feature_files, open_source
+
+TOKENS = ("[PAD]", *(str(number) for number in range(1, 9)))
+TITLES = ["red dog", "sea", "", "love war moon", "red dog", "snow train", "night", " "]
+BRANDS = ["a", "blue", "", "", "a", "sea", "war", ""]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {"text": text_model(folder / "text"), "clip": clip_model(folder / "clip")}
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Eight items; the third has no words, the last one blanks; the first six have pictures."""
+    folder = tmp_path / "data" / "shop"
+    (folder / "photos").mkdir(parents=True)
+    write_items(folder, TITLES)
+    generator = np.random.default_rng(0)
+    for number in range(1, 7):
+        pixels = generator.integers(0, 256, (20 + number, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{number}.png")
+    return Catalogue("shop", folder, TOKENS, "item_id")
+
+
+def write_items(folder, titles):
+    rows = zip(TOKENS[1:], titles, BRANDS)
+    lines = ["item_id:token\ttitle:token_seq\tbrand:token", *("\t".join(row) for row in rows)]
+    (folder / "shop.item").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def said(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.fixture
+def cached(tmp_path):
+    return {"encoder_cache": True, "checkpoint_dir": str(tmp_path / "saved")}
+
+
+def sentences(catalogue, model, columns="title", **settings):
+    chosen = {"text_columns": columns, "text_encoder": "sentence", "text_model": str(model)}
+    return open_source("text", {**chosen, **settings}, catalogue)
+
+
+def photos(catalogue, model, **settings):
+    chosen = {"photo_images": "photos", "photo_encoder": "clip", "photo_model": str(model)}
+    return open_source("photo", {**chosen, **settings}, catalogue)
+
+
+def all_of(source):
+    return source.features(source.present)
+
+
+def refusal(call, *args, **settings):
+    with pytest.raises(ValueError) as caught:
+        call(*args, **settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def by_the_library(folder, contents):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return model.encode(contents, show_progress_bar=False)
+
+
+# ----------------------------------------------------------------------------------- the features
+
+
+def test_sentences_are_those_of_the_library(shop, models):
+    source = sentences(shop, models["text"])
+    assert np.flatnonzero(source.present).tolist() == [1, 2, 4, 5, 6, 7]
+    found = all_of(source)
+    assert found.dtype == np.float32 and not found[[0, 3, 8]].any()
+    expected = by_the_library(models["text"], [text for text in TITLES if text.strip()])
+    np.testing.assert_allclose(found[source.present], expected, atol=1e-6)
+
+
+def test_the_cells_of_several_columns_are_joined_by_blanks(shop, models):
+    found = all_of(sentences(shop, models["text"], ["title", "brand"]))
+    expected = by_the_library(models["text"], ["red dog a", "sea blue"])
+    np.testing.assert_allclose(found[[1, 2]], expected, atol=1e-6)
+
+
+def test_pictures_are_those_of_the_library(shop, models):
+    source = photos(shop, models["clip"])
+    assert np.flatnonzero(source.present).tolist() == [1, 2, 3, 4, 5, 6]
+    images = [Image.open(shop.folder / "photos" / f"{number}.png") for number in range(1, 7)]
+    expected = by_the_library(models["clip"], images)
+    np.testing.assert_allclose(all_of(source)[1:7], expected, atol=1e-6)
+
+
+def test_a_model_chooses_the_encoder_that_reads_it(shop, models):
+    settings = {"text_columns": "title", "text_model": str(models["text"])}
+    assert open_source("text", settings, shop).encoder[0] == "sentence"
+    settings = {"text_images": "photos", "text_model": str(models["clip"])}
+    assert open_source("text", settings, shop).encoder[0] == "clip"
+
+
+def test_a_model_without_a_reader_has_no_effect(shop, said):
+    settings = {"text_columns": "title", "text_model": "x", "text_encoder": "tags", "text_dim": 3}
+    open_source("text", settings, shop)
+    assert "text: text_model has no effect with the encoder tags." in said()
+    assert "text: text_dim has no effect with the encoder tags." in said()
+
+
+@pytest.mark.parametrize("kind", ["text", "clip"])
+def test_hidden_contents_have_no_influence(shop, models, kind):
+    read = {"text": sentences, "clip": photos}[kind]
+    source = read(shop, models[kind])
+    observed = source.present.copy()
+    observed[[2, 6]] = False
+    before, revealed = source.features(observed), source.features(observed, reveal=True)
+    assert not before[[2, 6]].any() and revealed[[2, 6]].any(axis=1).all()
+    np.testing.assert_array_equal(revealed[observed], before[observed])
+    write_items(shop.folder, [*TITLES[:1], "war war war war war war", *TITLES[2:]])
+    Image.new("RGB", (99, 10), "green").save(shop.folder / "photos" / "2.png")
+    changed = read(shop, models[kind])
+    np.testing.assert_array_equal(changed.features(observed), before)
+    assert (changed.features(observed, reveal=True)[2] != revealed[2]).any()
+
+
+def test_nothing_of_the_run_changes(shop, models, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    grad = torch.is_grad_enabled()
+    all_of(sentences(shop, models["text"]))
+    all_of(photos(shop, models["clip"]))
+    assert torch.equal(torch.get_rng_state(), before[0]) and torch.is_grad_enabled() == grad
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_texts_that_are_cut_are_counted(shop, models, said):
+    write_items(shop.folder, ["red " * 40, *TITLES[1:]])
+    all_of(sentences(shop, models["text"]))
+    line = next(text for text in said() if "longer than" in text)
+    assert line.startswith("text: 1 of 6 texts are longer than the 16 tokens that")
+
+
+# -------------------------------------------------------------------------------------- the cache
+
+
+def counts(said):
+    found = [text for text in said() if "are new to the encoder" in text]
+    return [text.split(": ")[1].split(" contents")[0] for text in found]
+
+
+@pytest.mark.parametrize("kind", ["text", "clip"])
+def test_only_new_contents_are_encoded(shop, models, cached, said, kind):
+    read = {"text": sentences, "clip": photos}[kind]
+    before = all_of(read(shop, models[kind], **cached))
+    again = all_of(read(shop, models[kind], **cached))
+    np.testing.assert_array_equal(again, before)
+    write_items(shop.folder, [*TITLES[:2], "moon", *TITLES[3:]])
+    Image.new("RGB", (9, 9), "blue").save(shop.folder / "photos" / "7.png")
+    more = all_of(read(shop, models[kind], **cached))
+    kept = before.any(axis=1)
+    np.testing.assert_array_equal(more[kept], before[kept])
+    # two of the six titles are the same text
+    assert counts(said) == {"text": ["5 of 6", "0 of 6", "1 of 7"],
+                            "clip": ["6 of 6", "0 of 6", "1 of 7"]}[kind]  # fmt: skip
+
+
+def test_another_model_has_other_rows(shop, models, cached, tmp_path):
+    other = text_model(tmp_path / "other", seed=1)
+    one, two = (sentences(shop, model, **cached) for model in (models["text"], other))
+    assert one.encoder != two.encoder and list(one.pieces()) == list(two.pieces())
+    assert np.abs(all_of(one) - all_of(two)).max() > 0.01
+
+
+def test_a_model_is_its_files(shop, models, tmp_path):
+    key = sentences(shop, models["text"]).encoder
+    copy = Path(shutil.copytree(models["text"], tmp_path / "copy"))
+    (copy / "README.md").write_text("other words")
+    (copy / ".git").mkdir()
+    (copy / ".git" / "config.json").write_text("{}")
+    assert sentences(shop, copy, device="meta").encoder == key
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    assert sentences(shop, copy).encoder != key
+
+
+def test_the_library_waits_until_something_is_new(shop, models, cached, tmp_path):
+    all_of(sentences(shop, models["text"], **cached))
+    all_of(photos(shop, models["clip"], **cached))
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from recbole_missing.data.sources import Catalogue, open_source\n"
+        f"shop = Catalogue('shop', Path({str(shop.folder)!r}), {TOKENS!r}, 'item_id')\n"
+        f"settings = {cached!r} | {{'text_columns': 'title', 'photo_images': 'photos'}}\n"
+        f"settings |= {{'text_model': {str(models['text'])!r}}}\n"
+        f"settings |= {{'photo_model': {str(models['clip'])!r}}}\n"
+        "for name in ('text', 'photo'):\n"
+        "    source = open_source(name, settings, shop)\n"
+        "    source.features(source.present)\n"
+        "names = ('sentence_transformers', 'transformers', 'huggingface_hub', 'PIL')\n"
+        "print([name for name in names if name in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_files_of_a_model_belong_to_the_data(shop, models):
+    settings = {"text_columns": "title", "text_model": str(models["text"])}
+    files = feature_files("text", settings, shop)
+    assert shop.folder / "shop.item" in files and models["text"] / "model.safetensors" in files
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+def test_an_absent_library(shop, models, monkeypatch):
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
+    for read in (sentences, photos):
+        text = refusal(read, shop, models["text"])
+        assert 'python -m pip install "recbole-missing[encode]"' in text
+
+
+@pytest.mark.parametrize("model", ["../models/none", "./x", "a/b/c", "~/x", "C:\\x", "/no/folder"])
+def test_a_path_without_a_folder(shop, model):
+    text = refusal(sentences, shop, model)
+    assert text.startswith("text: text_model must be a folder or the name of a model, got")
+    assert "there is no folder /" in text
+
+
+@pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "models/mine"])
+def test_a_name_without_a_network(shop, monkeypatch, model):
+    import huggingface_hub
+
+    def offline(repository, **options):
+        assert repository.count("/") == 1
+        raise ConnectionError("no route to host\nand 30 lines more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    text = refusal(sentences, shop, model)
+    assert f"got {model}: there is no folder {shop.folder / model}, and it cannot be" in text
+    assert "(no route to host)" in text and "set text_model to its path" in text
+
+
+def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(repository, allow_patterns, ignore_patterns):
+        asked.append((repository, allow_patterns))
+        return str(models["text"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    settings = {"text_columns": "title", "text_encoder": "sentence"}
+    source = open_source("text", settings, shop)
+    assert source.encoder == sentences(shop, models["text"]).encoder
+    ((repository, patterns),) = asked
+    assert repository == "sentence-transformers/all-MiniLM-L6-v2"
+    assert patterns == ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+
+def copied(models, tmp_path, kind="text"):
+    return Path(shutil.copytree(models[kind], tmp_path / "copy"))
+
+
+def test_code_of_a_model_is_not_run(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Transformer: 0")
+    for kind in ("evil.Transformer", "sentence_transformers.evil", "os.system"):
+        modules[0]["type"] = kind
+        (folder / "modules.json").write_text(json.dumps(modules))
+        text = refusal(sentences, shop, folder)
+        assert f"got {kind} in modules.json, and no code of a model is run" in text
+    modules[0]["type"] = "sentence_transformers.models.Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling" / "config.json").write_text('{"activation_function": "evil.Activation"}')
+    assert "got evil.Activation in" in refusal(sentences, shop, folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_a_configuration_names_is_not_run(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: 0")
+    config = json.loads((folder / "config.json").read_text())
+    config.update(model_type="evil", auto_map={"AutoConfig": "evil.Model", "AutoModel": "evil.M"})
+    (folder / "config.json").write_text(json.dumps(config))
+    text = refusal(all_of, sentences(shop, folder))
+    assert "text_model must be a model that sentence-transformers can load" in text
+    assert not (tmp_path / "ran").exists()
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        """Store the path."""
+        self.path = path
+
+    def __reduce__(self):
+        """Open the file."""
+        return open, (self.path, "w")
+
+
+def test_a_pickle_makes_tensors_only(shop, models, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    folder = copied(models, tmp_path)
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    expected = all_of(sentences(shop, models["text"]))
+    np.testing.assert_allclose(all_of(sentences(shop, folder)), expected, atol=1e-6)
+    torch.save({"x": Evil(str(tmp_path / "ran"))}, folder / "pytorch_model.bin")
+    assert "must be a model that" in refusal(all_of, sentences(shop, folder))
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    assert "must have model.safetensors, got only the pickle" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.parametrize("damage", ["weights", "modules", "config", "none"])
+def test_damaged_models(shop, models, tmp_path, damage):
+    folder = copied(models, tmp_path)
+    if damage == "weights":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+        text = refusal(all_of, sentences(shop, folder))
+        assert text.startswith("text: text_model must be a model that sentence-transformers can")
+        return
+    if damage == "none":
+        shutil.rmtree(folder)
+        folder.mkdir()
+        text = refusal(sentences, shop, folder)
+        assert "must be a folder with modules.json or config.json" in text
+        return
+    (folder / f"{damage}.json").write_text("{")
+    assert f"must have a whole {folder / damage}.json" in refusal(sentences, shop, folder)
+
+
+def test_a_model_of_another_kind(shop, models):
+    text = refusal(all_of, photos(shop, models["text"]))
+    assert text.startswith("photo: photo_model must encode a picture, got")
+
+
+def test_a_picture_that_changes_in_between(shop, models):
+    source = photos(shop, models["clip"])
+    Image.new("RGB", (9, 9)).save(shop.folder / "photos" / "4.png")
+    assert "must stay as it is while pictures are encoded" in refusal(all_of, source)
