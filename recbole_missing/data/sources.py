@@ -786,7 +786,7 @@ def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[st
     cells, rows = _cells_by_token(request, path, id_field, columns)
     vectors: dict[int, list[float]] = {}
     for item in np.flatnonzero(rows >= 0):
-        words = [w for cell in cells[rows[item]] for w in split(cell, catalogue.seq_separator)]
+        words = [w for cell in cells[int(rows[item])] for w in split(cell, catalogue.seq_separator)]
         who = f"{path.name}: columns {columns} of item {str(catalogue.tokens[item])!r}"
         try:
             vector = [float(word) for word in words]
