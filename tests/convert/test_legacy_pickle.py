@@ -218,6 +218,7 @@ def _csr(form="csr", **changes):
         (b"cscipy.sparse._coo\ncoo_matrix\n}b.", "TypeError"),
         (b"P1\n.", "got "),
         (b"\xff.", "opcode"),
+        (b"\x82\x01.", "opcode"),
         (b"N", "opcode '' at byte 1"),
         (b"U" + bytes([200]) + b"x" * 200 + b"q\x00" + TWICE * 501 + b".", "more than 500 objects"),
     ],
