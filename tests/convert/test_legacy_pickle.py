@@ -236,6 +236,11 @@ def test_a_huge_shape_takes_no_memory(tmp_path):
     assert loaded.nnz == 2 and loaded.shape[0] == 2**31 - 1
 
 
+def test_a_shape_of_numpy_integers(tmp_path):
+    (tmp_path / "m.pkl").write_bytes(_coo(_shape=(np.int64(2), np.int32(3))))
+    assert load_pickled_matrix(tmp_path / "m.pkl").shape == (2, 3)
+
+
 def test_an_absent_matrix(tmp_path):
     with pytest.raises(ValueError, match=r"m\.pkl: .*no such file"):
         load_pickled_matrix(tmp_path / "m.pkl")
