@@ -24,6 +24,7 @@ from recbole_missing.convert import times
 from recbole_missing.convert.catalogue import IMAGE, Items, ItemTable, read_items
 from recbole_missing.convert.folder import target_folder
 from recbole_missing.convert.purchases import Purchases, PurchaseTable, read_purchases
+from recbole_missing.convert.raw import check_there
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
 from recbole_missing.version import __version__
@@ -147,6 +148,7 @@ def import_table(
         raise ValueError(f"--split: must be one of {', '.join(SPLITS)}, got {split!r}.")
     if split != "random" and purchases.time is None:
         raise ValueError(f"--split {split}: must come with --time, got none; name the column.")
+    check_there(Path(purchases.path))
     target = target_folder(Path(purchases.path).parent, name, Path(output))
     asked = items or ItemTable()
     if asked.catalogue is None:

@@ -462,6 +462,32 @@ def test_partial_numbers_are_holes(shop, capsys):
     assert "numbers: 5 items have it, 2 lack it" in said
 
 
+def test_a_wrong_number_of_an_item_that_is_left_out_does_not_matter(shop, capsys):
+    change(shop, "kitchen,2", "kitchen,?", file="articles.csv")
+    words = ["--items", "articles.csv", "--numbers", "price"]
+    assert "price must be a number, got '?' in line 9" in refused(capsys, *TIMED, *words)
+    run(*TIMED, *words, "--catalogue", "bought")
+
+
+def test_ids_that_are_no_file_names_have_no_picture(shop, capsys):
+    for file in ("purchases.csv", "articles.csv"):
+        change(shop, "004", "../4", file=file)
+    articles = pd.read_csv(shop / "articles.csv", dtype=str)
+    articles["file"] = ["001.png", "", "", "004.JPG", "", "", ""]
+    articles.to_csv(shop / "articles.csv", index=False)
+    run(*TIMED, *ITEMS, "--images", "photos", "--image-column", "file")
+    said = capsys.readouterr().out
+    assert "image: 1 items whose ids can be no file names lack it, for example '../4'" in said
+    assert [path.name for path in (shop / "dataset/shop/images").iterdir()] == ["001.png"]
+    assert not list(shop.glob("dataset/**/4.JPG"))
+
+
+def test_some_ids_without_zeros_are_noticed(shop, capsys):
+    change(shop, "\n006", "\n6", file="articles.csv")
+    run(*TIMED, *ITEMS)
+    assert "'006' (zeros at the beginning are lost in one of them); th" in capsys.readouterr().out
+
+
 def test_a_wrong_tag_separator_is_noticed(shop, capsys):
     (shop / "articles.csv").write_text(ARTICLES.replace("kitchen|new", "kitchen;new").replace(
         "home|gift shop", "home;gift").replace(",kitchen,", ",kitchen;x,"))  # fmt: skip
@@ -503,6 +529,11 @@ BAD = {
     "no time": ((FIRST, "a,001,,2"), TIMED, r"when 1\), the first in line 2; .*--drop-incomplete"),
     "no user": ((FIRST, ",001,2024-01-01,2"), TIMED, "1 of 15 rows with an empty cell"),
     "text as time": ((FIRST, "a,001,soon,2"), TIMED, "when must be a time, got 'soon' in line 2"),
+    "clock with fractions": ((FIRST, "a,001,10:30:05.1234,2"), TIMED, "got '10:30:05.1234'"),
+    "zone by name": ((FIRST, "a,001,2024-01-02 10:00 CET,2"), TIMED, "got '2024-01-02 10:00 CET'"),
+    "no such folder": (None, [word.replace("purch", "no/purch") for word in TIMED],
+                       "no/purchases.csv: must be a file"),
+    "line of a cell": ((FIRST, 'a,"00\n1",2024-01-01,2\n\na,001,x,2'), TIMED, "got 'x' in line 5"),
     "clock as time": ((FIRST, "a,001,10:30:05,2"), TIMED, "must be a time, got '10:30:05'"),
     "day first": ((FIRST, "a,001,13/01/2024,2"), TIMED, "got '13/01/2024' in line 2.*--day-first"),
     "days as numbers": (lambda p: p.write_text("customer,article,when\na,1,20240101\n"), TIMED,
