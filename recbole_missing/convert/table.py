@@ -171,7 +171,25 @@ def _read(purchases: PurchaseTable, items: ItemTable) -> tuple[Purchases, Items]
     found = read_purchases(purchases)
     codes = np.unique(found.items.cat.codes)
     bought = [str(found.items.cat.categories[code]) for code in codes]
-    return found, read_items(items, bought, purchases.item)
+    catalogue = read_items(items, bought, purchases.item)
+    _check_negatives(purchases, found, len(catalogue.tokens))
+    return found, catalogue
+
+
+def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -> None:
+    """Refuse users who have every item: RecBole cannot draw negative items for them."""
+    counts = np.bincount(found.users.cat.codes)
+    if found.repeats and counts.max() >= n_items:
+        pairs = pd.DataFrame({"user": found.users.cat.codes, "item": found.items.cat.codes})
+        counts = np.bincount(pairs.drop_duplicates()["user"])
+    full = np.flatnonzero(counts >= n_items)
+    if len(full):
+        raise ValueError(
+            f"{purchases.path}: every user must lack some item, which training takes as a negative "
+            f"one, got {len(full):,} users with all {n_items:,}, such as "
+            f"{found.users.cat.categories[full[0]]!r}; leave them out, or add items (--catalogue "
+            "all)."
+        )
 
 
 def _report(
