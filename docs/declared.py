@@ -140,7 +140,9 @@ def _of_model(name: str) -> str:
     parts = [f"### {name}", _settings_table(rows)]
     if presets:
         parts.append(f"Presets of {name} (`preset`):")
-        parts.append(_table(["preset", "values"], [[f"`{k}`", _flow(v)] for k, v in presets.items()]))
+        parts.append(
+            _table(["preset", "values"], [[f"`{k}`", _flow(v)] for k, v in presets.items()])
+        )
     return "\n\n".join(parts)
 
 
@@ -150,7 +152,10 @@ def _of_datasets() -> str:
         "These hold for a data set of that name, unless a config file says otherwise.",
     ]
     for name in defaults.names("dataset"):
-        rows = [[f"`{key}`", f"`{_yaml(value)}`"] for key, value in defaults.read("dataset", name).items()]
+        rows = [
+            [f"`{key}`", f"`{_yaml(value)}`"]
+            for key, value in defaults.read("dataset", name).items()
+        ]
         parts += [f"### {name}", _table(["setting", "value"], rows)]
     return "\n\n".join(parts)
 
@@ -176,7 +181,9 @@ def _yaml(value: Any) -> str:
         return "~"
     if isinstance(value, bool):
         return str(value)
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    )
 
 
 def _flow(values: Mapping[str, Any]) -> str:

@@ -180,14 +180,15 @@ def _imputer(
     leaders = [word for word in votes if votes[word] == most]
     chosen = next((word for word in ("featprop", "mean") if word in leaders), None)
     chosen = chosen or max(leaders, key=lambda word: _cosine(imputers, known, word))
-    sentences = []
-    for name in known:
-        first, *others = best[name]
-        cosine = imputers[name][first].cosine
-        value = "" if cosine is None else f" (cosine {cosine.value:.3f})"
-        told = f"; {_listed(others)} cannot be told apart from it" if others else ""
-        sentences.append(f"{first} restores hidden rows of {name} best{value}{told}.")
-    return chosen, sentences
+    return chosen, [_restores(name, best[name], imputers[name]) for name in known]
+
+
+def _restores(name: str, best: Sequence[str], ranked: Mapping[str, Restored]) -> str:
+    cosine = ranked[best[0]].cosine
+    value = "" if cosine is None else f" (cosine {cosine.value:.3f})"
+    if len(best) == 1:
+        return f"{best[0]} restores hidden rows of {name} best{value}."
+    return f"{_listed(best)} restore hidden rows of {name} best and cannot be told apart{value}."
 
 
 def _cosine(imputers: Mapping[str, Mapping[str, Restored]], names: list[str], word: str) -> float:

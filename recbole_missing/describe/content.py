@@ -45,7 +45,7 @@ COLD_SHARE = 0.2
 """Share of the items with a modality that lose all their training interactions."""
 
 FEWEST_COLD, FEWEST_PAIRS = 2 * K, 20
-MOST_PAIRS, MOST_INTERACTIONS = 100_000, 50_000
+MOST_PAIRS, MOST_INTERACTIONS = 100_000, 20_000
 N_BINS = 40
 _BLOCK = 4096  # rows compared at a time
 

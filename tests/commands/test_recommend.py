@@ -212,6 +212,17 @@ def test_new_items_alone(catalogue, capsys, new_items):
     assert lists == slow_lists(run, trainer.model, splits, 3, lacking)
 
 
+def test_items_that_nobody_bought_may_be_the_new_items(catalogue, capsys, tmp_path):
+    (tmp_path / "tiny" / "fresh.txt").write_text("\n".join(NEVER_BOUGHT) + "\n")
+    run, trainer = train("VBPR", catalogue, new_items="file", new_items_file="fresh.txt")
+    assert tokens_of(run, run.dataset.new_items) == {*NEVER_BOUGHT}
+    trainer.evaluate(run.test)
+    assert trainer.group_results and "new" not in trainer.group_results, "nobody wants them"
+    lists, _ = recommend(capsys, trainer.saved_model_file, "--only", "new")
+    new = {*NEVER_BOUGHT, COLD}
+    assert lists == slow_lists(run, trainer.model, ("train", "valid"), 10, new)
+
+
 def test_items_of_a_file_alone(settings, capsys, tmp_path):
     run, trainer = train("VBPR", settings)
     file, chosen = trainer.saved_model_file, tmp_path / "new arrivals.txt"

@@ -382,6 +382,35 @@ def test_advice_runs_as_it_is(workplace, tmp_path, capsys) -> None:
         "--show_progress=False", "--gpu_id=")  # fmt: skip
 
 
+@pytest.mark.parametrize("unseen", [0, 10])
+def test_every_line_of_an_advice_runs(workplace, tmp_path, unseen) -> None:
+    """A subset of the modalities, an imputation, a scale; the first model for old or new items."""
+    folder, settings = recbole_folder(tmp_path)
+    found = described(settings)
+    levels = {"image": "much", "title": "some", "tags": "little", TOGETHER: "much"}
+    one = {name: dataclasses.replace(found.content[name], level=levels[name]) for name in levels}
+    holes = {**found.missing.holes}
+    holes["image"] = dataclasses.replace(holes["image"], norm=1e6)
+    tail = dataclasses.replace(found.data.items_tail, none=unseen)
+    given = advice.advice(
+        dataclasses.replace(found.data, items_tail=tail),
+        dataclasses.replace(found.missing, holes=holes),
+        found.baselines,
+        one,
+        found.imputers,
+        found.best,
+    )
+    assert given.models == (advice.NEW if unseen else advice.CONTENT)
+    assert "modalities: [image, title]" in given.yaml
+    assert "image_scale: standard" in given.yaml
+    assert f"imputation: {given.imputer}" in given.yaml
+    Path("advice.yaml").write_text("\n".join(given.yaml))
+    files = f"{folder / (folder.name + '.yaml')} advice.yaml"
+    run("run", "--dataset", folder.name, "--config_files", files, f"--data_path={folder.parent}",
+        "--epochs=1", "--topk=[5]", "--valid_metric=Recall@5", "--embedding_size=8",
+        "--show_progress=False", "--gpu_id=")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
