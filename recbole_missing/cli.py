@@ -20,6 +20,7 @@ from typing import Any
 
 from recbole_missing.commands import (
     benchmark,
+    describe,
     doctor,
     export,
     import_data,
@@ -33,6 +34,7 @@ from recbole_missing.commands import (
 COMMANDS = {
     "run": (run, "train and test a model; any setting goes as --key=value"),
     "import": (import_data, "turn another project's files into ours"),
+    "describe": (describe, "a first look at a data set: who lacks what, whether content helps"),
     "impute": (impute, "complete feature files, compare methods"),
     "export": (export, "write a data set in another project's layout"),
     "benchmark": (benchmark, "run the experiments of a YAML file"),

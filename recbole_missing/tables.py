@@ -1,4 +1,4 @@
-"""A table, and its output as Markdown, LaTeX, CSV, or text for a terminal."""
+"""A table, and its output as Markdown, LaTeX, CSV, HTML, or text for a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from tabulate import tabulate
@@ -183,6 +184,22 @@ def csv_text(table: Table) -> str:
             extra = [values[i] if values else None for values in (column.std, column.n)]
             writer.writerow([*row, column.name, column.values[i], *extra])
     return file.getvalue()
+
+
+def html(table: Table) -> str:
+    """Write HTML: best bold, second best underlined; a cell of a number has the class ``n``."""
+    rows = table.rows(
+        lambda cell, place: f"<b>{cell}</b>" if place == 1 else f"<u>{cell}</u>", escape
+    )
+    sides = ["<th>"] * len(table.labels)
+    sides += ["<td>" if column.form in _LEFT else '<td class="n">' for column in table.columns]
+    ends = [f"</{side[1:3]}>" for side in sides]
+    heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+    body = [
+        "".join(f"{side}{cell}{end}" for side, cell, end in zip(sides, row, ends)) for row in rows
+    ]
+    lines = "\n".join(f"<tr>{row}</tr>" for row in body)
+    return f"<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>"
 
 
 def plain(table: Table) -> str:

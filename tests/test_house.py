@@ -37,6 +37,7 @@ FLOORS = [
     "quick_start",
     "benchmark",
     "report",
+    "describe",
     "commands",
     "cli __init__",
 ]
@@ -125,6 +126,7 @@ FILLERS = {
     "convert/mmrec": {"write_mmrec"},
     "convert/table": {"_write"},
     "data/collection": {"write"},
+    "describe/figures": {"_svg"},  # into memory
     "data/files": {"write_rows"},
     "report/document": {"_files"},
     "report/figures": {"_save"},

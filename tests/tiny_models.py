@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,9 @@ def clip_model(folder: Path, seed: int = 0) -> Path:
         vision = {**shape, "image_size": 32, "patch_size": 8}
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
         transformers.CLIPModel(config).save_pretrained(source)
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
+    (source / "vocab.json").write_text(json.dumps(vocabulary))
+    (source / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizerFast.from_pretrained(source)
     size = {"height": 32, "width": 32}
     images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
     transformers.CLIPProcessor(images, tokenizer).save_pretrained(source)

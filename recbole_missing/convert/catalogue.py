@@ -45,6 +45,8 @@ class ItemTable:
         images: folder of pictures, searched with its sub-folders, or None.
         image_column: column that names the picture of an item, relative to ``images``; None if a
             picture bears the id of its item.
+        in_place: pictures are not copied into the data set. A checkpoint does not find them then,
+            for it decides no path outside of its data set; ``--set image_images=FOLDER`` does.
         matrices: modality -> file of its features and file of their item ids.
         catalogue: ``all`` makes every item of the table a candidate, ``bought`` only those with an
             interaction. None means ``all`` without a k-core, ``bought`` with one.
@@ -58,6 +60,7 @@ class ItemTable:
     tag_separator: str = "|"
     images: Path | None = None
     image_column: str | None = None
+    in_place: bool = False
     matrices: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
     catalogue: str | None = None
     drop_incomplete: bool = False
@@ -81,7 +84,7 @@ class Items:
         columns: column of the raw table -> cell of each item, as it is to be written.
         present: modality -> bool ``(n_items,)``, who has it.
         pictures: item id -> its picture.
-        folder: the folder of the pictures where they bear ids, so that it can be used as it is.
+        folder: the folder of the pictures if they are not copied.
         matrices: modality -> features and their ids.
         rows: number of rows of the table.
         dropped: rule -> number of rows that it left out.
@@ -153,6 +156,11 @@ def _check(wanted: ItemTable) -> None:
             raise ValueError(f"{option}: must come with --items, got no table of items; name it.")
     if wanted.image_column and wanted.images is None:
         raise ValueError("--image-column: must come with --images, got no folder; name it.")
+    if wanted.in_place and (wanted.images is None or wanted.image_column):
+        raise ValueError(
+            "--images-in-place: must come with --images, whose pictures bear ids (no "
+            "--image-column); leave it out."
+        )
     if not wanted.tag_separator:
         raise ValueError("--tag-separator: must be one character or more, got none.")
 
@@ -362,7 +370,8 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     if wanted.image_column:
         _take_named(folder, files, found)
     else:
-        _take_by_stem(folder, files, found)
+        _take_by_stem(files, found)
+    found.folder = folder if wanted.in_place else None
     has = found.pictures
     found.present[IMAGE] = np.array([token in has for token in found.tokens], dtype=bool)
 
@@ -387,7 +396,7 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
         )
 
 
-def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
+def _take_by_stem(files: Sequence[Path], found: Items) -> None:
     """Keep the pictures whose file name without suffix is the id of an item."""
     known, strangers = set(found.tokens), []
     for path in files:
@@ -414,7 +423,6 @@ def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
             f"{IMAGE}: {len(strangers):,} of {len(files):,} pictures are of no item, for example "
             f"{first_few(strangers, 3)}"
         )
-    found.folder = folder
 
 
 def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDArray, list[str]]:

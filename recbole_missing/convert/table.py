@@ -320,7 +320,7 @@ def _modalities(
         yield _ADVICE[chosen.encoder].format(name=name), settings
     if asked.images is not None:
         folder = items.folder or target / "images"
-        path = os.path.relpath(folder.resolve(), target.resolve())
+        path = os.path.relpath(folder.resolve(), target.resolve())  # both may move together
         yield _ADVICE[IMAGE].format(name=IMAGE), {f"{IMAGE}_images": Path(path).as_posix()}
     for name in items.matrices:
         settings = {f"{name}_features": f"features/{name}.npy"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -379,8 +379,8 @@ class Encoded(Source):
         n_items: number of items, padding included.
         rows: known rows.
         encoder: name of the encoder, and what decides its rows.
-        encode: function that encodes items. It returns float32 ``(len(items), dim)``. None: every
-            row is known.
+        encode: function that encodes items. It yields a row for each, float32 ``(dim,)``. None:
+            every row is known.
         learn: function of two arguments, the rows to learn from and the rows of further items. It
             returns both, encoded anew, one below the other. None: rows stay as they are.
     """
@@ -392,7 +392,7 @@ class Encoded(Source):
         n_items: int,
         rows: EncodedRows,
         encoder: Sequence[Any],
-        encode: Callable[[Sequence[int]], np.ndarray] | None = None,
+        encode: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None,
         learn: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """Store the arguments."""
@@ -413,14 +413,22 @@ class Encoded(Source):
 
     def _rows(self, items: np.ndarray) -> np.ndarray:
         keys = [self._keys[item] for item in items]
-        new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
+        new = [(key, int(item)) for key, item in zip(keys, items) if key not in self._known]
         if self._one_by_one is not None:
             logging.getLogger().info(
-                f"{self.name}: {len(new):,} of {len(items):,} contents are new to the encoder."
+                f"{self.name}: {len(new):,} of {len(items):,} contents are new and are encoded now."
             )
-            encoded = self._one_by_one(list(new.values())) if new else ()
-            self._known.add(dict(zip(new, encoded)))
+            self._add(dict(new))
         return self._known.of(keys)
+
+    def _add(self, items: Mapping[bytes, int]) -> None:
+        """Encode items. What is encoded before an error, or before Ctrl-C, is kept."""
+        rows: dict[bytes, np.ndarray] = {}
+        try:
+            if self._one_by_one is not None and items:
+                rows.update(zip(items, self._one_by_one(list(items.values()))))
+        finally:
+            self._known.add(rows)
 
 
 class _Names:
@@ -507,7 +515,7 @@ class _Request:
         plain, neural = list(encoders)[0], list(encoders)[-1]
         chosen = self.values["encoder"] or (neural if self.values["model"] else plain)
         check(self.name, {key: chosen}, {key: Choice(*encoders)})
-        for unread in _OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}:
+        for unread in sorted(_OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}):
             if self.values[unread] is not None:
                 logging.getLogger().warning(
                     f"{self.name}: {self.name}_{unread} has no effect with the encoder {chosen}."
@@ -675,7 +683,7 @@ def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.
     model = request.model("sentence")
     identified = ["sentence", pretrained.VERSION, model.key]
 
-    def encode(items: Sequence[int]) -> np.ndarray:
+    def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
         return model.texts([texts[item] for item in items])
 
     known = request.rows(identified)
@@ -690,7 +698,7 @@ def _open_images(request: _Request) -> Source:
     if model is not None:
         identified = [encoder, pretrained.VERSION, model.key]
 
-        def encode(items: Sequence[int]) -> np.ndarray:
+        def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
             return model.pictures([(files[item], keys[item]) for item in items])
 
         return Encoded(name, keys, n_items, request.rows(identified), identified, encode)
@@ -743,17 +751,20 @@ def _readable(
     Raises:
         ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
     """
-    name, keys, new, broken = request.name, {}, {}, []
+    name, keys, broken = request.name, {}, []
+    new: list[tuple[bytes, np.ndarray]] = []
     engine = Serial(bool(request.values["progress"]), delay=3.0)
     seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
-    for item, (key, row, problem) in zip(files, seen):
-        if problem is None:
-            keys[item] = key
-        else:
-            broken.append(f"{files[item].name} ({problem})")
-        if row is not None:
-            new[key] = row
-    described.add(new)
+    try:
+        for item, (key, row, problem) in zip(files, seen):
+            if problem is None:
+                keys[item] = key
+            else:
+                broken.append(f"{files[item].name} ({problem})")
+            if row is not None:
+                new.append((key, row))
+    finally:  # what was read before Ctrl-C is kept
+        described.add(dict(new))
     logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
     if broken:
         said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"

@@ -60,6 +60,7 @@ class Score:
         by_degree: label of :data:`DEGREE_GROUPS` -> ``items``, ``cosine``, ``mse`` and ``reached``
             of the hidden items with that many training interactions. Empty groups are left out.
         error: message of the error if the method failed, otherwise None.
+        rows: ``cosine`` and ``mse`` of each hidden row, by item, if they were asked for.
     """
 
     modality: str
@@ -69,6 +70,7 @@ class Score:
     measures: Mapping[str, float] = field(default_factory=dict)
     by_degree: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     error: str | None = None
+    rows: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def compare(
     edges: sparse.spmatrix | None = None,
     apart: bool = False,
     engine: Any = None,
+    keep_rows: bool = False,
 ) -> Result:
     """Hide known features at several ratios and measure how well every method restores them.
 
@@ -229,6 +232,7 @@ def compare(
         apart: draw the hidden items separately for each modality, so that most items that lose
             one modality keep the others.
         engine: runs the blocks (:mod:`recbole_missing.parallel`); default: in this process.
+        keep_rows: keep the cosine and the error of each hidden row, for paired comparisons.
 
     Raises:
         ValueError: for an unknown method, modality or ratio, a setting outside its constraint, or
@@ -244,7 +248,7 @@ def compare(
     everyone = torch.ones(interactions.shape[1], dtype=torch.bool)
     graph = interaction_graph(interactions, everyone if donors is None else donors, top_k)
     degree = _degree(interactions)
-    rulers = {name: _Ruler(tables[name], graph, degree) for name in names}
+    rulers = {name: _Ruler(tables[name], graph, degree, keep_rows) for name in names}
     scores = [
         score
         for word, imputer in imputers.items()
@@ -370,10 +374,10 @@ def _run(
         with imputing(imputer):
             filled = imputer.fill(table, others)
         seconds = fit_seconds + perf_counter() - start
-        measures, groups = ruler.measure(table, filled)
+        measures, groups, rows = ruler.measure(table, filled)
     except Exception as failure:  # the other methods and ratios go on
         return Score(*_key(trial), error=_said(failure))
-    return Score(*_key(trial), {**measures, "seconds": seconds}, groups)
+    return Score(*_key(trial), {**measures, "seconds": seconds}, groups, rows=rows)
 
 
 def _hide(table: Table, hidden: Tensor) -> Table:
@@ -389,8 +393,10 @@ class _Ruler:
     So the mean row gets about 1. Constant columns are left out.
     """
 
-    def __init__(self, table: Table, graph: sparse.csr_matrix, degree: NDArray[Any]) -> None:
-        self.table = table
+    def __init__(
+        self, table: Table, graph: sparse.csr_matrix, degree: NDArray[Any], keep_rows: bool
+    ) -> None:
+        self.table, self.keep_rows = table, keep_rows
         self.group = np.searchsorted(list(DEGREE_GROUPS.values()), degree, side="right") - 1
         known = table.observed.numpy()
         self.graph = graph[known][:, known]
@@ -411,8 +417,8 @@ class _Ruler:
 
     def measure(
         self, masked: Table, filled: Filled
-    ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Measures of the hidden rows: overall, and by number of training interactions."""
+    ) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, list[float]]]:
+        """Measures of the hidden rows: overall, by number of training interactions, and each."""
         if not torch.isfinite(filled.features[~masked.observed]).all():
             raise ValueError("its values must be finite, got NaN or infinity.")
         hidden = (self.table.observed & ~masked.observed).nonzero()[:, 0]
@@ -427,7 +433,8 @@ class _Ruler:
         }
         whole = torch.where(masked.observed[:, None], self.table.features, filled.features)
         energy = dirichlet_energy(whole[self.table.observed], self.graph)
-        return {**_means(rows), "energy": float(energy)}, groups
+        each = {"cosine": cosine.tolist(), "mse": mse.tolist()} if self.keep_rows else {}
+        return {**_means(rows), "energy": float(energy)}, groups, each
 
     def _errors(self, guess: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and mean squared error of each of ``rows`` (ids), double ``(n_rows,)``."""

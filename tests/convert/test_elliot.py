@@ -56,6 +56,14 @@ def test_read(source, tmp_path):
     ]
 
 
+def test_lines_without_time(source, tmp_path):
+    (source / "test.tsv").write_text("1\t12\t5\n2\t10\t5\n")
+    report = import_folder("elliot", source, "tiny", tmp_path)
+    assert "timestamp: left out, for some lines have none" in report.notes
+    rows = (tmp_path / "tiny" / "tiny.train.inter").read_text().splitlines()
+    assert rows[:2] == ["user_id:token\titem_id:token\trating:float", "0\t10\t5"]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

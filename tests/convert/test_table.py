@@ -120,14 +120,18 @@ def test_everything_at_once(shop, capsys):
     ]  # fmt: skip
     report = json.loads((shop / "dataset/shop/report.json").read_text())
     assert (report["layout"], report["modalities"]["image"]) == ("table", 3)
-    assert sorted(report["files"]) == ["shop.inter", "shop.item", "shop.yaml"]
+    copied = ["images/001.png", "images/004.JPG", "images/007.png"]
+    assert sorted(report["files"]) == [*copied, "shop.inter", "shop.item", "shop.yaml"]
+    assert (shop / "dataset/shop/images/007.png").read_bytes() == (
+        shop / "photos/new/007.png"
+    ).read_bytes()
 
 
 def test_the_settings_run_as_they_are(shop, monkeypatch):
     options = ["--tags", "genre", "--numbers", "price", "--images", "photos"]
     run(*TIMED, *ITEMS, *options)
     written = settings()
-    assert written["image_images"] == "../../photos"
+    assert written["image_images"] == "images"
     assert written["eval_args"]["order"] == "TO"
     run_ = prepare("VBPR", {**written, "dataset": "shop", "gpu_id": "", "epochs": 1})
     data = run_.dataset
@@ -567,6 +571,7 @@ BAD_ITEMS = {
                     r"\(zeros at the beginning are lost"),
     "two pictures": (None, [*ITEMS, "--images", "."],
                      "an item must have one picture, got others/001.gif and photos/001.png"),
+    "place without folder": (None, [*ITEMS, "--images-in-place"], "--images-in-place: must come"),
     "column without folder": (None, [*ITEMS, "--image-column", "name"], "must come with --images"),
     "no such pictures": (None, [*ITEMS, "--images", "photos", "--image-column", "genre"],
                          "the table has 'kitchen.new', .*, the folder has '001.png'"),
@@ -594,6 +599,14 @@ def test_bad_items(shop, capsys, spoil, words, message):
     elif spoil is not None:
         spoil(shop / "articles.csv")
     check_refusal(shop, capsys, [*TIMED, *words], message)
+
+
+def test_pictures_may_stay_where_they_are(shop):
+    run(*TIMED, *ITEMS, "--images", "photos", "--images-in-place")
+    assert settings()["image_images"] == "../../photos"
+    assert not (shop / "dataset/shop/images").exists()
+    known = prepare("VBPR", {**settings(), "dataset": "shop", "gpu_id": ""}).dataset.known
+    assert int(known["image"].observed.sum()) == 3
 
 
 def test_an_unknown_picture_is_counted(shop, capsys):

@@ -1,0 +1,439 @@
+"""A first look: exact small values, data sets whose truth is known, and what must not leak."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import AT_WORK, MODALITIES, prepare, recbole_folder, refused, tiny_content
+from folders import workplace as workplace
+from scipy import sparse
+
+from recbole_missing import cli
+from recbole_missing.data.dataset import MultimodalDataset
+from recbole_missing.describe import advice, content, counts, describe, imputers, uncertain
+from recbole_missing.describe.arrays import Arrays
+from recbole_missing.describe.description import TOGETHER, Estimate
+from recbole_missing.describe.page import page
+from recbole_missing.describe.text import text
+from recbole_missing.imputation.base import Table
+
+pytestmark = AT_WORK
+
+N_USERS, N_ITEMS, N_TASTES = 300, 240, 6
+
+
+def matrix(rows: list[list[int]]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(np.array(rows, dtype=np.float32))
+
+
+def arrays(train, valid, new=None, **features) -> Arrays:
+    """Arrays of a few matrices; a row of NaN is a hole."""
+    tables = {}
+    for name, rows in features.items():
+        rows = torch.tensor(rows, dtype=torch.float32)
+        observed = ~rows.isnan().any(dim=1)
+        tables[name] = Table(name, rows.nan_to_num() * observed[:, None], observed)
+    none = np.zeros(train.shape[1], dtype=bool)
+    sizes = {"training": int(train.nnz), "validation": int(valid.nnz), "test": 0}
+    present = {name: table.observed for name, table in tables.items()}
+    return Arrays(
+        "toy", tables, present, train, valid, none if new is None else new, None, sizes, None
+    )
+
+
+# ------------------------------------------------------------------------------- small exact values
+
+
+def test_tail_of_four_counts() -> None:
+    found = counts.tail(np.array([0, 1, 3, 6]))
+    # Gini: (-3 * 0 - 1 * 1 + 1 * 3 + 3 * 6) / (4 * 10)
+    assert found.gini == pytest.approx(0.5)
+    assert (found.median, found.few, found.none, found.n) == (2.0, 3, 1, 4)
+    # the top 20 % are 0.8 of the largest item: 0.8 * 6 / 10
+    assert found.top["20"] == pytest.approx(0.48)
+    assert found.curve[0] == 0
+    assert found.curve[50] == pytest.approx(0.9)
+    assert found.curve[100] == pytest.approx(1)
+
+
+def test_tail_without_interactions() -> None:
+    found = counts.tail(np.zeros(3, dtype=int))
+    assert (found.gini, found.none, found.top["1"]) == (0.0, 3, 0.0)
+
+
+def test_auc_of_a_few_values() -> None:
+    positive, negative = np.array([3.0, 1.0]), np.array([0.0, 1.0, 2.0])
+    singles = [np.arange(2)], [np.arange(3)]
+    # 3 beats all three; 1 beats 0 and ties with 1: (3 + 1.5) / 6
+    assert uncertain.auc(positive, negative, *singles).value == pytest.approx(0.75)
+    assert uncertain.auc(negative, positive, *singles[::-1]).value == pytest.approx(0.25)
+
+
+def test_error_of_a_mean() -> None:
+    values = np.array([1.0, 0.0, 1.0, 1.0])
+    assert uncertain.mean(values).error == pytest.approx(values.std(ddof=1) / 2)
+    # residuals .25 -.75 .25 .25; sums by user -.5 .5: (.25 + .25) / 16 * 2 / 1
+    by_user = uncertain.mean(values, np.array([0, 0, 1, 1]))
+    assert by_user.error == pytest.approx(0.25)
+    # weights 1 and 3 are as good as repeated values of one cluster
+    weighted = uncertain.mean(np.array([1.0, 0.0]), np.array([0, 1]), weights=np.array([1.0, 3]))
+    repeated = uncertain.mean(np.array([1.0, 0, 0, 0]), np.array([0, 1, 1, 1]))
+    assert (weighted.value, weighted.error) == pytest.approx((repeated.value, repeated.error))
+    assert uncertain.mean(np.array([1.0])).error is None
+
+
+def test_error_of_clustered_values_is_the_spread_of_many_samples() -> None:
+    generator = np.random.default_rng(0)
+    users, items = np.divmod(np.arange(40 * 30), 30)
+
+    def sample() -> np.ndarray:
+        noise = generator.normal(size=1200)
+        return generator.normal(size=40)[users] + generator.normal(size=30)[items] + noise
+
+    found = [uncertain.mean(sample(), users, items) for _ in range(300)]
+    spread = np.std([one.value for one in found])
+    assert np.mean([one.error for one in found]) == pytest.approx(spread, rel=0.1)
+    naive = np.mean([uncertain.mean(sample()).error for _ in range(50)])
+    assert naive < spread / 3
+
+
+def test_holes_of_five_items() -> None:
+    nan = [np.nan, np.nan]
+    train = matrix([[1, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 0]])
+    image = [nan, [3, 4], [0, 0], [3, 4], nan]
+    title = [[1, 0], [2, 0], nan, [4, 0], nan]
+    data = arrays(train, matrix([[0] * 5] * 4), image=image, title=title)
+    data = dataclasses.replace(
+        data, present={**data.present, "title": torch.tensor([1, 1, 1, 1, 0]).bool()}
+    )
+    found = counts.missing(data)
+    assert found.groups == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]
+    assert found.overlaps == {"image + title": 2, "image": 1, "none": 1, "title": 1}
+    one = found.holes["image"]
+    assert (one.has, one.lacks, one.hidden, one.zeros, one.repeated) == (3, 2, 0, 1, 1)
+    assert one.norm == 5.0
+    assert one.by_popularity == [1, 1, 0, 0, 0]
+    other = found.holes["title"]
+    assert (other.has, other.lacks, other.hidden, other.norm) == (3, 1, 1, 2.0)
+    assert other.hidden_by_popularity == [0, 0, 0, 1, 0]
+
+
+def test_recall_breaks_ties_by_chance_and_hides_training_items(monkeypatch) -> None:
+    monkeypatch.setattr(content, "K", 2)
+    train, valid = matrix([[1, 0, 0, 0, 0]]), matrix([[0, 1, 0, 1, 0]])
+    lists = content.Lists.of(arrays(train, valid), 0)
+    assert lists.chance().tolist() == [0.5, 0.5]
+    scores = np.array([[9, 5, 1, 1, 1]], dtype=np.float32)
+    # item 1 is the first candidate; item 3 shares one remaining place with items 2 and 4
+    assert lists.hits(lambda users: scores[users]).tolist() == pytest.approx([1, 1 / 3])
+    # wins: against the candidates 2 and 4, which nobody took
+    assert lists.wins(lambda users: scores[users]).tolist() == pytest.approx([1, 0.5])
+
+
+def test_item_knn_is_the_dense_formula() -> None:
+    generator = np.random.default_rng(0)
+    train = matrix((generator.random((30, 12)) < 0.3).astype(int).tolist())
+    data = arrays(train, matrix([[0] * 12] * 30))
+    dense = train.toarray()
+    degree = np.maximum(dense.sum(axis=0), 1)
+    expected = dense @ (dense.T @ dense / np.sqrt(np.outer(degree, degree)))
+    np.testing.assert_allclose(content.item_knn(data)(np.arange(30)), expected, rtol=1e-5)
+
+
+def test_votes_are_the_dense_formula(monkeypatch) -> None:
+    monkeypatch.setattr(content, "NEIGHBOURS", 3)
+    generator = np.random.default_rng(0)
+    train = matrix((generator.random((30, 12)) < 0.4).astype(int).tolist())
+    features = generator.normal(size=(12, 5))
+    features[4] = np.nan
+    features[7] = features[8]
+    data = arrays(train, matrix([[0] * 12] * 30), image=features)
+    rows = content.rows_of(data)["image"]
+    known = np.flatnonzero(~np.isnan(features[:, 0]))
+    unit = features[known] - features[known].mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -9)
+    first = np.argsort(-cosine.round(6), axis=1, kind="stable")[:, :3]  # of equal ones the smaller
+    kept = np.zeros_like(cosine)
+    np.put_along_axis(kept, first, np.take_along_axis(cosine, first, axis=1), axis=1)
+    expected = np.zeros((12, 12))
+    expected[np.ix_(known, known)] = kept
+    near = content.neighbours(rows, data)
+    np.testing.assert_allclose(near.toarray(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        content.votes(data, near)(np.array([3])), train.toarray()[[3]] @ expected, atol=1e-4
+    )
+
+
+# ------------------------------------------------------------------------------------- known truths
+
+
+def tastes(decides: bool, seed: int = 0, holes: float = 0.0):
+    """Users with one taste each. Items are of a taste, which their image shows if it decides."""
+    generator = np.random.default_rng(seed)
+    users, items = (np.arange(n) % N_TASTES for n in (N_USERS, N_ITEMS))
+    likes = np.where(users[:, None] == items, 0.25, 0.004)
+    drawn = generator.random((N_USERS, N_ITEMS)) < likes
+    drawn[np.arange(N_USERS), users] = True
+    held = drawn & (generator.random(drawn.shape) < 0.2)
+    centres = generator.normal(size=(N_TASTES, 16))
+    shown = items if decides else generator.permutation(items)
+    image = centres[shown] + 0.7 * generator.normal(size=(N_ITEMS, 16))
+    image[generator.random(N_ITEMS) < holes] = np.nan
+    parts = [matrix(part.astype(int).tolist()) for part in (drawn & ~held, held)]
+    return arrays(*parts, image=image)
+
+
+def test_content_that_decides_consumption() -> None:
+    found, baselines, _ = content.measured(tastes(decides=True), 0)
+    one = found["image"]
+    assert one.pairs.auc.value > 0.85
+    assert one.held_out.recall.value > 2 * baselines["popularity"].recall.value
+    assert one.cold.auc.value > 0.9
+    assert one.cold.beyond_chance.above(0.2)
+    assert one.homophily > 0.3
+    assert advice.level(one) == "much"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_content_that_is_independent_of_consumption(seed: int) -> None:
+    found, _, _ = content.measured(tastes(decides=False, seed=seed), 0)
+    one = found["image"]
+    for estimate, truth in (
+        (one.pairs.auc, 0.5),
+        (one.held_out.recall, one.held_out.chance),
+        (one.cold.auc, 0.5),
+        (one.cold.recall, one.cold.chance),
+    ):
+        assert abs(estimate.value - truth) < 3.5 * estimate.error
+    assert abs(one.homophily) < 0.1
+    assert advice.level(one) in ("nothing", "little")
+
+
+def test_words_follow_from_the_numbers() -> None:
+    def words(**values):
+        held_out = content.HeldOut(
+            Estimate(0.1, 0.01, 9), None, 0.02, values["chance"], values["popularity"]
+        )
+        cold = content.Cold(99, 9, values["auc"], Estimate(0.3, 0.01, 9), 0.2, values["chance"])
+        return advice.level(content.Content(None, held_out, cold, None))
+
+    up, even, down = (Estimate(value, 0.01, 9) for value in (0.1, 0.0, -0.1))
+    half, fair, clear = (Estimate(value, 0.01, 9) for value in (0.5, 0.58, 0.7))
+    assert words(chance=up, popularity=up, auc=half) == "much"
+    assert words(chance=up, popularity=even, auc=half) == "some"
+    assert words(chance=up, popularity=down, auc=clear) == "some"
+    assert words(chance=up, popularity=down, auc=half) == "little"
+    assert words(chance=even, popularity=down, auc=fair) == "little"
+    assert words(chance=even, popularity=down, auc=half) == "nothing"
+    unsure = Estimate(0.7, None, 1)
+    assert words(chance=unsure, popularity=unsure, auc=unsure) == "nothing"
+
+
+def test_the_best_imputer_is_named_only_if_the_difference_carries() -> None:
+    from recbole_missing.config import defaults
+
+    settings = defaults.overall()
+    rows = tastes(decides=True, holes=0.2)
+    found = imputers.restored(rows, ["featprop", "mean", "zeros"], settings, 0)["image"]
+    assert next(iter(found)) == "featprop"
+    assert imputers.indistinguishable(found) == ["featprop"]
+    assert found["mean"].behind.above(0)
+    noise = tastes(decides=False, holes=0.2)
+    found = imputers.restored(noise, ["mean", "neigh_mean", "zeros"], settings, 0)["image"]
+    assert found["mean"].rows == int(0.1 * noise.tables["image"].observed.sum())
+
+
+# ------------------------------------------------------------------------- through RecBole's files
+
+
+def described(settings, **changes):
+    run = prepare("BPR", {**settings, "plugin_defaults": True}, **changes)
+    return describe(MultimodalDataset(run.config).build())
+
+
+def test_a_data_set_with_every_kind_of_hole(workplace, tmp_path) -> None:
+    folder, settings = recbole_folder(tmp_path, missing_protocol="file", missing_file="lacks.tsv")
+    mask = {"missing_protocol": "file", "missing_file": "lacks.tsv"}
+    found = described(settings, **mask)
+    holes = found.missing.holes
+    assert (holes["image"].lacks, holes["image"].hidden) == (2, 2)
+    assert (holes["title"].lacks, holes["title"].hidden) == (2, 2)
+    assert found.data.items_tail.none == 1  # an item that only validation and test know
+    assert sum(found.missing.overlaps.values()) == found.data.items == 30
+    assert list(found.content) == ["image", "title", "tags", TOGETHER]
+    assert found.content["image"].cold is None, "too few items to hide a fifth"
+    shown = text(found)
+    assert "too few" in shown
+    assert "file lacks.tsv" in shown
+    again = described(settings, **mask)
+    assert again.to_json() == found.to_json()
+    assert set(json.loads(found.to_json())) == {
+        "schema",
+        *(field.name for field in dataclasses.fields(found)),
+    }
+
+
+def test_test_interactions_and_hidden_features_change_nothing(workplace, tmp_path) -> None:
+    mask = {"missing_protocol": "file", "missing_file": "lacks.tsv"}
+    drawn = tiny_content()
+    drawn.lacks = {"i8": ["image"], "i10": ["tags"]}
+    before = described(drawn.write(tmp_path / "a"), **mask)
+    items = sorted({item for _, item in drawn.train})
+    had = {*drawn.train, *drawn.valid, *drawn.test}
+    drawn.test = [
+        (user, next(item for item in items[place % 2 * 15 :] if (user, item) not in had))
+        for place, (user, _) in enumerate(drawn.test)
+    ]
+    drawn.image[drawn.row("i8")] += 100
+    after = described(drawn.write(tmp_path / "b"), **mask)
+    assert after.to_json() == before.to_json()
+    drawn.train = drawn.train[1:]
+    assert described(drawn.write(tmp_path / "c"), **mask).to_json() != before.to_json()
+
+
+def test_order_of_the_rows_of_a_file_changes_nothing(workplace, tmp_path) -> None:
+    drawn = tiny_content()
+    before = described(drawn.write(tmp_path / "a"))
+    drawn.train = drawn.train[::-1]
+    assert described(drawn.write(tmp_path / "b")).to_json() == before.to_json()
+
+
+def test_without_modalities(workplace, tmp_path) -> None:
+    _, settings = recbole_folder(tmp_path)
+    found = described({key: settings[key] for key in settings if key not in MODALITIES})
+    assert found.advice.models == advice.PLAIN
+    assert set(found.baselines) == {"popularity", "ItemKNN"}
+    assert "no modalities" in text(found)
+    assert "<svg" in page(found)
+
+
+def test_one_modality_with_few_rows_and_new_items(workplace, tmp_path) -> None:
+    drawn = tiny_content()
+    drawn.image, drawn.image_ids = drawn.image[:3], drawn.image_ids[:3]
+    changes = {
+        "modalities": ["image"],
+        "new_items": "stratified",
+        "new_item_ratio": 0.2,
+        "title_columns": None, "title_encoder": None, "title_dim": None,
+        "tags_columns": None, "tags_encoder": None,
+    }  # fmt: skip
+    found = described(drawn.write(tmp_path), **changes)
+    assert found.data.new_items > 0
+    assert found.missing.holes["image"].has == 3
+    assert found.imputers == {}
+    assert found.advice.imputer is None
+    assert "fewer than 10 items" in text(found)
+    assert "<svg" in page(found)
+
+
+def test_page_loads_nothing_and_escapes_names(workplace, tmp_path) -> None:
+    _, settings = recbole_folder(tmp_path)
+    found = dataclasses.replace(
+        described(settings), name="<script>alert(1)</script>", notes=["a<b"]
+    )
+    shown = page(found)
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "a&lt;b" in shown
+    links = re.findall(r"""(?:src|href)=["']([^"']*)""", shown)
+    assert all(link.startswith("#") for link in links), "the SVGs refer to their own parts only"
+    assert not re.search(r"@import|url\((?!#)|<link|<img|<iframe", shown)
+    assert shown.count("<svg") >= 5
+    assert shown.count("<svg") == shown.count("<figcaption>")
+    assert "currentColor" in shown
+    assert page(found) == shown
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def run(*words) -> None:
+    cli.main([str(word) for word in words])
+
+
+def test_command_writes_text_page_and_json(workplace, tmp_path, capsys) -> None:
+    folder, _ = recbole_folder(tmp_path)
+    run("describe", folder, "--html", "look.html", "--json", "look.json", "--set", "layers=5")
+    printed = capsys.readouterr().out
+    for title in ("1. The data", "2. Who lacks what", "5. Which imputer", "6. What follows"):
+        assert title in printed
+    assert json.loads(Path("look.json").read_text())["schema"] == 1
+    assert Path("look.html").read_text().startswith("<!DOCTYPE html>")
+    assert "must not exist yet" in refused(capsys, "describe", folder, "--html", "look.html")
+    run("describe", folder, "--html", "look.html", "--force")
+
+
+def test_advice_runs_as_it_is(workplace, tmp_path, capsys) -> None:
+    folder, _ = recbole_folder(tmp_path)
+    run("describe", folder)
+    lines = capsys.readouterr().out.split("Lines for a config file:\n")[1]
+    Path("advice.yaml").write_text(lines)
+    files = f"{folder / (folder.name + '.yaml')} advice.yaml"
+    run("run", "--dataset", folder.name, "--config_files", files, f"--data_path={folder.parent}",
+        "--epochs=1", "--topk=[5]", "--valid_metric=Recall@5", "--embedding_size=8",
+        "--show_progress=False", "--gpu_id=")  # fmt: skip
+
+
+@pytest.mark.parametrize("unseen", [0, 10])
+def test_every_line_of_an_advice_runs(workplace, tmp_path, unseen) -> None:
+    """A subset of the modalities, an imputation, a scale; the first model for old or new items."""
+    folder, settings = recbole_folder(tmp_path)
+    found = described(settings)
+    levels = {"image": "much", "title": "some", "tags": "little", TOGETHER: "much"}
+    one = {name: dataclasses.replace(found.content[name], level=levels[name]) for name in levels}
+    holes = {**found.missing.holes}
+    holes["image"] = dataclasses.replace(holes["image"], norm=1e6)
+    tail = dataclasses.replace(found.data.items_tail, none=unseen)
+    given = advice.advice(
+        dataclasses.replace(found.data, items_tail=tail),
+        dataclasses.replace(found.missing, holes=holes),
+        found.baselines,
+        one,
+        found.imputers,
+        found.best,
+    )
+    assert given.models == (advice.NEW if unseen else advice.CONTENT)
+    assert "modalities: [image, title]" in given.yaml
+    assert "image_scale: standard" in given.yaml
+    assert f"imputation: {given.imputer}" in given.yaml
+    Path("advice.yaml").write_text("\n".join(given.yaml))
+    files = f"{folder / (folder.name + '.yaml')} advice.yaml"
+    run("run", "--dataset", folder.name, "--config_files", files, f"--data_path={folder.parent}",
+        "--epochs=1", "--topk=[5]", "--valid_metric=Recall@5", "--embedding_size=8",
+        "--show_progress=False", "--gpu_id=")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "must be a folder or a data set"),
+        (["{folder}", "--seed", "-1"], "--seed must be at least 0"),
+        (["{folder}", "--set", "layerz=3"], "layers"),
+        (["{folder}", "--missing", "absent.tsv"], "must be a file"),
+        (["{folder}", "--html", "a", "--json", "a"], "must be two files"),
+        (["{folder}", "--json", "{folder}"], "must not exist yet"),
+    ],
+)
+def test_refusals(workplace, tmp_path, capsys, words, said) -> None:
+    folder, _ = recbole_folder(tmp_path)
+    message = refused(capsys, "describe", *(word.format(folder=folder) for word in words))
+    assert said in message
+
+
+def test_page_without_matplotlib_is_refused_before_any_work(
+    workplace, tmp_path, capsys, monkeypatch
+) -> None:
+    from recbole_missing.commands import describe as command
+
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    message = refused(capsys, "describe", "nowhere", "--html", "look.html")
+    assert "needs matplotlib" in message
+    assert "nowhere" not in message
