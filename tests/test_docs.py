@@ -225,7 +225,7 @@ def command_lines(text: str) -> Iterator[list[str]]:
         while words:
             end = next(i for i, word in enumerate(words) if set(word) <= set("&|;<>()"))
             command, words = words[:end], words[end + 1 :]
-            while command and re.fullmatch(r"\w+=.*", command[0]):
+            while command and re.fullmatch(r"\w+=.*|srun", command[0]):
                 command.pop(0)
             if command[:1] == ["recbole-missing"]:
                 yield command[1:]
