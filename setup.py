@@ -52,7 +52,7 @@ setup(
     packages=[*find_packages(include=["recbole_missing*"]), "recbole_missing.properties"],
     package_dir={"recbole_missing.properties": "properties"},
     package_data={"recbole_missing.properties": ["*.yaml", "*/*.yaml"]},
-    install_requires=[*OF_RECBOLE, "filelock", "packaging", "pillow", "safetensors"],
+    install_requires=[*OF_RECBOLE, "filelock", "packaging", "pillow>=9.1", "safetensors"],
     extras_require={
         "docs": ["sphinx>=7", "myst-parser>=2", "furo"],
         "encode": ["sentence-transformers>=3"],

@@ -140,7 +140,9 @@ def _of_model(name: str) -> str:
     parts = [f"### {name}", _settings_table(rows)]
     if presets:
         parts.append(f"Presets of {name} (`preset`):")
-        parts.append(_table(["preset", "values"], [[f"`{k}`", _flow(v)] for k, v in presets.items()]))
+        parts.append(
+            _table(["preset", "values"], [[f"`{k}`", _flow(v)] for k, v in presets.items()])
+        )
     return "\n\n".join(parts)
 
 
@@ -150,7 +152,10 @@ def _of_datasets() -> str:
         "These hold for a data set of that name, unless a config file says otherwise.",
     ]
     for name in defaults.names("dataset"):
-        rows = [[f"`{key}`", f"`{_yaml(value)}`"] for key, value in defaults.read("dataset", name).items()]
+        rows = [
+            [f"`{key}`", f"`{yaml_text(value)}`"]
+            for key, value in defaults.read("dataset", name).items()
+        ]
         parts += [f"### {name}", _table(["setting", "value"], rows)]
     return "\n\n".join(parts)
 
@@ -159,7 +164,12 @@ def _row(key: str, words: str | None, default: Any, comment: str) -> list[str]:
     kind = _TYPE.match(comment)
     if words is None:
         words = (kind[1] or kind[2]) if kind else ""
-    return [f"`{key}`", words, f"`{_yaml(default)}`", _without_type(comment) or "RecBole's setting"]
+    return [
+        f"`{key}`",
+        words,
+        f"`{yaml_text(default)}`",
+        _without_type(comment) or "RecBole's setting",
+    ]
 
 
 def _without_type(comment: str) -> str:
@@ -170,17 +180,19 @@ def _settings_table(rows: Iterable[list[str]], *further: str) -> str:
     return _table(["setting", "must be", "default", "meaning", *further], rows)
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
     """A value as one writes it in YAML, on one line."""
     if value is None:
         return "~"
     if isinstance(value, bool):
         return str(value)
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    )
 
 
 def _flow(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}: {_yaml(value)}`" for key, value in values.items())
+    return ", ".join(f"`{key}: {yaml_text(value)}`" for key, value in values.items())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -436,7 +436,7 @@ def check_data(path: str, saved: Mapping[str, Any], config: Any) -> None:
             found.append(f"{key} {other.get(key)!r} instead of {one.get(key)!r}")
     if modalities:
         scales = saved.get("data_scales"), config["data_scales"] or {}
-        found += [f"another scale of {name!r}" for name in scale.differing(*scales)]
+        found += scale.differing(*scales)
     if found:
         raise ValueError(
             f"{path}: must meet the data that it was trained on, got {', '.join(found)} in "

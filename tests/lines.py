@@ -39,6 +39,7 @@ def content(run: str = "a", benchmark: str = "mine", **changes: Any) -> dict[str
         "test": None,
         "smaller": None,
         "groups": None,
+        "within_groups": None,
         "retrieval": None,
         "kept": None,
         "versions": {},

@@ -48,26 +48,37 @@ class Stateful:
         return b"\x80\x02c" + module + b"\n" + name + b"\n)\x81" + state + b"b."
 
 
-def python2(module, name, shape, **arrays):
-    """A sparse matrix as Python 2 pickles it in protocol 2: text and bytes are byte strings."""
-    items = _string("_shape") + _integer(shape[0]) + _integer(shape[1]) + b"\x86"
+def python2(module, name, shape, protocol=2, **arrays):
+    """A sparse matrix as Python 2 pickles it: text and bytes are byte strings.
+
+    In protocol 0, the default of Python 2, these are quoted text.
+    """
+    string = _binary if protocol else _quoted
+    state = string("_shape") + _integer(shape[0]) + _integer(shape[1]) + b"\x86"
     for key, array in arrays.items():
-        items += _string(key) + _python2_array(array)
-    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b")\x81}(" + items + b"ub."
+        state += string(key) + _python2_array(array, string)
+    kind = f"c{module}\n{name}\n".encode()
+    empty = b"ccopy_reg\n_reconstructor\n(" + kind + b"c__builtin__\nobject\nNtR"
+    return (b"\x80\x02" + kind + b")\x81" if protocol else empty) + b"}(" + state + b"ub."
 
 
-def _python2_array(array):
+def _python2_array(array, string):
     code = array.dtype.str[1:]
-    dtype = b"cnumpy\ndtype\n" + _string(code) + b"K\x00K\x01\x87R(K\x03" + _string("<")
+    dtype = b"cnumpy\ndtype\n" + string(code) + b"K\x00K\x01\x87R(K\x03" + string("<")
     dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    built = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + _string("b")
+    built = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + string("b")
     shape = _integer(len(array)) + b"\x85"
-    return built + b"\x87R(K\x01" + shape + dtype + b"\x89" + _string(array.tobytes()) + b"tb"
+    return built + b"\x87R(K\x01" + shape + dtype + b"\x89" + string(array.tobytes()) + b"tb"
 
 
-def _string(text):
+def _binary(text):
     content = text.encode() if isinstance(text, str) else text
     return b"T" + len(content).to_bytes(4, "little") + content
+
+
+def _quoted(text):
+    content = text.encode() if isinstance(text, str) else text
+    return b"S" + repr(content)[1:].encode() + b"\n"
 
 
 def _integer(value):

@@ -3,7 +3,8 @@
 The blocks of a page run in their order, in one fresh folder:
 
 - ``bash`` with ``bash -euo pipefail``, ``python`` as a script;
-- ``yaml``, ``csv`` and ``tsv`` below ``<!-- file: NAME -->`` are written to that file;
+- a block below ``<!-- file: NAME -->`` is written to that file; ``yaml``, ``csv`` and ``tsv`` need
+  the mark;
 - a block without a language shows output. Each of its lines must be printed by the blocks that ran
   since the last such block. Numbers and widths of columns may differ, ``...`` stands for anything.
 - ``<!-- not run: REASON -->`` above a block leaves it out, and the output below it.
@@ -14,6 +15,7 @@ data beside the project are absent.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import re
@@ -55,7 +57,8 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return self.language in RUN and "not run" not in self.marks
+        """Whether its text is run, and not written to a file or left out."""
+        return self.language in RUN and not {"file", "not run"} & {*self.marks}
 
 
 def blocks(page: Path) -> list[Block]:
@@ -86,11 +89,10 @@ def named(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def runnable() -> Iterator[object]:
-    for page in PAGES:
-        if any(block.runs for block in blocks(page)):
-            slow = [pytest.mark.slow] if "slow" in page_marks(page) else []
-            yield pytest.param(page, id=named(page), marks=slow)
+def runnable() -> list[object]:
+    pages = [page for page in PAGES if any(block.runs for block in blocks(page))]
+    slow = {page: [pytest.mark.slow] for page in pages if "slow" in page_marks(page)}
+    return [pytest.param(page, id=named(page), marks=slow.get(page, ())) for page in pages]
 
 
 @pytest.fixture
@@ -109,10 +111,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """Return an environment in which `python` and `recbole-missing` are those of the checkout."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "python").symlink_to(sys.executable)
-    script = f"#!{sys.executable}\nfrom recbole_missing.cli import main\nmain()\n"
-    (programs / "recbole-missing").write_text(script)
-    (programs / "recbole-missing").chmod(0o755)
+    scripts = {
+        "python": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n',  # a link is no venv
+        "recbole-missing": f"#!{sys.executable}\nfrom recbole_missing.cli import main\nmain()\n",
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
     own = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -134,15 +139,15 @@ def test_page_runs(page: Path, folder: Path, environment: dict[str, str]) -> Non
         if block.runs:
             printed += run(block, folder, environment, place)
             left_out = False
-        elif block.language in RUN:
-            left_out = True
         elif "file" in block.marks:
             path = folder / block.marks["file"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text, encoding="utf-8")
+        elif block.language in RUN:
+            left_out = True
         elif not block.language and "not run" not in block.marks and not left_out:
             absent = not_printed(block.text, printed)
-            assert not absent, f"{place}: not printed: {absent}\n\n{printed[-6000:]}"
+            assert not absent, f"{place}: not printed: {absent}\n\n{without_bars(printed)}"
             printed = ""
 
 
@@ -161,9 +166,18 @@ def run(block: Block, folder: Path, environment: dict[str, str], place: str) -> 
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        timeout=600,
     )
-    assert done.returncode == 0, f"{place}: exit code {done.returncode}\n\n{done.stdout[-4000:]}"
+    assert done.returncode == 0, (
+        f"{place}: exit code {done.returncode}\n\n{without_bars(done.stdout)}"
+    )
     return done.stdout
+
+
+def without_bars(printed: str) -> str:
+    """The last lines of an output, without progress bars."""
+    lines = [line for line in re.split(r"[\r\n]", printed) if line and "it/s]" not in line]
+    return "\n".join(lines[-60:])
 
 
 def not_printed(shown: str, printed: str) -> list[str]:
@@ -178,8 +192,9 @@ def not_printed(shown: str, printed: str) -> list[str]:
 
 
 def plain(line: str) -> str:
-    """A line without colours, with one word for all numbers, one blank between two words."""
+    """A line without colours and time, with one word for all numbers, one blank between words."""
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    line = re.sub(r"^\d\d \w{3} \d\d:\d\d +[A-Z]+ +", "", line)  # as RecBole's log begins
     line = re.sub(r"[-+]?\b\d[\d,.]*(?:e[-+]?\d+)?\b|\bnan\b", "0", line)
     return " ".join(re.sub(r"-{2,}", "--", line).split())
 
@@ -204,14 +219,26 @@ def test_every_block_runs_or_says_why_not(page: Path) -> None:
 def command_lines(text: str) -> Iterator[list[str]]:
     """Words of each command of this package in a block of bash, without the program."""
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|\||;", line):
-            words = shlex.split(part, comments=True)
-            while words and re.fullmatch(r"\w+=\S*", words[0]):
-                words.pop(0)
-            if words[:1] == ["recbole-missing"]:
-                yield words[1:]
-            elif words[:2] == ["python", "run_recbole_missing.py"]:
-                yield ["run", *words[2:]]
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = [*lexer, ";"]
+        while words:
+            end = next(i for i, word in enumerate(words) if set(word) <= set("&|;<>()"))
+            command, words = words[:end], words[end + 1 :]
+            while command and re.fullmatch(r"\w+=.*|srun", command[0]):
+                command.pop(0)
+            if command[:1] == ["recbole-missing"]:
+                yield command[1:]
+            elif command[:2] == ["python", "run_recbole_missing.py"]:
+                yield ["run", *command[2:]]
+
+
+def test_commands_are_found_in_a_line() -> None:
+    line = (
+        "A=1 recbole-missing report 'a b.jsonl' --pdf > x && ls; python run_recbole_missing.py -m X"
+    )
+    found = [["report", "a b.jsonl", "--pdf"], ["run", "-m", "X"]]
+    assert [*command_lines(line)] == found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -237,7 +264,7 @@ def known_options(command: str) -> set[str]:
     for parser in parsers:
         for action in parser._actions:
             found |= set(action.option_strings)
-            if isinstance(action.choices, dict):
+            if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
     return found
 
@@ -285,9 +312,13 @@ def test_index_names_every_page() -> None:
 
 
 def test_a_shown_output_is_compared_up_to_numbers() -> None:
-    printed = "a table\nall    0.25  7\n\x1b[32mdone\x1b[0m in 3.1 s\rloss: 4"
+    printed = "a table\n27 Nov 03:05    INFO  all    0.25  7\n\x1b[32mdone\x1b[0m in 3.1 s\rloss: 4"
     assert not_printed("all 0.31    8\n\ndone in 12 s\nloss: -1e-3\na ...", printed) == []
-    assert not_printed("all 0.31\ndone\nnothing ...", printed) == ["all 0.31", "done", "nothing ..."]
+    assert not_printed("all 0.31\ndone\nnothing ...", printed) == [
+        "all 0.31",
+        "done",
+        "nothing ...",
+    ]
 
 
 def test_marks_belong_to_the_block_below_them(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_a_line_of_yaml_explains_itself() -> None:
 
 
 def test_tests_that_a_page_names_exist() -> None:
-    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "reliability.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page))
     assert len(named) > 20
     for file, test in named:

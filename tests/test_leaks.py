@@ -16,6 +16,8 @@ import pytest
 import torch
 from folders import AT_WORK, COLD, Content, prepare, tiny_content
 from folders import workplace as workplace
+from PIL import Image
+from tiny_models import clip_model, text_model
 
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
@@ -173,6 +175,56 @@ def test_hidden_vectors_in_columns_change_nothing(tmp_path):
     changed = {**numbers, **{item: "9 9 9" for item in hidden}}
     settings.append(replace(content, titles=changed).write(tmp_path / "other"))
     assert differing(*(trace("VBPR", one, **vector) for one in settings)) == set()
+
+
+def draw(folder: Path, colours: dict[str, tuple[int, int, int]]) -> None:
+    """A picture of one colour, and of a darker half, for every item."""
+    folder.mkdir(exist_ok=True)
+    for item, colour in colours.items():
+        picture = Image.new("RGB", (16, 16), colour)
+        picture.paste(tuple(value // 2 for value in colour), (0, 0, 8, 16))
+        picture.save(folder / f"{item}.png")
+
+
+def encoded_by(encoder: str, folder: Path) -> dict[str, Any]:
+    """Settings of a modality that is encoded content by content; its model lies in a folder."""
+    if encoder == "sentence":
+        return {"title_columns": ["title"], "title_model": str(text_model(folder / "text"))}
+    if encoder == "clip":
+        return {"title_images": "photos", "title_model": str(clip_model(folder / "clip"))}
+    return {"title_images": "photos", "title_dim": 4}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("encoder", ["pixels", "clip", "sentence"])
+def test_hidden_pictures_and_sentences_change_nothing(tmp_path, encoder, cache):
+    """One cache for both data sets: rows of the other one must not show either."""
+    content, mask = tiny_content(), MASKS["stratified"]
+    colours = {
+        item: (9 * n % 250, 40 * n % 250, 5 * n) for n, item in enumerate(sorted(content.titles))
+    }
+    none = dict.fromkeys(("title_columns", "title_encoder", "title_dim"))
+    settings = {**none, **encoded_by(encoder, tmp_path), **mask, "modalities": ["title"]}
+    settings |= {"encoder_cache": cache, "checkpoint_dir": str(tmp_path / "saved")}
+    one = {**content.write(tmp_path / "one"), **settings}
+    draw(tmp_path / "one" / "tiny" / "photos", colours)
+    dataset = prepare("VBPR", one).dataset
+    masked, true = dataset.known["title"], dataset.true_features()["title"]
+    gone = true.observed & ~masked.observed
+    assert gone.sum() >= 6 and not masked.features[gone].any() and true.features[gone].any(dim=1)[0]
+    assert torch.equal(true.features[masked.observed], masked.features[masked.observed])
+    hidden = dataset.field2id_token["item_id"][gone.numpy()].tolist()
+    changed = {**content.titles, **{item: f"war {n} sea" for n, item in enumerate(hidden)}}
+    other = {**replace(content, titles=changed).write(tmp_path / "other"), **settings}
+    draw(tmp_path / "other" / "tiny" / "photos", {**colours, **dict.fromkeys(hidden, (1, 2, 3))})
+    assert differing(trace("VBPR", one), trace("VBPR", other)) == set()
+    assert prepare("VBPR", other).dataset.identity == dataset.identity
+    shown = dataset.field2id_token["item_id"][masked.observed.numpy()].tolist()
+    (tmp_path / "one" / "tiny" / "tiny.item").unlink()
+    content.titles[shown[0]] = "dog dog"  # a control
+    content.write(tmp_path / "one")
+    draw(tmp_path / "one" / "tiny" / "photos", {shown[0]: (200, 200, 0)})
+    assert "features" in differing(trace("VBPR", one), trace("VBPR", other))
 
 
 def test_shown_features_change_what_they_should(untouched, features_changed):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 
+ABSENT = "the library sentence-transformers (extra [encode]) is absent"
 WORDS = ["red", "blue", "night", "sea", "dog", "love", "war", "moon", "train", "snow", "a"]
 
 
 def _library() -> tuple:
-    reason = "the library sentence-transformers (extra [encode]) is absent"
-    library = pytest.importorskip("sentence_transformers", reason=reason)
+    library = pytest.importorskip("sentence_transformers", reason=ABSENT)
     try:
         modules = importlib.import_module("sentence_transformers.sentence_transformer.modules")
     except ModuleNotFoundError:  # before version 5.4
@@ -64,7 +65,9 @@ def clip_model(folder: Path, seed: int = 0) -> Path:
         vision = {**shape, "image_size": 32, "patch_size": 8}
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
         transformers.CLIPModel(config).save_pretrained(source)
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
+    (source / "vocab.json").write_text(json.dumps(vocabulary))
+    (source / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = transformers.CLIPTokenizerFast.from_pretrained(source)
     size = {"height": 32, "width": 32}
     images = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
     transformers.CLIPProcessor(images, tokenizer).save_pretrained(source)

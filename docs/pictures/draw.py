@@ -85,14 +85,15 @@ def mask(path: Path) -> None:
         f"{name}: {1 - share:.0%} hidden" for name, share in zip(names, observed.mean(axis=0))
     ]
     below.set_yticks(np.arange(len(names)) + 0.5, labels)
-    below.set_xlabel(f"the {len(order):,} items of ml-100k, popular ones first; dark: known, light: hidden")
+    below.set_xlabel(
+        f"the {len(order):,} items of ml-100k, popular ones first; dark: known, light: hidden"
+    )
     below.tick_params(length=0)
     save(figure, path)
 
 
 def drawn_mask() -> tuple[list[str], np.ndarray, np.ndarray]:
     """Modalities, who has them ``(n_items, n_modalities)``, training interactions of each item."""
-    import recbole_missing  # noqa: F401  registers the plugin
     from recbole.config import Config
     from recbole.data import create_dataset
 

@@ -21,7 +21,7 @@ _LABEL = re.compile(r"^(Paper|Code|Follows|Quirks|Needs|Missing):[ \t]*", flags=
 def arguments(parser: ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "--markdown", action="store_true", help="print the README's tables of methods instead"
+        "--markdown", action="store_true", help="print the tables of docs/reference instead"
     )
 
 
@@ -87,7 +87,7 @@ def report(width: int = 100) -> str:
 
 
 def markdown() -> str:
-    """The three tables of the README."""
+    """The tables of ``docs/reference/models.md`` and ``docs/reference/imputers.md``."""
     tables = model_table(models()), baseline_table(baselines()), imputer_table(imputers())
     return "\n\n".join(tables)
 
@@ -130,7 +130,7 @@ def labels(docstring: str | None) -> dict[str, str]:
 def model_table(cards: Iterable[Card]) -> str:
     """Markdown table of models."""
     rows = [
-        f"| [{card.name}](recbole_missing/model/{card.name.lower()}.py) | "
+        f"| [{card.name}](../../recbole_missing/model/{card.name.lower()}.py) | "
         f"[{card.title}]({card.url}) | {card.venue} | {card.needs} | {card.missing} |"
         for card in cards
     ]
@@ -141,7 +141,7 @@ def model_table(cards: Iterable[Card]) -> str:
 def baseline_table(cards: Iterable[Card]) -> str:
     """Markdown table of the models that stand in place of RecBole's."""
     rows = [
-        f"| [{card.name}](recbole_missing/baseline/{card.name.lower()}.py) | "
+        f"| [{card.name}](../../recbole_missing/baseline/{card.name.lower()}.py) | "
         f"[{card.title}]({card.url}) | {card.venue} | {card.idea} |"
         for card in cards
     ]

@@ -130,6 +130,12 @@ def _add_features(parser: ArgumentParser) -> None:
         "--image-column", metavar="COLUMN", help="names the picture, if its name is not the id"
     )
     group.add_argument(
+        "--images-in-place",
+        dest="in_place",
+        action="store_true",
+        help="do not copy the pictures; a checkpoint then needs --set image_images=FOLDER",
+    )
+    group.add_argument(
         "--matrix",
         action="append",
         default=[],
@@ -166,7 +172,9 @@ def _items(known: Namespace) -> ItemTable:
         path=known.items,
         modalities=modalities,
         matrices={name: (Path(matrices[name]), Path(ids[name])) for name in matrices},
-        **_given(known, "item_id", "tag_separator", "images", "image_column", "catalogue"),
+        **_given(
+            known, "item_id", "tag_separator", "images", "image_column", "in_place", "catalogue"
+        ),
         **_given(known, *_SHARED),
     )
 

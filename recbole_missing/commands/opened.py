@@ -107,7 +107,8 @@ def imputation_of(methods: Sequence[str], words: Sequence[str], config: Any) -> 
     """
     values = imputation_settings(methods, words)
     chosen = {f"imputation_{key}" for key in named("--set", words)}
-    return {key: values[key] if key in chosen else config[key] for key in values}
+    found = {key: config[key] for key in values if key in config and key not in chosen}
+    return {**values, **found}
 
 
 def data_name(known: Namespace) -> str:

@@ -34,6 +34,13 @@ def arguments(parser: ArgumentParser) -> None:
         "--top-k", type=int, default=10, help="number of items for each user (default: 10)"
     )
     parser.add_argument(
+        "--only",
+        metavar="GROUP|FILE",
+        help="rank these items alone: new (no training interaction, also if nobody bought them "
+        "yet), warm (the others), `0 missing` and so on (they lack so many modalities), or a file "
+        "with one item token a line",
+    )
+    parser.add_argument(
         "--hide",
         choices=list(HIDDEN),
         default="train_valid",
@@ -53,8 +60,9 @@ def execute(known: Namespace) -> None:
     """Run the command.
 
     Raises:
-        ValueError: for unknown users, lists longer than the catalogue, a model that cannot rank, a
-            file that exists, and whatever the checkpoint is refused for.
+        ValueError: for unknown users or items, lists longer than the catalogue, a group without
+            items, a model that cannot rank, a file that exists, and whatever the checkpoint is
+            refused for.
     """
     from recbole_missing.evaluation import ranking
 
@@ -71,8 +79,11 @@ def execute(known: Namespace) -> None:
     splits = [loader._dataset for loader in loaders[: HIDDEN[known.hide]]]
     hidden = ranking.interactions(splits, dataset.user_num, dataset.item_num)
     train = loaders[0]._dataset
-    best = ranking.top_items(model, config, train, users[users > 0], hidden, known.top_k)
-    lines = _lines(dataset, names, *_beside_popular(train, users, best, known.top_k))
+    only = None if known.only is None else _only(known.only, train)
+    best = ranking.top_items(model, config, train, users[users > 0], hidden, known.top_k, only)
+    items, scores = _beside_popular(train, users, best, known.top_k, only)
+    _say_short(items, known, only)
+    lines = _lines(dataset, names, items, scores)
     if known.output is None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return
@@ -119,17 +130,86 @@ def _users(
     return asked, torch.tensor([ids.get(token, 0) for token in asked], dtype=torch.long)
 
 
-def _beside_popular(train: Any, users: Any, best: tuple[Any, Any], k: int) -> tuple[Any, Any]:
+def _only(word: str, train: Any) -> Any:
+    """Items that ``--only`` names, bool ``(item_num,)``."""
+    import torch
+
+    from recbole_missing.data.missing import read_token_file
+
+    groups = _groups(train)
+    if word not in groups:
+        path = Path(word)
+        if not path.is_file():
+            choices = ", ".join(repr(group) for group, items in groups.items() if items.any())
+            raise ValueError(
+                f"recommend: --only must be a file of item tokens or one of {choices}, got "
+                f"{word!r}; correct it."
+            )
+        chosen = torch.from_numpy(read_token_file(path, train.field2id_token[train.iid_field]))
+        if not chosen.any():
+            raise ValueError(f"{path}: must name an item, got none; add one item token a line.")
+        return chosen
+    if not groups[word].any():
+        raise ValueError(
+            f"recommend: --only {word} needs items without a training interaction, got none in "
+            f"data set {train.dataset_name!r}; list the items in {train.dataset_name}.item with "
+            f"load_col: {{item: [{train.iid_field}]}} before training, or train with new_items."
+        )
+    return groups[word]
+
+
+def _groups(train: Any) -> dict[str, Any]:
+    """Groups of items that ``--only`` may name: name -> bool ``(item_num,)``.
+
+    Here an item is new if it has no training interaction. So the items are among them that nobody
+    has bought yet. In tables of results ``new`` are the items that the setting ``new_items`` made
+    new, because only these have test interactions for that reason.
+    """
+    import torch
+
+    counts = torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
+    new = counts == 0
+    new[0] = False  # padding
+    return {**getattr(train, "item_groups", dict)(), "warm": counts > 0, "new": new}
+
+
+def _beside_popular(
+    train: Any, users: Any, best: tuple[Any, Any], k: int, only: Any
+) -> tuple[Any, Any]:
     """Lists of known users, and the items with most training interactions for unknown ones."""
     import torch
 
     counts = torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
     counts[0] = -1  # padding
+    if only is not None:
+        counts[~only] = -1
+    if (users == 0).any() and counts.max() < 1:
+        raise ValueError(
+            "recommend: --on-unknown popular needs items with training interactions, got none "
+            "under --only; leave unknown users out with --on-unknown skip."
+        )
+    k = min(k, int((counts >= 0).sum()))
     popular = counts.argsort(descending=True, stable=True)[:k]
     items = popular.repeat(len(users), 1)
     scores = counts[popular].float().repeat(len(users), 1)
     items[users > 0], scores[users > 0] = best
     return items, scores
+
+
+def _say_short(items: Any, known: Namespace, only: Any) -> None:
+    """Say on standard error how many lists are shorter than asked for."""
+    lengths = (items > 0).sum(dim=1)
+    short = int((lengths < known.top_k).sum())
+    if not short:
+        return
+    reasons = [] if only is None else [f"--only {known.only} names {int(only.sum()):,} items"]
+    if known.hide != "none":
+        reasons.append(f"--hide {known.hide} leaves out what a user has met")
+    print(
+        f"recommend: {short:,} of {len(items):,} lists have fewer than {known.top_k} items, the "
+        f"shortest has {int(lengths.min())}: {'; '.join(reasons)}",
+        file=sys.stderr,
+    )
 
 
 def _lines(dataset: Any, users: Sequence[str], items: Any, scores: Any) -> Iterator[str]:

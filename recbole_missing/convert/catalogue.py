@@ -45,6 +45,8 @@ class ItemTable:
         images: folder of pictures, searched with its sub-folders, or None.
         image_column: column that names the picture of an item, relative to ``images``; None if a
             picture bears the id of its item.
+        in_place: pictures are not copied into the data set. A checkpoint does not find them then,
+            for it decides no path outside of its data set; ``--set image_images=FOLDER`` does.
         matrices: modality -> file of its features and file of their item ids.
         catalogue: ``all`` makes every item of the table a candidate, ``bought`` only those with an
             interaction. None means ``all`` without a k-core, ``bought`` with one.
@@ -58,6 +60,7 @@ class ItemTable:
     tag_separator: str = "|"
     images: Path | None = None
     image_column: str | None = None
+    in_place: bool = False
     matrices: Mapping[str, tuple[Path, Path]] = field(default_factory=dict)
     catalogue: str | None = None
     drop_incomplete: bool = False
@@ -81,7 +84,7 @@ class Items:
         columns: column of the raw table -> cell of each item, as it is to be written.
         present: modality -> bool ``(n_items,)``, who has it.
         pictures: item id -> its picture.
-        folder: the folder of the pictures where they bear ids, so that it can be used as it is.
+        folder: the folder of the pictures if they are not copied.
         matrices: modality -> features and their ids.
         rows: number of rows of the table.
         dropped: rule -> number of rows that it left out.
@@ -153,6 +156,11 @@ def _check(wanted: ItemTable) -> None:
             raise ValueError(f"{option}: must come with --items, got no table of items; name it.")
     if wanted.image_column and wanted.images is None:
         raise ValueError("--image-column: must come with --images, got no folder; name it.")
+    if wanted.in_place and (wanted.images is None or wanted.image_column):
+        raise ValueError(
+            "--images-in-place: must come with --images, whose pictures bear ids (no "
+            "--image-column); leave it out."
+        )
     if not wanted.tag_separator:
         raise ValueError("--tag-separator: must be one character or more, got none.")
 
@@ -192,7 +200,8 @@ def _read_table(wanted: ItemTable, bought: Sequence[str], item: str) -> Items:
     if unknown:
         found.notes.append(
             f"{len(unknown):,} of {len(bought):,} items with an interaction are not in "
-            f"{wanted.path.name}, for example {first_few(unknown, 3)}; they have holes"
+            f"{wanted.path.name}, for example {first_few(unknown, 3)}"
+            f"{_likeness(tokens.tolist(), unknown)}; they have holes"
         )
     _fill_columns(wanted, table, frame, len(unknown), found)
     return found
@@ -362,7 +371,8 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     if wanted.image_column:
         _take_named(folder, files, found)
     else:
-        _take_by_stem(folder, files, found)
+        _take_by_stem(files, found)
+    found.folder = folder if wanted.in_place else None
     has = found.pictures
     found.present[IMAGE] = np.array([token in has for token in found.tokens], dtype=bool)
 
@@ -371,6 +381,13 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
     """Keep the pictures that the item table names and that are in the folder."""
     known = {path.relative_to(folder) for path in files}
     named = {token: Path(os.path.normpath(path)) for token, path in found.pictures.items()}
+    odd = [token for token in named if not _is_file_name(token)]
+    if odd:
+        named = {token: path for token, path in named.items() if token not in odd}
+        found.notes.append(
+            f"{IMAGE}: {len(odd):,} items whose ids can be no file names lack it, for example "
+            f"{first_few(odd, 3)}"
+        )
     found.pictures = {token: folder / path for token, path in named.items() if path in known}
     absent = [str(path) for path in named.values() if path not in known]
     if not found.pictures:
@@ -387,7 +404,12 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
         )
 
 
-def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
+def _is_file_name(token: str) -> bool:
+    """Tell whether a picture can bear the name on every system."""
+    return not (re.search(r'[<>:"/\\|?*\x00-\x1f]|^\.|[. ]$', token) or len(token.encode()) > 200)
+
+
+def _take_by_stem(files: Sequence[Path], found: Items) -> None:
     """Keep the pictures whose file name without suffix is the id of an item."""
     known, strangers = set(found.tokens), []
     for path in files:
@@ -414,7 +436,6 @@ def _take_by_stem(folder: Path, files: Sequence[Path], found: Items) -> None:
             f"{IMAGE}: {len(strangers):,} of {len(files):,} pictures are of no item, for example "
             f"{first_few(strangers, 3)}"
         )
-    found.folder = folder
 
 
 def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDArray, list[str]]:

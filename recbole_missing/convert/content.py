@@ -26,8 +26,8 @@ class Content:
         items: tokens of the items with an interaction, in order.
         pairs: split -> user and item token of every interaction.
         ratings: split -> rating of every interaction; empty if the run loads none.
-        features: modality -> float32 ``(len(items), dim)``; rows that are not observed hold zeros,
-            or imputed numbers if ``completed``.
+        features: modality -> float32 ``(len(items), dim)``, not scaled; rows that are not observed
+            hold zeros, or imputed numbers if ``completed``.
         observed: modality -> bool ``(len(items),)``.
         completed: whether an imputer filled the rows that are not observed.
         notes: sentences for the report.

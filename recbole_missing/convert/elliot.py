@@ -52,6 +52,9 @@ def read_elliot(source: Path) -> Layout:
     notes: list[str] = []
     tables = {split: _read_table(_file(source, split)) for split in SPLITS}
     width = min(len(row) for rows in tables.values() for row in rows)
+    if any(len(row) > width for rows in tables.values() for row in rows):
+        absent = ", ".join(list(KEPT_COLUMNS)[width:])
+        notes.append(f"{absent}: left out, for some lines have none")
     splits = {split: [row[:width] for row in rows] for split, rows in tables.items()}
     columns = list(KEPT_COLUMNS)[:width]
     interactions = checked(Interactions(columns, splits), notes, "the three files")

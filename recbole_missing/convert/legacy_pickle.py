@@ -22,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_CALLS = ("BUILD", "INST", "NEWOBJ", "NEWOBJ_EX", "OBJ", "REDUCE")
+_MOST_CALLS = 500  # a matrix needs about 15, a mask of four modalities 60
 _REMEDY = "do not load this file by other means unless you made it."
 
 
@@ -321,13 +324,29 @@ def _unpickle(content: bytes) -> Any:
 
 
 def _check_sizes(content: bytes) -> None:
-    """Refuse a pickle that claims more bytes or memo entries than it has.
+    """Refuse a pickle that would take far more memory than it has bytes.
 
-    The unpickler would reserve memory for them first. Walking over the opcodes reserves nothing.
+    It may claim more bytes or memo entries than it has, and the unpickler would reserve memory for
+    them first. Or it builds a large array from the same bytes over and over. Walking over the
+    opcodes reserves nothing.
     """
-    for opcode, argument, _ in pickletools.genops(content):
-        if "PUT" in opcode.name and argument is not None and int(argument) > len(content):
-            raise pickle.UnpicklingError(f"memo entry {argument} in {len(content)} bytes")
+    file, calls = io.BytesIO(content), 0
+    while True:
+        code = file.read(1).decode("latin1")
+        opcode = _OPCODES.get(code)
+        if opcode is None or opcode.name.startswith("EXT"):  # objects of copyreg's registry
+            raise pickle.UnpicklingError(f"opcode {code!r} at byte {file.tell()}")
+        if opcode.name == "STOP":
+            return
+        if opcode.name == "STRING":  # its reader refuses the bytes of Python 2
+            file.readline()
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(file)
+            if "PUT" in opcode.name and int(argument) > len(content):
+                raise pickle.UnpicklingError(f"memo entry {argument} in {len(content)} bytes")
+        calls += opcode.name in _CALLS
+        if calls > _MOST_CALLS:
+            raise pickle.UnpicklingError(f"more than {_MOST_CALLS} objects")
 
 
 def _object_bytes(path: Path) -> bytes:

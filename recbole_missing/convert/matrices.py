@@ -126,9 +126,10 @@ def _swapped(splits: dict[str, list[list[str]]]) -> list[str]:
     sizes = {split: len(rows) for split, rows in splits.items()}
     if sizes["train"] != _TIKTOK[0] or {sizes["valid"], sizes["test"]} != _TIKTOK[1]:
         return []
+    here, other = ("DiffMM", "DGMRec")[:: 1 if sizes["valid"] < sizes["test"] else -1]
     return [
-        f"TikTok: validation has {sizes['valid']:,} and test {sizes['test']:,} interactions here; "
-        "DiffMM and DGMRec use the two the other way round, so do not compare their results"
+        f"TikTok: validation has {sizes['valid']:,} interactions and test {sizes['test']:,}, as in "
+        f"{here}; {other} has the two the other way round, so results cannot be compared"
     ]
 
 

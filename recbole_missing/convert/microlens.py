@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import groupby
 from pathlib import Path
 
 from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout
@@ -100,9 +99,11 @@ def _leave_one_out(rows: list[tuple[str, str, str]], notes: list[str]) -> Intera
     """
     splits: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
     short = ties = 0
-    ordered = sorted(rows, key=lambda row: (row[0], float(row[2])))  # stable
-    for _, group in groupby(ordered, key=lambda row: row[0]):
-        history = [list(row) for row in group]
+    histories: dict[str, list[list[str]]] = {}
+    for row in rows:
+        histories.setdefault(row[0], []).append(list(row))
+    for history in histories.values():
+        history.sort(key=lambda row: float(row[2]))  # stable
         if len(history) < len(SPLITS):
             short += 1
             splits["train"] += history

@@ -163,9 +163,11 @@ def checked(interactions: Interactions, notes: list[str], where: str) -> Interac
         if not rows:
             lost = len(interactions.splits[split])
             got = f"{lost} of users without training interaction" if lost else "none"
+            wanted = "" if whole else " of users in training"
+            remedy = "" if whole else ", a data set needs three parts"
             raise ValueError(
-                f"{split} interactions: must be one or more of users in training, got {got}; see "
-                f"{where}, a data set needs three parts."
+                f"{split} interactions: must be one or more{wanted}, got {got}; see "
+                f"{where}{remedy}."
             )
     _count_repeats(kept, notes)
     return kept

@@ -29,6 +29,7 @@ from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality
+from recbole_missing.quiet import quiet
 
 DATA_SETTINGS = {
     "modalities": Optional(ListOf(Text())),
@@ -168,8 +169,9 @@ class MultimodalDataset(CheckedDataset):
     def unscaled(self, name: str) -> Tensor:
         """Read the observed rows of a modality again, before their scale; the others are zero."""
         assert self.known is not None
-        (source,) = self._sources([name])
-        return torch.from_numpy(source.features(self.known[name].observed.numpy()))
+        with quiet():  # what there is to say about the files was said in `build`
+            (source,) = self._sources([name])
+            return torch.from_numpy(source.features(self.known[name].observed.numpy()))
 
     def identity_under(self, config: Any, splits: list[Any], read: dict[str, Any]) -> Parts:
         """The ``identity`` that :meth:`build` would give with other settings of the modalities.

@@ -167,7 +167,7 @@ def look(described: Container[bytes], path: Path) -> tuple[bytes, np.ndarray | N
     try:
         content = path.read_bytes()
     except OSError as error:
-        return b"", None, error.strerror
+        return b"", None, error.strerror or str(error)
     key = digest(content)
     if key in described:
         return key, None, None

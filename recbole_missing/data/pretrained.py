@@ -27,9 +27,13 @@ from recbole_missing.parallel import Serial
 VERSION = 1
 """A change of what :meth:`Pretrained.encode` gives needs a new version."""
 
-_BATCH = {"cpu": 32, "cuda": 128}  # on a CPU a larger batch is no faster; 128 pictures fit 4 GB
-_BATCHES = 8  # that are encoded between two steps of the progress bar
-_READ = (".json", ".txt", ".model", ".safetensors")  # of a model; vocabularies are text
+_BATCH = {"cpu": 32, "cuda": 128}  # a larger one is no faster on a CPU
+_BLOCK = 1024  # texts that are encoded between two steps of the progress bar
+_PICTURES = 32  # that are held at a time, at their full size
+_UNREAD = (
+    ".bin", ".ckpt", ".gguf", ".h5", ".jpg", ".md", ".msgpack", ".onnx", ".ot", ".pkl", ".png",
+    ".pt", ".pth", ".py",
+)  # fmt: skip
 _PICKLED = "pytorch_model.bin"
 _WHOLE = ("model.safetensors", "model.safetensors.index.json")
 _OTHER_BACKENDS = ("onnx", "openvino")
@@ -85,8 +89,8 @@ class Pretrained:
         self._pickled = check_folder(f"{name}: {name}_model {model}", self._folder)
         self.key = _digest(self._folder)
 
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts, float32 ``(len(texts), dim)``.
+    def texts(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+        """Encode texts one block after the other; yield a row for each, float32 ``(dim,)``.
 
         A text that is too long is cut, as the library does; a log line counts such texts.
 
@@ -96,10 +100,10 @@ class Pretrained:
         with self._apart():
             self._try("text", "a")
             self._count_cut(texts)
-            return self._encode(_blocks(texts, self._batch * _BATCHES), _as_they_are)
+            yield from self._encode(_blocks(texts, _BLOCK), _as_they_are)
 
-    def pictures(self, files: Sequence[tuple[Path, bytes]]) -> np.ndarray:
-        """Encode pictures, float32 ``(len(files), dim)``.
+    def pictures(self, files: Sequence[tuple[Path, bytes]]) -> Iterator[np.ndarray]:
+        """Encode pictures one block after the other; yield a row for each, float32 ``(dim,)``.
 
         Args:
             files: path of each picture, and the digest that its content must have.
@@ -113,7 +117,7 @@ class Pretrained:
 
         with self._apart():
             self._try("picture", Image.new("RGB", (8, 8)))
-            return self._encode(_blocks(files, self._batch), pictures.read_again)
+            yield from self._encode(_blocks(files, _PICTURES), pictures.read_again)
 
     @cached_property
     def _loaded(self) -> Any:
@@ -143,18 +147,17 @@ class Pretrained:
                 f"does not ({_reason(error)}); choose another one."
             ) from error
 
-    def _encode(self, blocks: Sequence[Any], read: Any) -> np.ndarray:
+    def _encode(self, blocks: Sequence[Any], read: Any) -> Iterator[np.ndarray]:
         shared = self._loaded, read, self._batch
         label = f"{self.name}: {self.model}"
         with fits(f"{label}: encoding", {}):
-            found = list(self._engine.map(_encoded, shared, blocks, label))
-        rows = np.concatenate(found).astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"{self.name}: {self.name}_model must give finite numbers, got NaN or inf from "
-                f"{self.model}; choose another one."
-            )
-        return rows
+            for rows in self._engine.map(_encoded, shared, blocks, label):
+                if not np.isfinite(rows).all():
+                    raise ValueError(
+                        f"{self.name}: {self.name}_model must give finite numbers, got NaN or inf "
+                        f"from {self.model}; choose another one."
+                    )
+                yield from rows
 
     def _count_cut(self, texts: Sequence[str]) -> None:
         from transformers import PreTrainedTokenizerBase
@@ -209,7 +212,7 @@ def _encoded(model: Any, read: Any, batch: int, block: Sequence[Any]) -> np.ndar
     found = model.encode(
         read(block), batch_size=batch, show_progress_bar=False, convert_to_numpy=True
     )
-    return np.asarray(found)
+    return np.asarray(found, dtype=np.float32)
 
 
 # --------------------------------------------------------------------------- the files of a model
@@ -237,6 +240,22 @@ def check_folder(who: str, folder: Path) -> bool:
             f"{who} must be a folder with modules.json or config.json, got {folder} without; save "
             "the model there with SentenceTransformer.save."
         )
+    _check_modules(who, folder)
+    pickled = [
+        path
+        for path in sorted(folder.rglob(_PICKLED))
+        if not any((path.parent / name).is_file() for name in _WHOLE)
+    ]
+    if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
+        raise ValueError(
+            f"{who} must have model.safetensors, got only the pickle {pickled[0]}, which torch "
+            f"{torch.__version__} cannot read safely; save the model again, or use torch >= 2.6."
+        )
+    return bool(pickled)
+
+
+def _check_modules(who: str, folder: Path) -> None:
+    """Refuse classes that are none of the library, or activations that are none of torch."""
     for module in _content(who, folder / "modules.json", []):
         kind = str(module.get("type")) if isinstance(module, Mapping) else str(module)
         package, _, last = kind.rpartition(".")
@@ -246,23 +265,12 @@ def check_folder(who: str, folder: Path) -> bool:
                 f"got {kind} in modules.json, and no code of a model is run; choose another model."
             )
     for path in sorted(folder.rglob("config.json")):
-        activation = _content(who, path, {}).get("activation_function", "torch.nn.Identity")
-        if not re.fullmatch(r"torch\.nn\.modules\.\w+\.\w+|torch\.nn\.\w+|\w+", str(activation)):
+        activation = str(_content(who, path, {}).get("activation_function", "gelu"))
+        if not re.fullmatch(r"torch\.nn\.(modules\.\w+\.)?\w+|\w+", activation):
             raise ValueError(
                 f"{who} must have an activation of torch.nn, got {activation} in {path}, and no "
                 "code of a model is run; choose another model."
             )
-    pickled = [
-        path
-        for path in sorted(folder.rglob("*.bin"))
-        if path.name == _PICKLED and not any((path.parent / name).is_file() for name in _WHOLE)
-    ]
-    if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
-        raise ValueError(
-            f"{who} must have model.safetensors, got only the pickle {pickled[0]}, which torch "
-            f"{torch.__version__} cannot read safely; save the model again, or use torch >= 2.6."
-        )
-    return bool(pickled)
 
 
 def _content(who: str, path: Path, default: Any) -> Any:
@@ -285,7 +293,7 @@ def _digest(folder: Path) -> str:
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") or part in _OTHER_BACKENDS for part in place.parts)
         replaced = any((path.parent / name).is_file() for name in _WHOLE)
-        read = path.suffix in _READ or (path.name == _PICKLED and not replaced)
+        read = path.suffix not in _UNREAD or (path.name == _PICKLED and not replaced)
         if read and not hidden and path.is_file():
             state = path.stat()
             content = _digest_of_file(path.resolve(), state.st_mtime_ns, state.st_size)
@@ -326,12 +334,10 @@ def _folder_of(name: str, model: str, base: Path) -> Path:
 def _downloaded(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    plain = [f"*{suffix}" for suffix in _READ]
-    others = [f"{folder}/*" for folder in _OTHER_BACKENDS]
-    folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+    unread = [f"*{suffix}" for suffix in _UNREAD] + [f"{part}/*" for part in _OTHER_BACKENDS]
+    folder = Path(snapshot_download(repository, ignore_patterns=unread))
     if not any(folder.rglob("*.safetensors")):
-        plain.append(f"*{_PICKLED}")
-        folder = Path(snapshot_download(repository, allow_patterns=plain, ignore_patterns=others))
+        snapshot_download(repository, allow_patterns=[f"*{_PICKLED}"])
     return folder
 
 

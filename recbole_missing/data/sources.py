@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -38,6 +38,7 @@ from recbole_missing.parallel import Serial
 
 _CHUNK = 4096  # rows that are read at a time while a file on disk is checked
 _FEW_EQUAL = 2  # so many equal rows, and 1 in 100, are taken for variants of one item
+_NEURAL = ("sentence", "clip")  # encoders that need a model
 _ITEM, _NEIGHBOUR, _WEIGHT = "item_id", "neighbour_id", "weight"  # columns of an edge file
 
 
@@ -379,8 +380,8 @@ class Encoded(Source):
         n_items: number of items, padding included.
         rows: known rows.
         encoder: name of the encoder, and what decides its rows.
-        encode: function that encodes items. It returns float32 ``(len(items), dim)``. None: every
-            row is known.
+        encode: function that encodes items. It yields a row for each, float32 ``(dim,)``. None:
+            every row is known.
         learn: function of two arguments, the rows to learn from and the rows of further items. It
             returns both, encoded anew, one below the other. None: rows stay as they are.
     """
@@ -392,7 +393,7 @@ class Encoded(Source):
         n_items: int,
         rows: EncodedRows,
         encoder: Sequence[Any],
-        encode: Callable[[Sequence[int]], np.ndarray] | None = None,
+        encode: Callable[[Sequence[int]], Iterable[np.ndarray]] | None = None,
         learn: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """Store the arguments."""
@@ -413,14 +414,22 @@ class Encoded(Source):
 
     def _rows(self, items: np.ndarray) -> np.ndarray:
         keys = [self._keys[item] for item in items]
-        new = {key: int(item) for key, item in zip(keys, items) if key not in self._known}
+        new = [(key, int(item)) for key, item in zip(keys, items) if key not in self._known]
         if self._one_by_one is not None:
             logging.getLogger().info(
-                f"{self.name}: {len(new):,} of {len(items):,} contents are new to the encoder."
+                f"{self.name}: {len(new):,} of {len(items):,} contents are new and are encoded now."
             )
-            encoded = self._one_by_one(list(new.values())) if new else ()
-            self._known.add(dict(zip(new, encoded)))
+            self._add(dict(new))
         return self._known.of(keys)
+
+    def _add(self, items: Mapping[bytes, int]) -> None:
+        """Encode items. What is encoded before an error, or before Ctrl-C, is kept."""
+        rows: dict[bytes, np.ndarray] = {}
+        try:
+            if self._one_by_one is not None and items:
+                rows.update(zip(items, self._one_by_one(list(items.values()))))
+        finally:
+            self._known.add(rows)
 
 
 class _Names:
@@ -468,7 +477,7 @@ def check_library(name: str, settings: Mapping[str, Any]) -> None:
         ValueError: with the command that installs the library.
     """
     encoder, model = (_value(settings, f"{name}_{key}") for key in ("encoder", "model"))
-    if encoder in ("sentence", "clip") or (encoder is None and model is not None):
+    if encoder in _NEURAL or (encoder is None and model is not None):
         pretrained.check_installed(name)
 
 
@@ -507,7 +516,7 @@ class _Request:
         plain, neural = list(encoders)[0], list(encoders)[-1]
         chosen = self.values["encoder"] or (neural if self.values["model"] else plain)
         check(self.name, {key: chosen}, {key: Choice(*encoders)})
-        for unread in _OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}:
+        for unread in sorted(_OF_ENCODERS.keys() - {"encoder", *encoders[chosen]}):
             if self.values[unread] is not None:
                 logging.getLogger().warning(
                     f"{self.name}: {self.name}_{unread} has no effect with the encoder {chosen}."
@@ -675,7 +684,7 @@ def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.
     model = request.model("sentence")
     identified = ["sentence", pretrained.VERSION, model.key]
 
-    def encode(items: Sequence[int]) -> np.ndarray:
+    def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
         return model.texts([texts[item] for item in items])
 
     known = request.rows(identified)
@@ -690,7 +699,7 @@ def _open_images(request: _Request) -> Source:
     if model is not None:
         identified = [encoder, pretrained.VERSION, model.key]
 
-        def encode(items: Sequence[int]) -> np.ndarray:
+        def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
             return model.pictures([(files[item], keys[item]) for item in items])
 
         return Encoded(name, keys, n_items, request.rows(identified), identified, encode)
@@ -743,17 +752,20 @@ def _readable(
     Raises:
         ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
     """
-    name, keys, new, broken = request.name, {}, {}, []
+    name, keys, broken = request.name, {}, []
+    new: list[tuple[bytes, np.ndarray]] = []
     engine = Serial(bool(request.values["progress"]), delay=3.0)
     seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
-    for item, (key, row, problem) in zip(files, seen):
-        if problem is None:
-            keys[item] = key
-        else:
-            broken.append(f"{files[item].name} ({problem})")
-        if row is not None:
-            new[key] = row
-    described.add(new)
+    try:
+        for item, (key, row, problem) in zip(files, seen):
+            if problem is None:
+                keys[item] = key
+            else:
+                broken.append(f"{files[item].name} ({problem})")
+            if row is not None:
+                new.append((key, row))
+    finally:  # what was read before Ctrl-C is kept
+        described.add(dict(new))
     logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
     if broken:
         said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"
@@ -775,7 +787,7 @@ def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[st
     cells, rows = _cells_by_token(request, path, id_field, columns)
     vectors: dict[int, list[float]] = {}
     for item in np.flatnonzero(rows >= 0):
-        words = [w for cell in cells[rows[item]] for w in split(cell, catalogue.seq_separator)]
+        words = [w for cell in cells[int(rows[item])] for w in split(cell, catalogue.seq_separator)]
         who = f"{path.name}: columns {columns} of item {str(catalogue.tokens[item])!r}"
         try:
             vector = [float(word) for word in words]
@@ -831,7 +843,7 @@ def _images_files(request: _Request) -> list[Path]:
 def _model_files(request: _Request) -> list[Path]:
     """Files of a model in a folder; those of a downloaded one do not change."""
     folder = request.catalogue.folder / Path(request.values["model"] or "").expanduser()
-    neural = request.values["model"] and request.encoder() in ("sentence", "clip")
+    neural = request.values["model"] and request.encoder() in _NEURAL
     return [path for path in sorted(folder.rglob("*")) if path.is_file()] if neural else []
 
 

@@ -19,9 +19,15 @@ PAIRS = 2**20
 
 
 def top_items(
-    model: Any, config: Any, dataset: Any, users: Tensor, hidden: sparse.spmatrix | None, k: int
+    model: Any,
+    config: Any,
+    dataset: Any,
+    users: Tensor,
+    hidden: sparse.spmatrix | None,
+    k: int,
+    candidates: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Rank all items for some users, in evaluation mode.
+    """Rank all items, or some of them, for some users, in evaluation mode.
 
     Args:
         model: one of ours or of RecBole's general recommenders.
@@ -31,6 +37,7 @@ def top_items(
         hidden: ``(user_num, item_num)``; an item that is stored for a user is no candidate, see
             :func:`interactions`. None hides nothing. The padding item is never a candidate.
         k: length of the lists, but at most the number of items.
+        candidates: bool ``(item_num,)``, the items that are ranked. None means all items.
 
     Returns:
         Items, int64, and scores, float32, each ``(n_users, k)`` on the CPU, best first, and of
@@ -52,13 +59,16 @@ def top_items(
     was_training = model.training
     model.eval()
     size = max(1, config["eval_batch_size"] // dataset.item_num)
-    k = min(k, dataset.item_num - 1)
+    nothing = torch.zeros(dataset.item_num, dtype=torch.bool)
+    left_out = nothing if candidates is None else ~candidates
+    left_out[0] = True  # padding
+    k = min(k, int((~left_out).sum()))
     batches = users.cpu().split(size) if len(users) else ()
     with getattr(model, "scoring", nullcontext)():
-        best = [_best(scores_of(batch), _cells(known, batch), k) for batch in batches]
+        best = [_best(scores_of(batch), left_out, _cells(known, batch), k) for batch in batches]
     model.train(was_training)
-    nothing = (torch.empty(0, k, dtype=torch.long), torch.empty(0, k))
-    items, scores = (torch.cat(parts) for parts in zip(nothing, *best))
+    empty = (torch.empty(0, k, dtype=torch.long), torch.empty(0, k))
+    items, scores = (torch.cat(parts) for parts in zip(empty, *best))
     return items, scores
 
 
@@ -77,9 +87,11 @@ def interactions(splits: Iterable[Any], n_users: int, n_items: int) -> sparse.cs
     return met
 
 
-def _best(scores: Tensor, cells: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+def _best(
+    scores: Tensor, left_out: Tensor, cells: tuple[Tensor, Tensor], k: int
+) -> tuple[Tensor, Tensor]:
     scores = scores.float()
-    scores[:, 0] = -torch.inf
+    scores[:, left_out] = -torch.inf
     scores[cells] = -torch.inf
     best = top_columns(scores, k)
     values, items = scores.gather(1, best).cpu(), best.cpu()

@@ -230,15 +230,21 @@ def _part(
     main = sections.main_table(part, metrics, printed)
     report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)
-    for groups, kind in zip(results.groups_of(part, metrics[0]), ("missing", "new")):
-        report.show(sections.group_table(part, groups, metrics[0], kind))
-        if groups and sum(map(bool, part.rows.values())) > 1:
-            report.draw(part, f"by_{kind}", figures.by_group, groups, metrics[0])
+    for within in (False, True):
+        _groups(report, part, metrics[0], within)
     report.show(sections.retrieval_table(part, printed))
     folders = [store.parent for store in stores]
     for table in sections.significance_tables(part, metrics[0], report.options.method, folders):
         report.show(table)
     return main
+
+
+def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
+    for groups, kind in zip(results.groups_of(part, metric, within), ("missing", "new")):
+        report.show(sections.group_table(part, groups, metric, kind, within))
+        if groups and sum(map(bool, part.rows.values())) > 1:
+            name = f"{'within' if within else 'by'}_{kind}"
+            report.draw(part, name, figures.by_group, groups, metric, within)
 
 
 def _robustness(report: Report, part: Part, metric: str) -> None:

@@ -57,7 +57,9 @@ def loss(part: Part, metric: str, paths: Sequence[Path]) -> None:
     _lines(part, percents, stds, words, f"{_place(part)}: relative {word} of {metric}", paths)
 
 
-def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Path]) -> None:
+def by_group(
+    part: Part, groups: Sequence[str], metric: str, within: bool, paths: Sequence[Path]
+) -> None:
     """Draw a metric by group of test items: a panel for each group, a bar for each row.
 
     The row with the best mean over the groups is on top. If there are many rows, only the best are
@@ -67,12 +69,13 @@ def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Pat
         part: the runs of one table.
         groups: names of groups.
         metric: metric of the groups.
+        within: draw the results in which only the items of a group are candidates.
         paths: files to write.
 
     Raises:
         ValueError: if matplotlib is absent.
     """
-    frame = results.group_scores(part, groups, metric)
+    frame = results.group_scores(part, groups, metric, within)
     means, stds = (frame.xs(stat, axis=1, level=1) for stat in ("mean", "std"))
     upwards = not part.smaller_is_better(metric)  # the last bar is drawn on top
     ordered = means.mean(axis=1).dropna().sort_values(ascending=upwards, kind="stable").index
@@ -95,7 +98,8 @@ def by_group(part: Part, groups: Sequence[str], metric: str, paths: Sequence[Pat
         panel.margins(y=0.02)
         plain_axes(panel, "x")
     best = f" (best {len(drawn)} of {len(ordered)} rows)" if len(drawn) < len(ordered) else ""
-    figure.suptitle(f"{_place(part)}: {metric} by group{best}")
+    words = "within the group" if within else "by group"
+    figure.suptitle(f"{_place(part)}: {metric} {words}{best}")
     figure.get_layout_engine().set(wspace=0.06)
     _save(figure, paths)
 

@@ -178,22 +178,36 @@ def scores(part: Part, metrics: Sequence[str]) -> pd.DataFrame:
     return summary([[values(run) for run in runs] for runs in part.rows.values()])
 
 
-def group_scores(part: Part, groups: Sequence[str], metric: str) -> pd.DataFrame:
-    """:func:`summary` of one metric, with a column for each group of test items."""
+def groups_in(run: Line, within: bool) -> Mapping[str, Mapping[str, Any]]:
+    """Results of a run by group, or within the groups; empty if they were not measured."""
+    return (run.within_groups if within else run.groups) or {}
+
+
+def group_scores(
+    part: Part, groups: Sequence[str], metric: str, within: bool = False
+) -> pd.DataFrame:
+    """:func:`summary` of one metric, with a column for each group of test items.
+
+    Args:
+        part: the runs of one table.
+        groups: names of groups.
+        metric: metric of the groups.
+        within: take the results in which only the items of a group are candidates.
+    """
 
     def values(run: Line) -> dict[str, Any]:
-        found = run.groups or {}
+        found = groups_in(run, within)
         return {group: found.get(group, {}).get(metric) for group in groups}
 
     return summary([[values(run) for run in runs] for runs in part.rows.values()])
 
 
-def groups_of(part: Part, metric: str) -> tuple[list[str], list[str]]:
+def groups_of(part: Part, metric: str, within: bool = False) -> tuple[list[str], list[str]]:
     """Groups of test items that have a metric: those by missing modalities, and warm and new."""
     found = {
         group
         for run in part.lines
-        for group, values in (run.groups or {}).items()
+        for group, values in groups_in(run, within).items()
         if metric in values
     }
     counts = sorted((g for g in found if g.endswith(" missing")), key=lambda g: int(g.split()[0]))

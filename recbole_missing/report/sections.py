@@ -52,24 +52,57 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
     return _table(part, "scores", f"{part.heading}: test metrics", caption, columns)
 
 
-def group_table(part: Part, groups: Sequence[str], metric: str, kind: str) -> Table | None:
-    """One metric by group of test items; None if no run has such a group."""
+def group_table(
+    part: Part, groups: Sequence[str], metric: str, kind: str, within: bool = False
+) -> Table | None:
+    """One metric by group of test items; None if no run has such a group.
+
+    Args:
+        part: the runs of the table.
+        groups: names of groups.
+        metric: metric of the groups.
+        kind: ``missing`` or ``new``.
+        within: show the results in which only the items of a group are candidates.
+    """
     if not groups:
         return None
-    frame = results.group_scores(part, groups, metric)
+    frame = results.group_scores(part, groups, metric, within)
     columns = []
     for group in groups:
-        found = [(run.groups or {}).get(group) for run in part.lines]
-        counts = [values["users"] for values in found if values]
-        users = f"{min(counts):,}" + (f" to {max(counts):,}" if min(counts) < max(counts) else "")
-        title = f"{group} ({users} users)"
+        found = [results.groups_in(run, within).get(group, {}) for run in part.lines]
+        sizes = [_span(found, "users"), *([_span(found, "items")] if within else [])]
+        title = f"{group} ({', '.join(sizes)})"
         columns.append(_column(frame, group, best=part.best(metric), title=title))
     caption = (
         f"{metric} over the test items of a group and the users who have one: columns differ in "
         f"items and users, so compare within a column. {_direction(part, [metric])}"
     ).rstrip()
     words = {"missing": "by number of missing modalities", "new": "warm and new items"}
-    return _table(part, f"by_{kind}", f"{part.heading}: {words[kind]}", caption, columns)
+    title = f"{part.heading}: {words[kind]}"
+    if not within:
+        return _table(part, f"by_{kind}", title, caption, columns)
+    caption = " ".join([_WITHIN, caption, *_unmeasured(part)])
+    return _table(part, f"within_{kind}", f"{title}, within the group", caption, columns)
+
+
+_WITHIN = (
+    "Only the items of a group are candidates; their number is in the head. The expected Recall@k "
+    "of a random order of n candidates is k / n."
+)
+
+
+def _span(found: Iterable[Mapping[str, Any]], name: str) -> str:
+    counts = [values[name] for values in found if name in values]
+    most = f" to {max(counts):,}" if min(counts) < max(counts) else ""
+    return f"{min(counts):,}{most} {name}"
+
+
+def _unmeasured(part: Part) -> list[str]:
+    """Sentence on the runs of a version that did not measure results within groups, if any."""
+    without = sum(run.within_groups is None for run in part.lines)
+    if not without:
+        return []
+    return [f"{without} of {len(part.lines)} runs are older than this measure and do not count."]
 
 
 def loss_table(part: Part, metric: str) -> Table | None:

@@ -118,6 +118,9 @@ def test_a_line_holds_what_recbole_returns_and_how_it_came_about(folder: Path) -
     assert line["config"]["reg_weight"] is not None, "defaults too"
     assert line["mask"]["missing"].keys() == {"image", "title", "tags"}
     assert {"0 missing", "1 missing"} <= line["groups"].keys()
+    assert line["within_groups"].keys() == line["groups"].keys()
+    for name, values in line["within_groups"].items():
+        assert values.keys() == {*line["groups"][name], "items"}
     assert line["versions"].keys() >= {"recbole", "torch", "recbole-missing", "python"}
     assert line["cost"]["seconds"] > 0
     assert line["cost"]["peak_memory_mib"] > 50

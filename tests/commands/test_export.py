@@ -180,6 +180,23 @@ def test_export_elliot_numbers_what_is_no_integer(place, capsys):
     assert "drops" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", [[], ["--method=mean"]])
+def test_features_are_exported_as_their_source_has_them(place, capsys, method):
+    """A run scales them; a user of another project does not know how."""
+    folder, _ = recbole_folder(place, image_scale="standard")
+    run("export", "elliot", folder, *method)
+    vectors = place / "elliot/tiny/visual_embeddings/recbole_missing/features/0"
+    items = dict(read_inter(place / "elliot/tiny/i_id_mapping.csv")[1:])
+    content = tiny_content()
+    for item in content.image_ids:
+        written = np.load(vectors / f"{items[item]}.npy")
+        np.testing.assert_array_equal(written, content.image[content.row(item)])
+    if method:
+        filled = np.load(vectors / f"{items['i6']}.npy")
+        np.testing.assert_allclose(filled, content.image.mean(axis=0), atol=1e-5)
+    assert "image_scale standard" in capsys.readouterr().out
+
+
 def test_export_ducho_is_read_by_a_run(place, capsys):
     folder, _ = recbole_folder(place)
     run("export", "ducho", folder, "--output=features")

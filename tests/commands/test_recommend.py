@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from folders import AT_WORK, N_ITEMS, N_USERS, Toy, pairs_of, prepare, refused, tiny_content
+from folders import AT_WORK, COLD, N_ITEMS, N_USERS, Toy, pairs_of, prepare, refused, tiny_content
 from folders import workplace as workplace
 from scipy import sparse
 
@@ -32,8 +32,8 @@ def train(model, settings, **changes):
     return run, trainer
 
 
-def slow_lists(run, network, splits, k):
-    """Token -> tokens of the best items, one pair at a time."""
+def slow_lists(run, network, splits, k, only=None):
+    """Token -> tokens of the best items, or of the best ``only``, one pair at a time."""
     users, items = (run.dataset.field2id_token[key].tolist() for key in ("user_id", "item_id"))
     seen = {pair for split in splits for pair in pairs_of(getattr(run, split)._dataset)}
     network.eval()
@@ -42,7 +42,8 @@ def slow_lists(run, network, splits, k):
         pairs = {"user_id": torch.full((len(items),), user), "item_id": torch.arange(len(items))}
         with torch.no_grad():
             scores = network.predict(pairs).tolist()
-        candidates = [i for i in range(1, len(items)) if (users[user], items[i]) not in seen]
+        ranked = [i for i in range(1, len(items)) if only is None or items[i] in only]
+        candidates = [i for i in ranked if (users[user], items[i]) not in seen]
         ranked = sorted(candidates, key=lambda item: -scores[item])[:k]
         lists[users[user]] = [items[item] for item in ranked]
     return lists
@@ -165,6 +166,122 @@ def test_fields_go_by_the_names_of_the_data_set(settings, capsys, tmp_path):
     cli.main(["recommend", trainer.saved_model_file, *HERE, "--users", "u1"])
     header, *lines = capsys.readouterr().out.splitlines()
     assert header == "who:token\twhat:token\trank:float\tscore:float" and len(lines) == 10
+
+
+# --------------------------------------------------------------------------- some items alone
+
+
+NEVER_BOUGHT = ["fresh1", "fresh2"]
+WITH_ITEMS = {"load_col": {"inter": ["user_id", "item_id"], "item": ["item_id"]}}
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """Settings of a data set whose .item file has two items that no interaction names."""
+    content = tiny_content()
+    for token in NEVER_BOUGHT:
+        content.titles[token], content.tags[token] = "red moon", "a b"
+    return {**content.write(tmp_path), **WITH_ITEMS}
+
+
+def tokens_of(run, items):
+    return set(run.dataset.field2id_token["item_id"][items.numpy()].tolist())
+
+
+@pytest.mark.parametrize("new_items", ["none", "stratified"])
+def test_new_items_alone(catalogue, capsys, new_items):
+    mask = {"missing_protocol": "stratified", "missing_ratio": 0.5}
+    run, trainer = train("VBPR", catalogue, new_items=new_items, **mask)
+    file = trainer.saved_model_file
+    trained_on = {item for _, item in pairs_of(run.train._dataset)}
+    everything = set(run.dataset.field2id_token["item_id"][1:])
+    new = everything - trained_on
+    assert {*NEVER_BOUGHT, COLD} <= new
+    moved = tokens_of(run, run.dataset.new_items)
+    assert moved == new - {*NEVER_BOUGHT, COLD} and bool(moved) == (new_items != "none")
+    splits = ("train", "valid")
+    for word, items in (("new", new), ("warm", trained_on)):
+        lists, _ = recommend(capsys, file, "--only", word, "--top-k", 3)
+        assert lists == slow_lists(run, trainer.model, splits, 3, items)
+    groups = run.dataset.item_groups()  # those of the tables
+    if moved:  # items that nobody trained on are no new items of the tables, but warm ones
+        assert tokens_of(run, groups["new"]) == moved
+        assert tokens_of(run, groups["warm"]) == everything - moved
+    lacking = tokens_of(run, groups["2 missing"])
+    lists, _ = recommend(capsys, file, "--only", "2 missing", "--top-k", 3)
+    assert lists == slow_lists(run, trainer.model, splits, 3, lacking)
+
+
+def test_items_that_nobody_bought_may_be_the_new_items(catalogue, capsys, tmp_path):
+    (tmp_path / "tiny" / "fresh.txt").write_text("\n".join(NEVER_BOUGHT) + "\n")
+    run, trainer = train("VBPR", catalogue, new_items="file", new_items_file="fresh.txt")
+    assert tokens_of(run, run.dataset.new_items) == {*NEVER_BOUGHT}
+    trainer.evaluate(run.test)
+    assert trainer.group_results and "new" not in trainer.group_results, "nobody wants them"
+    lists, _ = recommend(capsys, trainer.saved_model_file, "--only", "new")
+    new = {*NEVER_BOUGHT, COLD}
+    assert lists == slow_lists(run, trainer.model, ("train", "valid"), 10, new)
+
+
+def test_items_of_a_file_alone(settings, capsys, tmp_path):
+    run, trainer = train("VBPR", settings)
+    file, chosen = trainer.saved_model_file, tmp_path / "new arrivals.txt"
+    chosen.write_text("i3\ni17\ni5\n")
+    lists, _ = recommend(capsys, file, "--only", chosen, "--top-k", 2)
+    expected = slow_lists(run, trainer.model, ("train", "valid"), 2, {"i3", "i17", "i5"})
+    assert lists == {user: items for user, items in expected.items() if items}
+    words = (file, *HERE, "--only")
+    chosen.write_text("i3\nshoe\n")
+    assert "got 1 of 2 unknown tokens such as ['shoe']" in refused(
+        capsys, "recommend", *words, chosen
+    )
+    chosen.write_text("\n")
+    assert "must name an item, got none" in refused(capsys, "recommend", *words, chosen)
+    message = refused(capsys, "recommend", *words, "news")
+    assert "must be a file of item tokens or one of '0 missing', " in message
+    assert "'warm', 'new', got 'news'" in message
+
+
+def test_data_without_new_items_are_refused_with_the_remedy(settings, capsys, tmp_path):
+    """A model of RecBole on RecBole's own data set."""
+    ours = [key for key in settings if key.startswith(("modalities", "image", "title", "tags"))]
+    plain = {key: value for key, value in settings.items() if key not in ours}
+    everything = {"benchmark_filename": None, "eval_args": {"split": {"LS": "valid_and_test"}}}
+    run, trainer = train("BPR", plain, **everything, item_inter_num_interval="[5,inf)")
+    assert type(run.dataset).__name__ == "Dataset"
+    message = refused(capsys, "recommend", trainer.saved_model_file, *HERE, "--only", "new")
+    assert "--only new needs items without a training interaction, got none in data set" in message
+    assert "list the items in tiny.item with load_col: {item: [item_id]} before training" in message
+
+
+def test_lists_that_end_early_are_said_to(settings, capsys):
+    _, trainer = train("VBPR", settings)
+    file = trainer.saved_model_file
+    cli.main(["recommend", file, *HERE, "--only", "new", "--users", "u1", "u2", "--top-k", "5"])
+    out, message = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert message == (
+        "recommend: 2 of 2 lists have fewer than 5 items, the shortest has 1: --only new names 1 "
+        "items; --hide train_valid leaves out what a user has met\n"
+    )
+    cli.main(["recommend", file, *HERE, "--users", "u1", "--top-k", str(N_ITEMS)])
+    message = capsys.readouterr().err
+    assert f"1 of 1 lists have fewer than {N_ITEMS} items, the shortest has 20: --hide" in message
+    cli.main(["recommend", file, *HERE, "--users", "u1", "--top-k", "5"])
+    assert capsys.readouterr().err == ""
+
+
+def test_strangers_get_the_popular_ones_of_the_items_asked_for(settings, capsys, tmp_path):
+    run, trainer = train("VBPR", settings)
+    words = (trainer.saved_model_file, "--users", "x0", "u1", "--on-unknown", "popular", "--only")
+    few = tmp_path / "few.txt"
+    few.write_text(f"i3\ni17\n{COLD}\n")
+    lists, _ = recommend(capsys, *words, few)
+    counts = Counter(item for _, item in pairs_of(run.train._dataset))
+    assert lists["x0"] == sorted(["i3", "i17", COLD], key=lambda item: -counts[item])
+    assert set(lists["u1"]) <= {"i3", "i17", COLD}
+    message = refused(capsys, "recommend", *words, "new", *HERE)
+    assert "--on-unknown popular needs items with training interactions, got none" in message
 
 
 # -------------------------------------------------------------------------------- the function

@@ -117,15 +117,17 @@ def test_coo_with_rows_and_columns_or_with_coordinates(tmp_path, named):
     np.testing.assert_array_equal(load_pickled_matrix(tmp_path / "m.pkl").toarray(), DENSE != 0)
 
 
-def test_a_matrix_of_python_2(tmp_path):
-    parts = {"row": COO.row, "col": COO.col, "data": COO.data.astype("f8") * 200}
-    content = python2("scipy.sparse.coo", "coo_matrix", COO.shape, **parts)
-    assert b"\xff" in content or bytes([0x80]) in content
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_a_matrix_of_python_2(tmp_path, protocol):
+    parts = {"row": COO.row, "col": COO.col, "data": COO.data.astype("f8")}
+    content = python2("scipy.sparse.coo", "coo_matrix", COO.shape, protocol, **parts)
+    assert b"\xf0" in content or rb"\xf0" in content, "bytes that are no ASCII"
     (tmp_path / "m.pkl").write_bytes(content)
     np.testing.assert_array_equal(load_pickled_matrix(tmp_path / "m.pkl").toarray(), DENSE != 0)
     csr = COO.tocsr()
     parts = {key: getattr(csr, key) for key in ("data", "indices", "indptr")}
-    (tmp_path / "m.pkl").write_bytes(python2("scipy.sparse.csr", "csr_matrix", csr.shape, **parts))
+    content = python2("scipy.sparse.csr", "csr_matrix", csr.shape, protocol, **parts)
+    (tmp_path / "m.pkl").write_bytes(content)
     np.testing.assert_array_equal(load_pickled_matrix(tmp_path / "m.pkl").toarray(), DENSE != 0)
 
 
@@ -156,6 +158,10 @@ def test_a_crafted_matrix_does_not_run(tmp_path, function, template, protocol):
     with pytest.raises(ValueError, match="is not admitted"):
         load_pickled_matrix(tmp_path / "evil.pkl")
     assert not trace.exists()
+
+
+TWICE = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+"""Opcodes that make the same bytes once more."""
 
 
 def _coo(**changes):
@@ -211,6 +217,10 @@ def _csr(form="csr", **changes):
         (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00utf-8\x86R.", "utf-8"),
         (b"cscipy.sparse._coo\ncoo_matrix\n}b.", "TypeError"),
         (b"P1\n.", "got "),
+        (b"\xff.", "opcode"),
+        (b"\x82\x01.", "opcode"),
+        (b"N", "opcode '' at byte 1"),
+        (b"U" + bytes([200]) + b"x" * 200 + b"q\x00" + TWICE * 501 + b".", "more than 500 objects"),
     ],
 )
 def test_other_matrices_are_refused(tmp_path, content, message):
@@ -224,6 +234,11 @@ def test_a_huge_shape_takes_no_memory(tmp_path):
     (tmp_path / "m.pkl").write_bytes(_coo(_shape=(2**31 - 1, 2**31 - 1)))
     loaded = load_pickled_matrix(tmp_path / "m.pkl")
     assert loaded.nnz == 2 and loaded.shape[0] == 2**31 - 1
+
+
+def test_a_shape_of_numpy_integers(tmp_path):
+    (tmp_path / "m.pkl").write_bytes(_coo(_shape=(np.int64(2), np.int32(3))))
+    assert load_pickled_matrix(tmp_path / "m.pkl").shape == (2, 3)
 
 
 def test_an_absent_matrix(tmp_path):

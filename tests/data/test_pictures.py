@@ -231,6 +231,12 @@ def test_unreadable_pictures_are_holes_and_counted(shop, said):
     np.testing.assert_array_equal(with_error.present, source.present)
 
 
+def test_a_file_that_the_system_does_not_give(shop, said):
+    (shop.folder / "photos" / "11.png").symlink_to("nowhere.png")
+    assert opened(shop).present.sum() == 10
+    assert any("11.png (No such file or directory)" in text for text in said())
+
+
 def test_no_picture_can_be_read(shop):
     for path in (shop.folder / "photos").iterdir():
         path.write_bytes(b"")

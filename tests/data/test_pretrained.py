@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -14,11 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from folders import AT_WORK, prepare, refused, tiny_content
+from folders import workplace as workplace
 from PIL import Image
-from tiny_models import clip_model, text_model
+from recbole.config import Config
+from tiny_models import ABSENT, clip_model, text_model
 
+from recbole_missing import MODELS, cli, identity, run_recbole_missing
 from recbole_missing.data import pretrained
 from recbole_missing.data.sources import Catalogue, feature_files, open_source
+from recbole_missing.in_force import settings_in_force
+
+IS_ABSENT = importlib.util.find_spec("sentence_transformers") is None
+pytestmark = [*AT_WORK, pytest.mark.skipif(IS_ABSENT, reason=ABSENT)]
 
 TOKENS = ("[PAD]", *(str(number) for number in range(1, 9)))
 TITLES = ["red dog", "sea", "", "love war moon", "red dog", "snow train", "night", " "]
@@ -171,7 +180,7 @@ def test_texts_that_are_cut_are_counted(shop, models, said):
 
 
 def counts(said):
-    found = [text for text in said() if "are new to the encoder" in text]
+    found = [text for text in said() if "are new and are encoded" in text]
     return [text.split(": ")[1].split(" contents")[0] for text in found]
 
 
@@ -186,9 +195,30 @@ def test_only_new_contents_are_encoded(shop, models, cached, said, kind):
     more = all_of(read(shop, models[kind], **cached))
     kept = before.any(axis=1)
     np.testing.assert_array_equal(more[kept], before[kept])
-    # two of the six titles are the same text
-    assert counts(said) == {"text": ["5 of 6", "0 of 6", "1 of 7"],
-                            "clip": ["6 of 6", "0 of 6", "1 of 7"]}[kind]  # fmt: skip
+    assert counts(said) == ["6 of 6", "0 of 6", "1 of 7"]
+
+
+def test_what_is_encoded_before_an_error_is_kept(shop, models, cached, said, monkeypatch):
+    monkeypatch.setattr(pretrained, "_PICTURES", 2)
+    source = photos(shop, models["clip"], **cached)
+    path = shop.folder / "photos" / "6.png"
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    refusal(all_of, source)
+    path.write_bytes(content)
+    all_of(photos(shop, models["clip"], **cached))
+    assert counts(said) == ["6 of 6", "2 of 6"]
+
+
+def test_a_model_that_gives_no_numbers(shop, models, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = copied(models, tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    spoilt = {name: torch.full_like(weight, torch.nan) for name, weight in weights.items()}
+    save_file(spoilt, folder / "model.safetensors", metadata={"format": "pt"})
+    text = refusal(all_of, sentences(shop, folder))
+    assert text.startswith("text: text_model must give finite numbers, got NaN or inf")
 
 
 def test_another_model_has_other_rows(shop, models, cached, tmp_path):
@@ -269,14 +299,17 @@ def test_a_name_without_a_network(shop, monkeypatch, model):
     assert "(no route to host)" in text and "set text_model to its path" in text
 
 
-def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch):
+def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch, tmp_path):
     import huggingface_hub
 
-    asked = []
+    asked, folder = [], copied(models, tmp_path)
+    for name in ("train.py", "pytorch_model.bin", "onnx/config.json", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
 
-    def download(repository, allow_patterns, ignore_patterns):
-        asked.append((repository, allow_patterns))
-        return str(models["text"])
+    def download(repository, **patterns):
+        asked.append((repository, patterns))
+        return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     settings = {"text_columns": "title", "text_encoder": "sentence"}
@@ -284,7 +317,10 @@ def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch
     assert source.encoder == sentences(shop, models["text"]).encoder
     ((repository, patterns),) = asked
     assert repository == "sentence-transformers/all-MiniLM-L6-v2"
-    assert patterns == ["*.json", "*.txt", "*.model", "*.safetensors"]
+    assert {"*.py", "*.bin", "onnx/*", "*.md"} <= set(patterns["ignore_patterns"])
+    (folder / "model.safetensors").unlink()
+    open_source("text", settings, shop)
+    assert asked[-1] == (repository, {"allow_patterns": ["*pytorch_model.bin"]})
 
 
 def copied(models, tmp_path, kind="text"):
@@ -374,3 +410,54 @@ def test_a_picture_that_changes_in_between(shop, models):
     source = photos(shop, models["clip"])
     Image.new("RGB", (9, 9)).save(shop.folder / "photos" / "4.png")
     assert "must stay as it is while pictures are encoded" in refusal(all_of, source)
+
+
+# -------------------------------------------------------------------------------------- in a run
+
+
+@pytest.fixture
+def run_settings(models, tmp_path):
+    """A run whose titles are encoded by a model that lies in the data set's folder."""
+    settings = tiny_content().write(tmp_path / "data")
+    shutil.copytree(models["text"], tmp_path / "data" / "tiny" / "mini")
+    none = dict.fromkeys(("title_encoder", "title_dim"))
+    return {**settings, **none, "modalities": ["image", "title"], "title_model": "mini"}
+
+
+def run_id(settings, **changes):
+    config = prepare("VBPR", settings, **changes).config
+    plain = config.final_config_dict
+    in_force = settings_in_force(plain, MODELS["VBPR"])
+    return identity.of_run(MODELS["VBPR"], config["data_identity"], in_force)
+
+
+def test_what_identifies_a_run(run_settings, models, tmp_path):
+    before = run_id(run_settings)
+    assert run_id(run_settings, encoder_cache=False) == before
+    assert run_id(run_settings, title_model=str(models["text"])) == before
+    assert run_id(run_settings, title_encoder="sentence", title_dim=3) == before
+    assert run_id(run_settings, title_encoder="text") != before
+    other = text_model(tmp_path / "other", seed=1)
+    assert run_id(run_settings, title_model=str(other)) != before
+
+
+def test_an_absent_library_is_said_before_data_are_read(run_settings, monkeypatch):
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
+    settings = {**run_settings, "data_path": "/no/folder", "modalities": ["title"]}
+    with pytest.raises(ValueError, match=r"needs? the library sentence-transformers, got none"):
+        Config("VBPR", config_dict=settings)
+    Config("VBPR", config_dict={**settings, "modalities": ["image"]})
+
+
+def test_a_checkpoint_decides_no_path_of_a_model(run_settings, models, tmp_path, capsys):
+    data = Path(run_settings["data_path"])
+    for model in ("mini", str(models["text"])):
+        run_recbole_missing("VBPR", config_dict={**run_settings, "title_model": model})
+        (checkpoint,) = Path(run_settings["checkpoint_dir"]).glob("*.pth")
+        words = ["recommend", checkpoint, "--data-path", data, "--users", "u1", "--top-k", 2]
+        if model == "mini":
+            cli.main([str(word) for word in words])
+            assert "u1" in capsys.readouterr().out
+        else:
+            assert "a checkpoint decides no path: pass --set title_model" in refused(capsys, *words)
+        checkpoint.unlink()

@@ -12,7 +12,8 @@ import pytest
 import torch
 from folders import AT_WORK, N_ITEMS, N_USERS, Prepared, Toy, prepare, tiny_content
 from folders import workplace as workplace
-from recbole.quick_start import run_recbole
+from recbole.quick_start import load_data_and_model, run_recbole
+from recbole.utils import get_trainer
 
 from recbole_missing import plugin, run_recbole_missing
 from recbole_missing.evaluation.groups import results_table
@@ -172,6 +173,17 @@ def test_groups_do_not_change_recboles_result(settings):
     assert with_groups["test_result"] == without["test_result"]
     for key in ("test_result_by_group", "test_result_within_group"):
         assert with_groups[key] and without[key] == {}
+
+
+def test_a_checkpoint_gives_the_results_of_its_run(settings):
+    settings = {**settings, "new_items": "stratified"}
+    found = run_recbole_missing("VBPR", config_dict=settings)
+    config, model, _, _, _, test = load_data_and_model(found["checkpoint"], settings["data_path"])
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    assert trainer.evaluate(test, load_best_model=False) == found["test_result"]
+    assert trainer.group_results == found["test_result_by_group"]
+    assert trainer.within_group_results == found["test_result_within_group"]
+    assert {"new", "warm", "0 missing"} <= trainer.within_group_results.keys()
 
 
 def test_tables_have_a_row_for_all_items_and_one_a_group():

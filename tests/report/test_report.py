@@ -218,6 +218,43 @@ def test_groups(lines):
     assert sections.group_table(part, [], "recall@20", "new") is None
 
 
+def measured_within(run: Line, recall: float, items: int = 12) -> Line:
+    found = {"new": {"users": 30, "items": items, "recall@20": recall}}
+    return replace(run, within_groups=found)
+
+
+def test_groups_among_their_own_items(lines):
+    part = one_part(lines)
+    assert results.groups_of(part, "recall@20", within=True) == ([], [])
+    mixed = [measured_within(lines[0], 0.5), measured_within(lines[3], 0.75, 14), *lines[1:3]]
+    part = one_part([*mixed, *lines[4:]])
+    assert results.groups_of(part, "recall@20", within=True) == ([], ["new"])
+    table = sections.group_table(part, ["new"], "recall@20", "new", within=True)
+    assert column(table, "new (30 users, 12 to 14 items)").cells() == ["0.5000", "0.7500", "-"]
+    assert table.title == "tiktok: warm and new items, within the group"
+    assert "random order of n candidates is k / n." in table.caption
+    assert table.caption.endswith("5 of 7 runs are older than this measure and do not count.")
+    caption = sections.group_table(
+        one_part([mixed[0]]), ["new"], "recall@20", "new", within=True
+    ).caption
+    assert "older" not in caption
+
+
+def test_a_report_of_older_and_newer_lines(lines, tmp_path):
+    older = written(lines, tmp_path / "older")
+    assert not [name for name in older if "within" in name]
+    newer = written([measured_within(lines[0], 0.5), *lines[1:]], tmp_path / "newer")
+    assert newer.keys() - older.keys() == {
+        f"mine_tiktok_within_new{end}" for end in (".tex", ".csv")
+    }
+    assert all(newer[name] == older[name] for name in older if name != "report.md")
+    text = newer["report.md"].decode()
+    table = text.split("#### tiktok: warm and new items, within the group")[1]
+    assert "| A | 0.5000 |" in table and "| B | - |" in table
+    assert "6 of 7 runs are older than this measure" in table
+    assert b'A,"new (30 users, 12 items)",0.5,,1' in newer["mine_tiktok_within_new.csv"]
+
+
 def test_costs(lines):
     table = sections.cost_table(one_part(lines))
     assert column(table, "seconds").values == [101.0, 101.0, 100.0]
@@ -700,11 +737,14 @@ def test_what_bars_show(lines, tmp_path, monkeypatch):
     kept: list[Any] = []
     monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
     part = one_part([*lines, failed("D", 0, "boom")])
-    figures.by_group(part, ["warm", "new"], "recall@20", [])
+    figures.by_group(part, ["warm", "new"], "recall@20", False, [])
     warm, new = kept[0].axes
     assert [tick.get_text() for tick in warm.get_yticklabels()] == ["C", "B", "A"]  # best on top
     assert warm.get_xlim()[0] == new.get_xlim()[0] == 0
     assert [bar.get_width() for bar in new.patches] == pytest.approx([0.01, 0.021, 0.023])
-    figures.by_group(one_part(lower_is_better()), ["warm"], "giniindex@20", [])
+    figures.by_group(one_part(lower_is_better()), ["warm"], "giniindex@20", False, [])
     labels = [tick.get_text() for tick in kept[1].axes[0].get_yticklabels()]
     assert labels == ["A", "C", "B"], "the lowest is the best and stands on top"
+    figures.by_group(one_part([measured_within(lines[0], 0.5)]), ["new"], "recall@20", True, [])
+    assert [bar.get_width() for bar in kept[2].axes[0].patches] == [0.5]
+    assert kept[2].get_suptitle().endswith("recall@20 within the group")
