@@ -200,7 +200,8 @@ def _read_table(wanted: ItemTable, bought: Sequence[str], item: str) -> Items:
     if unknown:
         found.notes.append(
             f"{len(unknown):,} of {len(bought):,} items with an interaction are not in "
-            f"{wanted.path.name}, for example {first_few(unknown, 3)}; they have holes"
+            f"{wanted.path.name}, for example {first_few(unknown, 3)}"
+            f"{_likeness(tokens.tolist(), unknown)}; they have holes"
         )
     _fill_columns(wanted, table, frame, len(unknown), found)
     return found
@@ -380,6 +381,13 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
     """Keep the pictures that the item table names and that are in the folder."""
     known = {path.relative_to(folder) for path in files}
     named = {token: Path(os.path.normpath(path)) for token, path in found.pictures.items()}
+    odd = [token for token in named if not _is_file_name(token)]
+    if odd:
+        named = {token: path for token, path in named.items() if token not in odd}
+        found.notes.append(
+            f"{IMAGE}: {len(odd):,} items whose ids can be no file names lack it, for example "
+            f"{first_few(odd, 3)}"
+        )
     found.pictures = {token: folder / path for token, path in named.items() if path in known}
     absent = [str(path) for path in named.values() if path not in known]
     if not found.pictures:
@@ -394,6 +402,11 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
             f"{IMAGE}: {len(absent):,} pictures that the table names are not in {folder}, for "
             f"example {first_few(absent, 3)}"
         )
+
+
+def _is_file_name(token: str) -> bool:
+    """Tell whether a picture can bear the name on every system."""
+    return not (re.search(r'[<>:"/\\|?*\x00-\x1f]|^\.|[. ]$', token) or len(token.encode()) > 200)
 
 
 def _take_by_stem(files: Sequence[Path], found: Items) -> None:

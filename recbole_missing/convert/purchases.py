@@ -157,16 +157,23 @@ def _parsed(wanted: PurchaseTable, table: RawTable, frame: pd.DataFrame) -> Purc
 def numbers(who: str, column: pd.Series, table: RawTable) -> NDArray[np.float64]:
     """Read a categorical column as finite numbers; NaN where it is empty.
 
+    Args:
+        who: file and column, for messages.
+        column: texts; its index holds the row of each in the file.
+        table: the file.
+
     Raises:
         ValueError: naming the first cell that is none.
     """
+    column = column.cat.remove_unused_categories()
     words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
     values = pd.to_numeric(words, errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
-        row = int(np.flatnonzero(np.isin(column.cat.codes, wrong))[0])
+        place = int(np.flatnonzero(np.isin(column.cat.codes, wrong))[0])
+        row = int(column.index[place])
         raise ValueError(
-            f"{who} must be a number, got {column.iloc[row]!r} in {table.where(row)} "
+            f"{who} must be a number, got {column.iloc[place]!r} in {table.where(row)} "
             f"({len(wrong):,} of {len(words):,} different ones are none); correct it, with a point "
             "before decimals and none between thousands."
         )

@@ -13,7 +13,6 @@ import gzip
 import io
 import itertools
 import lzma
-import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from recbole_missing.data.files import with_mark
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _PARQUET = (".parquet", ".pq")
 _OPENERS: Mapping[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_LONGEST = 2**31 - 1  # characters of a cell; csv takes no more on every system
 _LIKELY = (",", ";", "\t", "|")
 
 
@@ -112,10 +112,7 @@ def open_table(path: Path, separator: str | None = None, encoding: str = "utf-8"
         ValueError: if there is no such file, it is empty, it is not such a file, there is no such
             encoding, or the file is Parquet and pyarrow cannot be imported.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: must be a file, got a folder or nothing; correct the path.")
-    if not path.stat().st_size:
-        raise ValueError(f"{path}: must hold a table, got 0 bytes; write it again.")
+    check_there(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] and suffixes[-1] in _PARQUET:
         return _Parquet(path)
@@ -133,6 +130,18 @@ def open_table(path: Path, separator: str | None = None, encoding: str = "utf-8"
             f"--separator: must be one character, such as ';' or tab, got {chosen!r}; correct it."
         )
     return _Delimited(path, chosen, encoding)
+
+
+def check_there(path: Path) -> None:
+    """Refuse a table that is not there.
+
+    Raises:
+        ValueError: if there is no such file, or it is empty.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: must be a file, got a folder or nothing; correct the path.")
+    if not path.stat().st_size:
+        raise ValueError(f"{path}: must hold a table, got 0 bytes; write it again.")
 
 
 class _Delimited(RawTable):
@@ -209,7 +218,7 @@ class _Delimited(RawTable):
         yield from self._lines(self._reader())
 
     def _lines(self, reader: Any) -> Iterator[list[str]]:
-        limit = csv.field_size_limit(sys.maxsize)
+        limit = csv.field_size_limit(_LONGEST)
         try:
             yield from reader
         except csv.Error as error:

@@ -24,6 +24,7 @@ from recbole_missing.convert import times
 from recbole_missing.convert.catalogue import IMAGE, Items, ItemTable, read_items
 from recbole_missing.convert.folder import target_folder
 from recbole_missing.convert.purchases import Purchases, PurchaseTable, read_purchases
+from recbole_missing.convert.raw import check_there
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
 from recbole_missing.version import __version__
@@ -147,6 +148,7 @@ def import_table(
         raise ValueError(f"--split: must be one of {', '.join(SPLITS)}, got {split!r}.")
     if split != "random" and purchases.time is None:
         raise ValueError(f"--split {split}: must come with --time, got none; name the column.")
+    check_there(Path(purchases.path))
     target = target_folder(Path(purchases.path).parent, name, Path(output))
     asked = items or ItemTable()
     if asked.catalogue is None:
@@ -169,7 +171,25 @@ def _read(purchases: PurchaseTable, items: ItemTable) -> tuple[Purchases, Items]
     found = read_purchases(purchases)
     codes = np.unique(found.items.cat.codes)
     bought = [str(found.items.cat.categories[code]) for code in codes]
-    return found, read_items(items, bought, purchases.item)
+    catalogue = read_items(items, bought, purchases.item)
+    _check_negatives(purchases, found, len(catalogue.tokens))
+    return found, catalogue
+
+
+def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -> None:
+    """Refuse users who have every item: RecBole cannot draw negative items for them."""
+    counts = np.bincount(found.users.cat.codes)
+    if found.repeats and counts.max() >= n_items:
+        pairs = pd.DataFrame({"user": found.users.cat.codes, "item": found.items.cat.codes})
+        counts = np.bincount(pairs.drop_duplicates()["user"])
+    full = np.flatnonzero(counts >= n_items)
+    if len(full):
+        raise ValueError(
+            f"{purchases.path}: every user must lack some item, which training takes as a negative "
+            f"one, got {len(full):,} users with all {n_items:,}, such as "
+            f"{found.users.cat.categories[full[0]]!r}; leave them out, or add items (--catalogue "
+            "all)."
+        )
 
 
 def _report(

@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-_HAS_YEAR = r"\d{4}|\d+[-/. ,]+\w+[-/. ,]+\d{2}"
+# A clock time alone would become a time of today, and an unknown zone would be left out.
+_HAS_YEAR = r"(?<![\d.,:+])(?:\d{4}(?!\d)|\d{8})|\d+[-/. ,]+\w+[-/. ,]+\d{2}"
+_NAMED_ZONE = r"\d\s*(?!UTC|GMT)[A-Z]{3,5}\s*$"
 _DAY_AND_MONTH = r"^\s*(\d{1,2})[-/. ](\d{1,2})[-/. ]\d{2}"
+_FIRST_DAY, _LAST_DAY = 19000101, 21001231  # as seconds, all of them are in 1970
 _NO_MIXED = int(pd.__version__.split(".")[0]) < 2  # before, every date was read on its own
 
 
@@ -66,8 +69,7 @@ def _numbers(who: str, words: pd.Series) -> NDArray[np.float64] | None:
     values = pd.to_numeric(words, errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         return None
-    days = pd.to_datetime(words, format="%Y%m%d", errors="coerce")
-    if len(words) and days.notna().all() and words.str.fullmatch(r"(19|20)\d{6}").all():
+    if len(values) and values.min() >= _FIRST_DAY and values.max() <= _LAST_DAY:
         raise ValueError(
             f"{who} must be seconds or dates, got {words.iloc[0]!r}, which looks like a date "
             "without separators; give --time-format %Y%m%d."
@@ -81,6 +83,7 @@ def _dates(words: pd.Series, form: str | None, day_first: bool) -> NDArray[np.fl
         return _to_seconds(pd.to_datetime(words, format=form, utc=True, errors="coerce"))
     values = np.full(len(words), np.nan)
     allowed = words.str.contains(_HAS_YEAR, regex=True).to_numpy(dtype=bool)
+    allowed &= ~words.str.contains(_NAMED_ZONE, regex=True).to_numpy(dtype=bool)
     allowed &= ~_other_order(words, day_first)
     # First as ISO, then as the first one is written, then each on its own, which takes longest.
     first: dict[str, object] = {"dayfirst": day_first}

@@ -309,7 +309,8 @@ def test_parquet_gives_the_same_as_csv(shop):
 def test_ids_of_parquet_are_whole(tmp_path):
     pytest.importorskip("pyarrow", exc_type=ImportError)
     users = np.repeat([1, 2, 3], 4)
-    items = pd.array([10, 20, 30, None] * 3, dtype="Int64")
+    cells = [10, 20, 30, None, 20, 30, 40, None, 10, 30, 40, None]
+    items = pd.array(cells, dtype="Int64")
     frame = pd.DataFrame({"u": users, "i": items, "f": users + 0.5, "n": [["x"]] * 12})
     frame["g"] = frame["i"].astype("float64")
     frame.to_parquet(tmp_path / "p.parquet")
@@ -318,7 +319,7 @@ def test_ids_of_parquet_are_whole(tmp_path):
         report = import_table(wanted, "ints", force=True)
         assert report.dropped == {"incomplete": 3}
         assert {row[1] for row in table(tmp_path / "dataset/ints/ints.inter")[1:]} == {
-            "10", "20", "30"
+            "10", "20", "30", "40"
         }  # fmt: skip
     for column, kind in {"f": "double", "n": "list<"}.items():
         with pytest.raises(
@@ -431,16 +432,16 @@ def test_ratings(shop, capsys):
 
 
 def test_k_core_is_iterated_and_comes_last(shop, capsys):
-    pairs = ["a1", "a2", "a3", "b1", "b2", "b3", "c1", "c2", "c3", "c4", "d4", "d5", "d4"]
+    pairs = ["a1", "a2", "a3", "b1", "b2", "b4", "c1", "c3", "c4", "d5", "d5", "e5", "e1"]
     write_purchases(shop / "purchases.csv", [[user, f"00{item}", "5", "1"] for user, item in pairs])
     run(*TIMED, *ITEMS, "--k-core", "2")
     said = capsys.readouterr().out
-    # d has two rows of item 4, one of them a repeat; without d's row item 4 has one, too.
+    # d has two rows, but one is a repeat. Without d, item 5 has one row. Without item 5, so has e.
     assert "left out: repeated user and item, the last one kept: 1; 2-core: 3" in said
-    assert "9 interactions of 3 users with 3 items" in said
-    assert "3 items can be recommended; 0 of them" in said
+    assert "9 interactions of 3 users with 4 items" in said
+    assert "4 items can be recommended; 0 of them" in said
     run(*TIMED, *ITEMS, "--k-core", "2", "--catalogue", "all", "--force")
-    assert "7 items can be recommended; 4 of them" in capsys.readouterr().out
+    assert "7 items can be recommended; 3 of them" in capsys.readouterr().out
 
 
 def test_incomplete_rows_are_dropped_with_a_count(shop, capsys):
@@ -460,6 +461,32 @@ def test_partial_numbers_are_holes(shop, capsys):
     said = capsys.readouterr().out
     assert "numbers: 2 items have only some of price, size; they count as holes" in said
     assert "numbers: 5 items have it, 2 lack it" in said
+
+
+def test_a_wrong_number_of_an_item_that_is_left_out_does_not_matter(shop, capsys):
+    change(shop, "kitchen,2", "kitchen,?", file="articles.csv")
+    words = ["--items", "articles.csv", "--numbers", "price"]
+    assert "price must be a number, got '?' in line 9" in refused(capsys, *TIMED, *words)
+    run(*TIMED, *words, "--catalogue", "bought")
+
+
+def test_ids_that_are_no_file_names_have_no_picture(shop, capsys):
+    for file in ("purchases.csv", "articles.csv"):
+        change(shop, "004", "../4", file=file)
+    articles = pd.read_csv(shop / "articles.csv", dtype=str)
+    articles["file"] = ["001.png", "", "", "004.JPG", "", "", ""]
+    articles.to_csv(shop / "articles.csv", index=False)
+    run(*TIMED, *ITEMS, "--images", "photos", "--image-column", "file")
+    said = capsys.readouterr().out
+    assert "image: 1 items whose ids can be no file names lack it, for example '../4'" in said
+    assert [path.name for path in (shop / "dataset/shop/images").iterdir()] == ["001.png"]
+    assert not list(shop.glob("dataset/**/4.JPG"))
+
+
+def test_some_ids_without_zeros_are_noticed(shop, capsys):
+    change(shop, "\n006", "\n6", file="articles.csv")
+    run(*TIMED, *ITEMS)
+    assert "'006' (zeros at the beginning are lost in one of them); th" in capsys.readouterr().out
 
 
 def test_a_wrong_tag_separator_is_noticed(shop, capsys):
@@ -489,6 +516,10 @@ BAD = {
     "no file": (lambda p: p.unlink(), TIMED, "must be a file, got a folder or nothing"),
     "one user": (lambda p: p.write_text("customer,article\n" + "".join(
         f"a,{i}\n" for i in range(9))), SHOP, "--user customer: must have two .*only 'a'"),
+    "a user with all": (lambda p: p.write_text("customer,article\n" + "".join(
+        f"{u},{i}\n" for u in "ab" for i in range(3 + (u == "a")))),
+        [*SHOP, "--duplicates", "keep"],
+        "every user must lack some item, .*got 1 users with all 4, such as 'a'"),
     "orders as users": (lambda p: p.write_text("customer,article\n" + "".join(
         f"o{i},{i % 5}\n" for i in range(9))), SHOP, "three items or more.*at most 1 .*orders"),
     "k-core takes all": (None, [*TIMED, "--k-core", "9"], "got none of 15 .*9-core 14"),
@@ -503,6 +534,11 @@ BAD = {
     "no time": ((FIRST, "a,001,,2"), TIMED, r"when 1\), the first in line 2; .*--drop-incomplete"),
     "no user": ((FIRST, ",001,2024-01-01,2"), TIMED, "1 of 15 rows with an empty cell"),
     "text as time": ((FIRST, "a,001,soon,2"), TIMED, "when must be a time, got 'soon' in line 2"),
+    "clock with fractions": ((FIRST, "a,001,10:30:05.1234,2"), TIMED, "got '10:30:05.1234'"),
+    "zone by name": ((FIRST, "a,001,2024-01-02 10:00 CET,2"), TIMED, "got '2024-01-02 10:00 CET'"),
+    "no such folder": (None, [word.replace("purch", "no/purch") for word in TIMED],
+                       "no/purchases.csv: must be a file"),
+    "line of a cell": ((FIRST, 'a,"00\n1",2024-01-01,2\n\na,001,x,2'), TIMED, "got 'x' in line 5"),
     "clock as time": ((FIRST, "a,001,10:30:05,2"), TIMED, "must be a time, got '10:30:05'"),
     "day first": ((FIRST, "a,001,13/01/2024,2"), TIMED, "got '13/01/2024' in line 2.*--day-first"),
     "days as numbers": (lambda p: p.write_text("customer,article,when\na,1,20240101\n"), TIMED,
