@@ -366,7 +366,7 @@ def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[st
     rule: dict[str, Any] = {"RS": [0.8, 0.1, 0.1]}
     comment = {
         "time": "The latest tenth of each user's interactions is the test, the tenth before it "
-        "validation.\nAt random: `order: RO`. Numbers grow then, for models learn from later ones, too.",
+        "validation.\nAt random: `order: RO`. Numbers grow then, for models learn from later ones.",
         "last": "The last interaction of each user is the test, the one before it validation.",
         "random": "A random tenth of each user's interactions is the test, another one validation.",
     }[split]
