@@ -153,7 +153,7 @@ def _of_datasets() -> str:
     ]
     for name in defaults.names("dataset"):
         rows = [
-            [f"`{key}`", f"`{_yaml(value)}`"]
+            [f"`{key}`", f"`{yaml_text(value)}`"]
             for key, value in defaults.read("dataset", name).items()
         ]
         parts += [f"### {name}", _table(["setting", "value"], rows)]
@@ -164,7 +164,12 @@ def _row(key: str, words: str | None, default: Any, comment: str) -> list[str]:
     kind = _TYPE.match(comment)
     if words is None:
         words = (kind[1] or kind[2]) if kind else ""
-    return [f"`{key}`", words, f"`{_yaml(default)}`", _without_type(comment) or "RecBole's setting"]
+    return [
+        f"`{key}`",
+        words,
+        f"`{yaml_text(default)}`",
+        _without_type(comment) or "RecBole's setting",
+    ]
 
 
 def _without_type(comment: str) -> str:
@@ -175,7 +180,7 @@ def _settings_table(rows: Iterable[list[str]], *further: str) -> str:
     return _table(["setting", "must be", "default", "meaning", *further], rows)
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
     """A value as one writes it in YAML, on one line."""
     if value is None:
         return "~"
@@ -187,7 +192,7 @@ def _yaml(value: Any) -> str:
 
 
 def _flow(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}: {_yaml(value)}`" for key, value in values.items())
+    return ", ".join(f"`{key}: {yaml_text(value)}`" for key, value in values.items())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

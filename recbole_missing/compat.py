@@ -1,13 +1,15 @@
 """What RecBole 1.2.1 expects of other packages, and what their current versions lack.
 
-Only absent names are added, with the meaning that they had in the versions that RecBole knew.
-:func:`recbole_missing.plugin.uninstall` leaves them. Two more repairs live elsewhere: Ray, which
-RecBole imports at its top, may be absent (:mod:`recbole_missing.lazy`), and checkpoints are read
-without ``torch.load`` of whole objects (:mod:`recbole_missing.checkpoint`).
+:func:`repair` adds absent names only, with the meaning that they had in the versions that RecBole
+knew, and :func:`recbole_missing.plugin.uninstall` leaves them. :data:`TUNE` takes the place of
+``ray.tune`` in RecBole while the plugin is installed. One more repair lives elsewhere: Ray, which
+RecBole imports at its top, may be absent (:mod:`recbole_missing.lazy`).
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,10 +25,12 @@ def repair() -> None:
     from scipy import sparse
 
     refuse_pandas(pd.__version__)
-    # config/configurator.py:628-635 sets these names, which its other modules use, from
-    # ``float_``, ``complex_`` and ``unicode_``; numpy 2 has none of the three.
+    # config/configurator.py:628-635 sets ``np.bool``, ``np.float`` and so on, which RecBole's other
+    # modules use, from ``np.float_``, ``np.complex_`` and ``np.unicode_``, which numpy 2 has not.
+    # Here are the first, which our Config takes, and the second, for RecBole's own.
     names = {"bool": np.bool_, "int": np.int_, "float": np.float64, "complex": np.complex128}
     names.update(object=np.object_, str=np.str_, long=np.int_, unicode=np.str_)
+    names.update(float_=np.float64, complex_=np.complex128, unicode_=np.str_)
     for name, meaning in names.items():
         if name not in vars(np):
             setattr(np, name, meaning)
@@ -35,6 +39,31 @@ def repair() -> None:
     # model/knowledge_aware_recommender/kgin.py:356 and mcclk.py:425; absent since scipy 1.13.
     if not hasattr(sparse.dok_matrix, "_update"):
         sparse.dok_matrix._update = _update
+
+
+def report(**values: float) -> None:
+    """Tell a trial of Ray its result, as ``tune.report(**test_result)`` does.
+
+    RecBole's ``objective_function`` calls it (quick_start/quick_start.py:223) in every search for
+    hyper-parameters. Where no Ray is used, it does nothing. A current Ray takes the values as one
+    mapping.
+    """
+    tune = sys.modules.get("ray.tune")
+    if tune is None:
+        return
+    if "metrics" in inspect.signature(tune.report).parameters:
+        tune.report(values)
+    else:
+        tune.report(**values)
+
+
+class _Tune:
+    """What RecBole uses of ``ray.tune``."""
+
+    report = staticmethod(report)
+
+
+TUNE = _Tune()
 
 
 def refuse_pandas(version: str) -> None:

@@ -569,6 +569,7 @@ _REPLACEMENTS: dict[str, dict[str, Any]] = {
         "load_data_and_model": load_data_and_model,
         "run": run,
         "run_recboles": run_recboles,
+        "tune": compat.TUNE,
     },
 }
 """Module of RecBole -> attribute -> what takes its place while the plugin is installed."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for log in opened:  # RecBole leaves them open; tensorboard's threads write by relative path
         log.close()
 
+
+RECBOLE_ALONE = pytest.mark.skipif(
+    np.__version__ >= "2" or not list(metadata.distributions(name="ray")),
+    reason="RecBole before recbole_missing needs numpy < 2 and Ray",
+)
 
 AT_WORK = [
     pytest.mark.usefixtures(workplace.__name__),

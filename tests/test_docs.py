@@ -147,7 +147,7 @@ def test_page_runs(page: Path, folder: Path, environment: dict[str, str]) -> Non
             left_out = True
         elif not block.language and "not run" not in block.marks and not left_out:
             absent = not_printed(block.text, printed)
-            assert not absent, f"{place}: not printed: {absent}\n\n{printed[-6000:]}"
+            assert not absent, f"{place}: not printed: {absent}\n\n{without_bars(printed)}"
             printed = ""
 
 
@@ -168,8 +168,16 @@ def run(block: Block, folder: Path, environment: dict[str, str], place: str) -> 
         errors="replace",
         timeout=600,
     )
-    assert done.returncode == 0, f"{place}: exit code {done.returncode}\n\n{done.stdout[-4000:]}"
+    assert done.returncode == 0, (
+        f"{place}: exit code {done.returncode}\n\n{without_bars(done.stdout)}"
+    )
     return done.stdout
+
+
+def without_bars(printed: str) -> str:
+    """The last lines of an output, without progress bars."""
+    lines = [line for line in re.split(r"[\r\n]", printed) if line and "it/s]" not in line]
+    return "\n".join(lines[-60:])
 
 
 def not_printed(shown: str, printed: str) -> list[str]:
@@ -217,7 +225,7 @@ def command_lines(text: str) -> Iterator[list[str]]:
         while words:
             end = next(i for i, word in enumerate(words) if set(word) <= set("&|;<>()"))
             command, words = words[:end], words[end + 1 :]
-            while command and re.fullmatch(r"\w+=.*", command[0]):
+            while command and re.fullmatch(r"\w+=.*|srun", command[0]):
                 command.pop(0)
             if command[:1] == ["recbole-missing"]:
                 yield command[1:]

@@ -186,27 +186,25 @@ def draw(folder: Path, colours: dict[str, tuple[int, int, int]]) -> None:
         picture.save(folder / f"{item}.png")
 
 
-@pytest.fixture(scope="session")
-def encoders(tmp_path_factory):
-    """Settings of each source that is encoded content by content."""
-    models = tmp_path_factory.mktemp("models")
-    return {
-        "pixels": {"title_images": "photos", "title_dim": 4},
-        "clip": {"title_images": "photos", "title_model": str(clip_model(models / "clip"))},
-        "sentence": {"title_columns": ["title"], "title_model": str(text_model(models / "text"))},
-    }
+def encoded_by(encoder: str, folder: Path) -> dict[str, Any]:
+    """Settings of a modality that is encoded content by content; its model lies in a folder."""
+    if encoder == "sentence":
+        return {"title_columns": ["title"], "title_model": str(text_model(folder / "text"))}
+    if encoder == "clip":
+        return {"title_images": "photos", "title_model": str(clip_model(folder / "clip"))}
+    return {"title_images": "photos", "title_dim": 4}
 
 
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("encoder", ["pixels", "clip", "sentence"])
-def test_hidden_pictures_and_sentences_change_nothing(encoders, tmp_path, encoder, cache):
+def test_hidden_pictures_and_sentences_change_nothing(tmp_path, encoder, cache):
     """One cache for both data sets: rows of the other one must not show either."""
     content, mask = tiny_content(), MASKS["stratified"]
     colours = {
         item: (9 * n % 250, 40 * n % 250, 5 * n) for n, item in enumerate(sorted(content.titles))
     }
     none = dict.fromkeys(("title_columns", "title_encoder", "title_dim"))
-    settings = {**none, **encoders[encoder], **mask, "modalities": ["title"]}
+    settings = {**none, **encoded_by(encoder, tmp_path), **mask, "modalities": ["title"]}
     settings |= {"encoder_cache": cache, "checkpoint_dir": str(tmp_path / "saved")}
     one = {**content.write(tmp_path / "one"), **settings}
     draw(tmp_path / "one" / "tiny" / "photos", colours)

@@ -16,6 +16,7 @@ import yaml
 from folders import (
     AT_WORK,
     MODALITIES,
+    RECBOLE_ALONE,
     Named,
     Toy,
     in_new_process,
@@ -102,6 +103,7 @@ print(same, run.__wrapped__ is not run, run_recboles.__module__)
 """
 
 
+@RECBOLE_ALONE
 def test_names_imported_before_the_package_know_it_too(tmp_path):
     lines = in_new_process(EARLY_NAMES, tmp_path).splitlines()
     assert lines[-2] == "MultimodalDataset MultimodalTrainer True"
@@ -194,7 +196,7 @@ print(get_model("VBPR").__name__, Config("VBPR", "ml-100k")["missing_protocol"],
 """
 
 
-@pytest.mark.parametrize("first", ["RecBole", "the package"])
+@pytest.mark.parametrize("first", [pytest.param("RecBole", marks=RECBOLE_ALONE), "the package"])
 def test_uninstall_puts_everything_back(tmp_path, first):
     recbole_first = first == "RecBole"
     code = UNINSTALLED.format(
@@ -288,6 +290,7 @@ def results(tmp_path, settings, first="", second=""):
 
 
 @pytest.mark.slow
+@RECBOLE_ALONE
 def test_recboles_models_give_plain_recboles_result_bit_for_bit(settings, tmp_path):
     """All but those of recbole_missing.baseline, which tests/model/test_baselines.py checks."""
     ours = {key: settings[key] for key in MODALITIES}

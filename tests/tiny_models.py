@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+ABSENT = "the library sentence-transformers (extra [encode]) is absent"
 WORDS = ["red", "blue", "night", "sea", "dog", "love", "war", "moon", "train", "snow", "a"]
 
 
 def _library() -> tuple:
-    reason = "the library sentence-transformers (extra [encode]) is absent"
-    library = pytest.importorskip("sentence_transformers", reason=reason)
+    library = pytest.importorskip("sentence_transformers", reason=ABSENT)
     try:
         modules = importlib.import_module("sentence_transformers.sentence_transformer.modules")
     except ModuleNotFoundError:  # before version 5.4

@@ -82,7 +82,8 @@ def report(width: int = 100) -> str:
     except ImportError as error:
         if not environment.problems():
             raise
-        sections.append(f"{error}: the methods are listed when the requirements are met")
+        why = f"The methods are not listed: {error}"
+        sections.append("; ".join([why, *environment.problems()]))
     return "\n\n".join(sections)
 
 

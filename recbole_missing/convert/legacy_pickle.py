@@ -334,7 +334,7 @@ def _check_sizes(content: bytes) -> None:
     while True:
         code = file.read(1).decode("latin1")
         opcode = _OPCODES.get(code)
-        if opcode is None:
+        if opcode is None or opcode.name.startswith("EXT"):  # objects of copyreg's registry
             raise pickle.UnpicklingError(f"opcode {code!r} at byte {file.tell()}")
         if opcode.name == "STOP":
             return

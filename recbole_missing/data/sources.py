@@ -38,6 +38,7 @@ from recbole_missing.parallel import Serial
 
 _CHUNK = 4096  # rows that are read at a time while a file on disk is checked
 _FEW_EQUAL = 2  # so many equal rows, and 1 in 100, are taken for variants of one item
+_NEURAL = ("sentence", "clip")  # encoders that need a model
 _ITEM, _NEIGHBOUR, _WEIGHT = "item_id", "neighbour_id", "weight"  # columns of an edge file
 
 
@@ -476,7 +477,7 @@ def check_library(name: str, settings: Mapping[str, Any]) -> None:
         ValueError: with the command that installs the library.
     """
     encoder, model = (_value(settings, f"{name}_{key}") for key in ("encoder", "model"))
-    if encoder in ("sentence", "clip") or (encoder is None and model is not None):
+    if encoder in _NEURAL or (encoder is None and model is not None):
         pretrained.check_installed(name)
 
 
@@ -786,7 +787,7 @@ def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[st
     cells, rows = _cells_by_token(request, path, id_field, columns)
     vectors: dict[int, list[float]] = {}
     for item in np.flatnonzero(rows >= 0):
-        words = [w for cell in cells[rows[item]] for w in split(cell, catalogue.seq_separator)]
+        words = [w for cell in cells[int(rows[item])] for w in split(cell, catalogue.seq_separator)]
         who = f"{path.name}: columns {columns} of item {str(catalogue.tokens[item])!r}"
         try:
             vector = [float(word) for word in words]
@@ -842,7 +843,7 @@ def _images_files(request: _Request) -> list[Path]:
 def _model_files(request: _Request) -> list[Path]:
     """Files of a model in a folder; those of a downloaded one do not change."""
     folder = request.catalogue.folder / Path(request.values["model"] or "").expanduser()
-    neural = request.values["model"] and request.encoder() in ("sentence", "clip")
+    neural = request.values["model"] and request.encoder() in _NEURAL
     return [path for path in sorted(folder.rglob("*")) if path.is_file()] if neural else []
 
 

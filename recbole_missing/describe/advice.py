@@ -178,8 +178,8 @@ def _imputer(
     votes = {word: sum(n_holes[name] for name in known if word in best[name]) for word in words}
     most = max(votes.values())
     leaders = [word for word in votes if votes[word] == most]
-    chosen = next((word for word in ("featprop", "mean") if word in leaders), None)
-    chosen = chosen or max(leaders, key=lambda word: _cosine(imputers, known, word))
+    plain = [word for word in ("featprop", "mean") if word in leaders]
+    chosen = plain[0] if plain else max(leaders, key=lambda word: _cosine(imputers, known, word))
     return chosen, [_restores(name, best[name], imputers[name]) for name in known]
 
 

@@ -50,18 +50,20 @@ def run(words: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def last_table(output: str) -> list[str]:
-    """First words of the rows of the table that the output ends with."""
-    lines = output.rstrip().splitlines()
-    ruler = max(number for number, line in enumerate(lines) if line.startswith("----"))
-    return [line[:12].strip() for line in lines[ruler + 1 :]]
+def tables(output: str) -> list[list[str]]:
+    """First words of the rows of every table of results in an output."""
+    found = re.findall(r"^test items .*\n-{4}.*\n((?:\w+.*\n?)+)", output, flags=re.MULTILINE)
+    return [[line[:12].strip() for line in table.splitlines()] for table in found]
 
 
 @pytest.mark.slow
 def test_the_main_job_ends_with_a_table(tmp_path: Path) -> None:
     output = run([*command(r"pip install \. && "), "--epochs=1"], tmp_path)
     assert "DGMRec on ml-100k; missing: 40% stratified; imputation: featprop" in output
-    assert last_table(output) == ["all", "0 missing", "1 missing", "2 missing"]
+    groups = ["0 missing", "1 missing", "2 missing"]
+    assert tables(output) == [["all", *groups], groups]
+    shown = README.split("It ends with")[1].split("```")[1]
+    assert tables(shown) == tables(output)
     assert "Train     0" in output, "no progress bar"
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from folders import in_new_process
 
 from recbole_missing import cli, environment
 from recbole_missing.baseline import BASELINES
@@ -17,6 +18,8 @@ from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 REFERENCE = ROOT / "docs" / "reference"
 
 
@@ -49,6 +52,76 @@ def test_a_broken_installation_says_what_to_install(tmp_path: Path) -> None:
         text=True,
     )
     assert re.search(r"ImportError: recbole_missing: no recbole; \w+", done.stderr), done.stderr
+
+
+WITHOUT_RECBOLE = """
+import contextlib, io, sys
+from importlib import metadata
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "recbole":
+            raise ModuleNotFoundError("No module named 'recbole'")
+
+def version(name, found=metadata.version):
+    if name == "recbole":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+sys.meta_path.insert(0, Blocker())
+metadata.version, metadata.requires = version, lambda name: ["torch>=2.0"]
+from recbole_missing import cli
+for words in (
+    "run", "benchmark dgmrec_missing --quick", "recommend m.pth --users 0", "retrieve m.pth",
+    "export mmrec x", "impute ml-100k", "report x.jsonl", "doctor",
+):
+    said, code = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            cli.main(words.split())
+    except SystemExit as stop:
+        code = stop.code
+    lines = said.getvalue().strip().splitlines()
+    print(code, len(lines) == 1 or words == "doctor", lines[-1])
+try:
+    from recbole_missing import run_recbole_missing
+except ImportError as error:
+    print(2, True, error)
+"""
+
+
+def test_without_recbole_every_command_ends_in_the_line_that_brings_it(tmp_path: Path) -> None:
+    (tmp_path / "m.pth").touch()
+    lines = in_new_process(WITHOUT_RECBOLE, tmp_path).splitlines()
+    assert len(lines) == 9
+    for line in lines:
+        assert line.startswith("1 True" if "not listed" in line else "2 True"), line
+        assert line.endswith("No module named 'recbole'; MISSING recbole: " + INSTALL), line
+
+
+INSTALL = "python -m pip install --no-deps recbole==1.2.1"
+
+
+def test_the_one_command_is_written_the_same_everywhere() -> None:
+    assert environment.INSTALL_RECBOLE == INSTALL
+    assert README.count(INSTALL) >= 2  # to run, to test
+    assert "recbole" not in re.findall(r'^    "([\w-]+)', SETUP, flags=re.MULTILINE)
+
+
+def test_every_extra_has_a_use_and_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = SETUP.partition("extras_require={")[2].partition("\n    },")[0]
+    assert re.findall(r'^        "(\w+)": \[', block, flags=re.MULTILINE) == [*environment.EXTRAS]
+    declared = ['pytest>=1; extra == "plot"', 'nowhere>=2; extra == "ray"', "numpy"]
+    declared.append('pytest; python_version < "3" and extra == "docs"')
+    monkeypatch.setattr(environment.metadata, "requires", lambda name: declared)
+    assert environment.extras() == [
+        (True, "plot    figures: ok"),
+        (
+            False,
+            'ray     benchmark --ray, impute --ray: python -m pip install "nowhere>=2"',
+        ),
+    ]
+    assert [line.split()[1] for _, line in environment.requirements()] == ["recbole", "numpy"]
 
 
 @pytest.mark.parametrize("table", doctor.markdown().split("\n\n"))

@@ -56,6 +56,13 @@ def test_read(source, tmp_path):
     ]
 
 
+def test_a_vector_of_nan_is_a_hole(source, tmp_path):
+    np.save(source / "visual_embeddings" / LAYER / "12.npy", np.full(3, np.nan))
+    report = import_folder("elliot", source, "tiny", tmp_path)
+    assert "avgpool: 2 of 3 items have no image" in report.notes
+    assert lacking(splits_of(tmp_path / "tiny")[0], "image") == {"11", "12"}
+
+
 def test_lines_without_time(source, tmp_path):
     (source / "test.tsv").write_text("1\t12\t5\n2\t10\t5\n")
     report = import_folder("elliot", source, "tiny", tmp_path)

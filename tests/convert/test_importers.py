@@ -352,3 +352,28 @@ def test_quotes_are_no_part_of_an_id(source, tmp_path):
     (source / "tiny.inter").write_text(INTER.replace("007", '"""007"""'))
     import_mmrec(source, "named", tmp_path)
     assert '"""007"""\t3\t' in (tmp_path / "named" / "named.train.inter").read_text()
+
+
+def test_a_row_of_nan_is_a_hole_and_other_numbers_must_be_finite(source, tmp_path):
+    image = np.load(source / "image_feat.npy")
+    image[4] = np.nan
+    np.save(source / "image_feat.npy", image)
+    (source / "missed_img_itemIDs.csv").write_text("1\n4\n")
+    report = import_mmrec(source, "tiny", tmp_path)
+    assert "image_feat.npy: 1 rows are NaN; their items have no image" in report.notes
+    ids = (tmp_path / "tiny" / "features" / "image.ids").read_text().split()
+    assert ids == ["0", "2", "3", "5", "6"]
+    for wrong in (np.nan, np.inf, -np.inf):
+        image[2, 1] = wrong
+        np.save(source / "image_feat.npy", image)
+        with pytest.raises(ValueError, match=r"must be finite .* in 1 rows such as \[2\]"):
+            import_mmrec(source, "other", tmp_path)
+
+
+def test_repeated_pairs_are_kept_and_counted(source, tmp_path):
+    rows = "0\t0\t5.0\t108\t0\n0\t0\t5.0\t109\t2\n"
+    (source / "tiny.inter").write_text(INTER + rows)
+    report = import_mmrec(source, "tiny", tmp_path)
+    assert "train: 1 interactions repeat an earlier pair; kept" in report.notes
+    assert "1 pairs of user and item are in two splits or more; kept" in str(report)
+    assert report.interactions == {"train": 4, "valid": 2, "test": 3}

@@ -218,6 +218,7 @@ def _csr(form="csr", **changes):
         (b"cscipy.sparse._coo\ncoo_matrix\n}b.", "TypeError"),
         (b"P1\n.", "got "),
         (b"\xff.", "opcode"),
+        (b"\x82\x01.", "opcode"),
         (b"N", "opcode '' at byte 1"),
         (b"U" + bytes([200]) + b"x" * 200 + b"q\x00" + TWICE * 501 + b".", "more than 500 objects"),
     ],
@@ -233,6 +234,11 @@ def test_a_huge_shape_takes_no_memory(tmp_path):
     (tmp_path / "m.pkl").write_bytes(_coo(_shape=(2**31 - 1, 2**31 - 1)))
     loaded = load_pickled_matrix(tmp_path / "m.pkl")
     assert loaded.nnz == 2 and loaded.shape[0] == 2**31 - 1
+
+
+def test_a_shape_of_numpy_integers(tmp_path):
+    (tmp_path / "m.pkl").write_bytes(_coo(_shape=(np.int64(2), np.int32(3))))
+    assert load_pickled_matrix(tmp_path / "m.pkl").shape == (2, 3)
 
 
 def test_an_absent_matrix(tmp_path):

@@ -142,6 +142,16 @@ def test_bad_input(source, tmp_path, file, content, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_row_of_nan_is_a_hole(source, tmp_path):
+    path = add_features(source, "image")
+    image = np.load(path)
+    image[0] = np.nan
+    np.save(path, image)
+    report = import_folder("microlens", source, "tiny", tmp_path)
+    assert f"{path.name}: 1 rows are NaN; their items have no image" in report.notes
+    assert lacking(splits_of(tmp_path / "tiny")[0], "image") == {"1"}
+
+
 def test_bad_features_and_covers(source, tmp_path):
     path = add_features(source, "image", n_rows=3)
     with pytest.raises(ValueError, match="got 3 rows and item 4"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -18,14 +19,15 @@ from folders import AT_WORK, prepare, refused, tiny_content
 from folders import workplace as workplace
 from PIL import Image
 from recbole.config import Config
-from tiny_models import clip_model, text_model
+from tiny_models import ABSENT, clip_model, text_model
 
 from recbole_missing import MODELS, cli, identity, run_recbole_missing
 from recbole_missing.data import pretrained
 from recbole_missing.data.sources import Catalogue, feature_files, open_source
 from recbole_missing.in_force import settings_in_force
 
-pytestmark = AT_WORK
+IS_ABSENT = importlib.util.find_spec("sentence_transformers") is None
+pytestmark = [*AT_WORK, pytest.mark.skipif(IS_ABSENT, reason=ABSENT)]
 
 TOKENS = ("[PAD]", *(str(number) for number in range(1, 9)))
 TITLES = ["red dog", "sea", "", "love war moon", "red dog", "snow train", "night", " "]
