@@ -102,6 +102,8 @@ class TableReport:
             return "\n".join([*lines, f"Nothing is written. Without --dry-run: {self.folder}"])
         name, model = self.folder.name, "DGMRec" if self.modalities else "LightGCN"
         lines.append(f"Wrote {self.folder}")
+        if self.modalities:
+            lines.append(f"A first look: recbole-missing describe {self.folder}")
         lines.append(
             f"Next: recbole-missing run --model={model} --dataset={name} "
             f"--config_files={self.folder / name}.yaml"
@@ -364,7 +366,7 @@ def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[st
     rule: dict[str, Any] = {"RS": [0.8, 0.1, 0.1]}
     comment = {
         "time": "The latest tenth of each user's interactions is the test, the tenth before it "
-        "validation.\nEasier to beat, because the future is seen: `order: RO` (at random).",
+        "validation.\nAt random: `order: RO`. Numbers grow then, for models learn from later ones.",
         "last": "The last interaction of each user is the test, the one before it validation.",
         "random": "A random tenth of each user's interactions is the test, another one validation.",
     }[split]

@@ -66,7 +66,7 @@ class Ranking(NamedTuple):
         hits = torch.zeros(len(rows), k, dtype=torch.bool, device=rows.device)
         best = self.scores.new_full((len(self.scores),), -torch.inf)
         best.scatter_reduce_(0, rows_of, self.scores[rows_of, items_of], "amax")
-        left = (~self._beaten(rows, best[rows], group, candidates)).nonzero()[:, 0]
+        left = self._not_beaten(rows, best[rows], group, candidates)
         for places in left.split(max(1, _BLOCK // self.scores.shape[1])):
             own = self.scores.index_select(0, rows[places]).index_select(1, candidates)
             columns = _best_columns(own, self.users[rows[places]], k)
@@ -74,18 +74,19 @@ class Ranking(NamedTuple):
             hits[places, : found.shape[1]] = found
         return rows, hits
 
-    def _beaten(self, rows: Tensor, best: Tensor, group: Tensor, candidates: Tensor) -> Tensor:
-        """Tell for which users k candidates are better than all test items, bool ``(n_rows,)``.
+    def _not_beaten(self, rows: Tensor, best: Tensor, group: Tensor, candidates: Tensor) -> Tensor:
+        """Places in ``rows`` of the users who may have a hit.
 
-        Most users have no hit. To see it is faster than to rank the candidates. It is seen from the
-        list of all items, or from some of the candidates. So there are beaten users who are not
-        found.
+        Most users have none, because k candidates are better than the best of their test items. To
+        see it is faster than to rank the candidates. It is looked for in the list of all items, and
+        then among some of the candidates. So a user who is left may still have no hit.
         """
         k = self.items.shape[1]
         by_list = group[self.items[rows]].all(dim=1) & (self.values[rows, -1] > best)
+        left = (~by_list).nonzero()[:, 0]
         some = candidates[:: max(1, len(candidates) // (_SOME * k))]
-        better = self.scores.index_select(1, some)[rows] > best[:, None]
-        return by_list | (better.sum(dim=1) >= k)
+        better = self.scores[rows[left, None], some] > best[left, None]
+        return left[better.sum(dim=1) < k]
 
     def _positives(self, group: Tensor) -> tuple[Tensor, Tensor]:
         """Row and item of each test item of a group."""
