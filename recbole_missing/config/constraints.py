@@ -265,7 +265,8 @@ def check(who: str, values: Mapping[str, Any], declared: Mapping[str, Any]) -> N
 
 def _shown(value: Any) -> str:
     """Text of a value, on one line and of a bounded length."""
-    text = " ".join(repr(value).split())
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    text = " ".join(repr(value.item() if is_scalar else value).split())  # else np.int64(0)
     kind = "" if value is None or isinstance(value, _SAID) else f" ({type(value).__name__})"
     return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") + kind
 

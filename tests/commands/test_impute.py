@@ -75,7 +75,7 @@ def test_single_files(files, place, capsys, source):
     assert np.flatnonzero(~observed).tolist() == [3, 19]
     assert completed[observed].tobytes() == given[observed].tobytes()
     np.testing.assert_array_equal(np.load("out/text.npy"), np.load("words.npy").astype("f4"))
-    assert np.load("out/image_observed.npy").all()
+    assert np.load("out/text_observed.npy").all()
     assert Path("out/items.ids").read_text().split() == [str(item) for item in range(N_ITEMS)]
     assert {path.name for path in place.iterdir() if path.is_dir()} == {"out"}
     assert "Wrote out: image.npy, image_observed.npy, text.npy" in capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_ids_say_which_row_is_whose(place):
     assert Path("out/items.ids").read_text().split() == ["a", "b", "c", "d", "e"]
     image = [[4, 5], [0, 1], [2, 3], [0, 0], [0, 0]]
     np.testing.assert_array_equal(np.load("out/image.npy"), np.array(image, np.float32))
-    assert np.load("out/image_observed.npy").tolist() == [True, False, False, True, False]
+    assert np.load("out/text_observed.npy").tolist() == [True, False, False, True, False]
     assert json.loads(Path("out/report.json").read_text())["interactions"] == 2, "x_label 0 alone"
 
 
@@ -160,7 +160,7 @@ def test_a_mask_and_edges_of_ones_own(files):
         "--set", "graph=edges", "layers=1", "--output=out",
     )  # fmt: skip
     assert np.flatnonzero(~np.load("out/image_observed.npy")).tolist() == [3, 6, 19]
-    assert np.flatnonzero(~np.load("out/image_observed.npy")).tolist() == [5, 6]
+    assert np.flatnonzero(~np.load("out/text_observed.npy")).tolist() == [5, 6]
     words = np.load("words.npy").astype(np.float32)
     reached = json.loads(Path("out/report.json").read_text())["modalities"]
     assert (reached["text"]["reached"], reached["text"]["unreached"]) == (1, 1)
