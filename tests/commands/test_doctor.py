@@ -99,6 +99,18 @@ def test_without_recbole_every_command_ends_in_the_line_that_brings_it(tmp_path:
         assert line.endswith("No module named 'recbole'; MISSING recbole: " + INSTALL), line
 
 
+def test_without_ray_its_option_ends_in_the_line_that_brings_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["benchmark", "dgmrec_missing", "--quick", "--ray"])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and last.endswith("run `pip install ray`."), last
+
+
 INSTALL = "python -m pip install --no-deps recbole==1.2.1"
 
 
