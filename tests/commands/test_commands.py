@@ -71,7 +71,9 @@ def test_ci_runs_the_readme_command() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert "README.md" in script
     block = README.split("<!-- test command -->")[1].split("```")[1]
-    assert block.split("\n")[1].endswith('python -m pip install ".[test]" && python -m pytest')
+    line = block.split("\n")[1]
+    assert line.startswith('python -m pip install ".[test]" && ')
+    assert line.endswith("&& python -m pytest")
 
 
 def test_run_takes_model_and_data_set_from_a_file(tmp_path: Path) -> None:
