@@ -32,6 +32,9 @@ OF_RECBOLE = [
     "psutil>=5.9",
 ]
 
+# pyarrow 26 needs numpy 2 and does not tell pip; numpy 1 ends with Python 3.11.
+PARQUET = ["pyarrow<26; python_version < '3.12'", "pyarrow; python_version >= '3.12'"]
+
 setup(
     name="recbole-missing",
     version=VERSION,
@@ -58,14 +61,14 @@ setup(
         "encode": ["sentence-transformers>=3"],
         "plot": ["matplotlib>=3.7"],
         "ray": ["ray>=2.6"],
-        "table": ["pyarrow"],
+        "table": PARQUET,
         "test": [
             "pytest",
             "pytest-xdist",
             "ruff",
             "mypy",
             "matplotlib>=3.7",
-            "pyarrow",
+            *PARQUET,
             "sentence-transformers>=3",
         ],
     },
