@@ -31,6 +31,7 @@ from recbole_missing.benchmark.runner import dataset_folder
 from recbole_missing.benchmark.store import Store
 from recbole_missing.config import defaults
 from recbole_missing.data import sources
+from recbole_missing.data.catalogue import Catalogue
 
 
 def migrate(path: Path, data_path: Path) -> list[str]:
@@ -112,7 +113,7 @@ def _fingerprint(config: Mapping[str, Any], folder: Path) -> str:
     split = {key: value for key, value in config["eval_args"].items() if key != "mode"}
     seed = None if config["benchmark_filename"] else config["seed"]
     digest = hashlib.blake2b(repr((values, sorted(split.items()), seed)).encode(), digest_size=16)
-    catalogue = sources.Catalogue(config["dataset"], folder, (), config["ITEM_ID_FIELD"])
+    catalogue = Catalogue(config["dataset"], folder, (), config["ITEM_ID_FIELD"])
     files = list(folder.glob(f"{config['dataset']}*.inter"))
     for name in names:
         files += sources.feature_files(name, config, catalogue)

@@ -21,11 +21,12 @@ from torch import Tensor
 from recbole_missing import identity, registry
 from recbole_missing.config.constraints import Bool, Choice, ListOf, Optional, Text
 from recbole_missing.data import cache, missing, scale, sources
+from recbole_missing.data.aligned import Source
 from recbole_missing.data.atomic_files import encoding_of
+from recbole_missing.data.catalogue import Catalogue, read_edges
 from recbole_missing.data.interactions import CheckedDataset, say_untrained
 from recbole_missing.data.loading import rows_of
 from recbole_missing.data.scale import Scale
-from recbole_missing.data.sources import Source, read_edges
 from recbole_missing.identity import Parts
 from recbole_missing.imputation import IMPUTERS, imputer_settings, log_report, make_imputer
 from recbole_missing.modality import Modalities, Modality
@@ -305,7 +306,7 @@ class MultimodalDataset(CheckedDataset):
 
     def _sources(self, names: Iterable[str]) -> Iterator[Source]:
         """Open the modalities one by one."""
-        catalogue = sources.Catalogue(
+        catalogue = Catalogue(
             self.dataset_name,
             Path(self.dataset_path),
             self.field2id_token[self.iid_field],
@@ -349,7 +350,7 @@ class Content(NamedTuple):
     """What the features of one modality are made from. It does not depend on the mask.
 
     ``present`` is bool ``(n_items,)``. ``rows`` holds a hash for each present item, in order.
-    ``encoder`` is that of the :class:`~recbole_missing.data.sources.Source`. The output of an
+    ``encoder`` is that of the :class:`~recbole_missing.data.aligned.Source`. The output of an
     encoder is not hashed, because its last digits differ between machines.
     """
 
@@ -530,7 +531,7 @@ def _file_digest(path: Path) -> str:
 
 def _data_files(config: Any, names: list[str]) -> list[Path]:
     folder, dataset = Path(config["data_path"]), config["dataset"]
-    catalogue = sources.Catalogue(
+    catalogue = Catalogue(
         dataset, folder, (), config["ITEM_ID_FIELD"], encoding=encoding_of(config)
     )
     files = [path for path in folder.glob("*") if path.name.startswith(f"{dataset}.")]

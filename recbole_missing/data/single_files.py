@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from recbole_missing.data.catalogue import Catalogue, read_edges
 from recbole_missing.data.collection import Collection, in_order
 from recbole_missing.data.files import read_ids, read_matrix, read_rows
 from recbole_missing.data.missing import read_missing_file
-from recbole_missing.data.sources import Catalogue, modality_settings, open_source, read_edges
+from recbole_missing.data.sources import modality_settings, open_source
 from recbole_missing.imputation.arrays import as_interactions
 from recbole_missing.imputation.base import Table
 
@@ -52,7 +53,7 @@ def read_files(
             is item r.
         mask: a mask file (:func:`~recbole_missing.data.missing.read_missing_file`); None or
             ``none`` hides nothing.
-        edges: a file of item-item edges (:func:`~recbole_missing.data.sources.read_edges`).
+        edges: a file of item-item edges (:func:`~recbole_missing.data.catalogue.read_edges`).
 
     Raises:
         ValueError: if a file is wrong, or too few ids of the interactions have features.

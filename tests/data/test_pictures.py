@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from recbole_missing.data import encoded, pictures
-from recbole_missing.data.sources import Catalogue, feature_files, open_source
+from recbole_missing.data.catalogue import Catalogue
+from recbole_missing.data.sources import feature_files, open_source
 
 TOKENS = ("[PAD]", *(str(number) for number in range(1, 13)))
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)

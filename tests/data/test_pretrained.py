@@ -23,7 +23,8 @@ from tiny_models import ABSENT, clip_model, text_model
 
 from recbole_missing import MODELS, cli, identity, run_recbole_missing
 from recbole_missing.data import pretrained
-from recbole_missing.data.sources import Catalogue, feature_files, open_source
+from recbole_missing.data.catalogue import Catalogue
+from recbole_missing.data.sources import feature_files, open_source
 from recbole_missing.in_force import settings_in_force
 
 IS_ABSENT = importlib.util.find_spec("sentence_transformers") is None
@@ -247,7 +248,8 @@ def test_the_library_waits_until_something_is_new(shop, models, cached, tmp_path
     program.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "from recbole_missing.data.sources import Catalogue, open_source\n"
+        "from recbole_missing.data.catalogue import Catalogue\n"
+        "from recbole_missing.data.sources import open_source\n"
         f"shop = Catalogue('shop', Path({str(shop.folder)!r}), {TOKENS!r}, 'item_id')\n"
         f"settings = {cached!r} | {{'text_columns': 'title', 'photo_images': 'photos'}}\n"
         f"settings |= {{'text_model': {str(models['text'])!r}}}\n"

@@ -12,6 +12,7 @@ import torch
 from folders import AT_WORK, prepare, tiny_content
 from folders import workplace as workplace
 
+from recbole_missing.data.catalogue import read_edges
 from recbole_missing.data.files import read_columns, read_ids, read_rows, write_rows
 from recbole_missing.data.missing import (
     read_missing_file,
@@ -19,7 +20,6 @@ from recbole_missing.data.missing import (
     write_missing_file,
     write_token_file,
 )
-from recbole_missing.data.sources import read_edges
 
 pytestmark = AT_WORK
 

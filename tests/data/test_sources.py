@@ -10,12 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from recbole_missing.data.sources import (
-    Catalogue,
-    feature_files,
-    modality_settings,
-    open_source,
-)
+from recbole_missing.data.catalogue import Catalogue
+from recbole_missing.data.sources import feature_files, modality_settings, open_source
 
 TOKENS = ("[PAD]", "10", "9", "2", "33")
 MATRIX = np.array([[1, 2, 5], [-3, 4, 0], [5, 0.5, 1], [0, 8, -7]], dtype=np.float32)

@@ -13,8 +13,8 @@ from helpers import tiny_modalities
 from recbole.utils import init_seed
 
 from recbole_missing import cli
+from recbole_missing.data.aligned import Source
 from recbole_missing.data.dataset import MultimodalDataset
-from recbole_missing.data.sources import Source
 from recbole_missing.evaluation.retrieval import evaluate, retrieval
 from recbole_missing.imputation import Mean, NearestNeighbour
 from recbole_missing.modality import Modalities, Modality
