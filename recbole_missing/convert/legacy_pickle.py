@@ -122,7 +122,7 @@ class _PickledArray:
         _, shape, dtype, fortran, data = state
         if not dtype.code.startswith("O"):
             flat = np.frombuffer(_as_bytes(data), dtype=dtype.order + dtype.code)
-            self.content = flat.reshape(shape, order="F" if fortran else "C").copy()
+            self.content = flat.reshape(shape, order="F" if fortran else "C")
         elif shape == ():
             (self.content,) = data
         else:
