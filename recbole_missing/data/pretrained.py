@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -243,8 +243,9 @@ def check_folder(who: str, folder: Path) -> bool:
     _check_modules(who, folder)
     pickled = [
         path
-        for path in sorted(folder.rglob(_PICKLED))
-        if not any((path.parent / name).is_file() for name in _WHOLE)
+        for path in model_files(folder)
+        if path.name == _PICKLED
+        and not any((path.parent / name).is_file() for name in _WHOLE)
     ]
     if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
         raise ValueError(
@@ -264,7 +265,13 @@ def _check_modules(who: str, folder: Path) -> None:
                 f"{who} must consist of {', '.join(sorted(_MODULES))} of sentence-transformers, "
                 f"got {kind} in modules.json, and no code of a model is run; choose another model."
             )
-    for path in sorted(folder.rglob("config.json")):
+        place = str(module.get("path", ""))
+        if ".." in re.split(r"[/\\]", place) or PureWindowsPath(place).anchor or ":" in place:
+            raise ValueError(
+                f"{who} must consist of files in its folder, got the path {place!r} in "
+                "modules.json; copy them there, or choose another model."
+            )
+    for path in (path for path in model_files(folder) if path.name == "config.json"):
         activation = str(_content(who, path, {}).get("activation_function", "gelu"))
         if not re.fullmatch(r"torch\.nn\.(modules\.\w+\.)?\w+|\w+", activation):
             raise ValueError(
@@ -286,15 +293,39 @@ def _content(who: str, path: Path, default: Any) -> Any:
     return content
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Files of a model, sorted. Links to folders are followed, as the library does.
+
+    Raises:
+        ValueError: if links lead to one folder twice, or for ever, or a file cannot be read to an
+            end, as a named pipe.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for top, _, names in os.walk(folder, followlinks=True):
+        real = Path(top).resolve()
+        if real in seen:
+            raise ValueError(
+                f"{folder}: a model must hold a folder once, got {top} as a link to {real}, which "
+                "it holds too; replace the link by a copy, or remove it."
+            )
+        seen.add(real)
+        found += [path for name in names if (path := Path(top, name)).exists()]
+    odd = [path for path in found if not path.is_file()]
+    if odd:
+        raise ValueError(f"{folder}: a model must consist of files, got {odd[0]}; remove it.")
+    return sorted(found)
+
+
 def _digest(folder: Path) -> str:
     """Digest of the names and contents of the files that decide what a model gives."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in model_files(folder):
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") or part in _OTHER_BACKENDS for part in place.parts)
         replaced = any((path.parent / name).is_file() for name in _WHOLE)
         read = path.suffix not in _UNREAD or (path.name == _PICKLED and not replaced)
-        if read and not hidden and path.is_file():
+        if read and not hidden:
             state = path.stat()
             content = _digest_of_file(path.resolve(), state.st_mtime_ns, state.st_size)
             found.append([place.as_posix(), content])

@@ -264,6 +264,49 @@ def test_the_library_waits_until_something_is_new(shop, models, cached, tmp_path
     assert found.stdout == "[]\n"
 
 
+def test_what_lies_behind_a_link_to_a_folder_is_of_the_model(shop, models, tmp_path, monkeypatch):
+    folder, elsewhere = copied(models, tmp_path), tmp_path / "elsewhere"
+    shutil.move(folder / "1_Pooling", elsewhere)
+    (folder / "1_Pooling").symlink_to(elsewhere)
+    key = sentences(shop, models["text"]).encoder
+    assert sentences(shop, folder).encoder == key
+    settings = {"text_columns": "title", "text_model": str(folder)}
+    assert folder / "1_Pooling" / "config.json" in feature_files("text", settings, shop)
+    config = elsewhere / "config.json"
+    before = config.read_text()
+    config.write_text(before + " ")
+    assert sentences(shop, folder).encoder != key
+    config.write_text('{"activation_function": "evil.Activation"}')
+    assert "got evil.Activation in" in refusal(sentences, shop, folder)
+    config.write_text(before)
+    (elsewhere / "pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    assert "must have model.safetensors, got only the pickle" in refusal(sentences, shop, folder)
+
+
+def test_links_without_an_end(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    (folder / "1_Pooling" / "up").symlink_to(folder)
+    assert "a model must hold a folder once, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_is_no_file_of_a_model(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    os.mkfifo(folder / "vocab.txt.new")
+    assert "a model must consist of files, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "C:\\out", "..\\out"])
+def test_a_part_of_a_model_lies_in_it(shop, models, tmp_path, place):
+    folder = copied(models, tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(modules))
+    text = refusal(sentences, shop, folder)
+    assert f"must consist of files in its folder, got the path {place!r}" in text
+
+
 def test_files_of_a_model_belong_to_the_data(shop, models):
     settings = {"text_columns": "title", "text_model": str(models["text"])}
     files = feature_files("text", settings, shop)
