@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -165,6 +166,8 @@ def look(described: Container[bytes], path: Path) -> tuple[bytes, np.ndarray | N
         cannot be read, None if it can.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # the end of a named pipe may never come
+            return b"", None, "not a regular file"
         content = path.read_bytes()
     except OSError as error:
         return b"", None, error.strerror or str(error)

@@ -702,6 +702,17 @@ def test_pictures_may_stay_where_they_are(shop):
     assert int(known["image"].observed.sum()) == 3
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_pictures_that_are_no_files_are_counted(shop, capsys, options):
+    (shop / "photos" / "002.png").symlink_to("nowhere.png")
+    os.mkfifo(shop / "photos" / "003.png")
+    run(*TIMED, *ITEMS, "--images", "photos", *options)
+    said = capsys.readouterr().out
+    assert "image: 2 of 5 pictures are no files (a broken link, a named pipe), left out: " in said
+    assert "'002.png', '003.png'" in said and "image: 3 items have it, 4 lack it" in said
+
+
 def test_an_unknown_picture_is_counted(shop, capsys):
     Image.new("RGB", (9, 9)).save(shop / "photos" / "cover.png")
     run(*TIMED, *ITEMS, "--images", "photos")
