@@ -106,6 +106,19 @@ def read_again(files: Sequence[tuple[Path, bytes]]) -> list[Image]:
     return found
 
 
+def n_pixels(path: Path) -> int:
+    """Number of pixels of a picture by its header; 0 if it has none that can be read."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                return image.width * image.height
+    except Exception:  # as in `read`, which gives the reason
+        return 0
+
+
 def digest(content: bytes) -> bytes:
     """Digest of a content, by which its row is known (:mod:`recbole_missing.data.encoded`)."""
     return hashlib.blake2b(content, digest_size=KEY_SIZE).digest()

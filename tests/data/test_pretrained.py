@@ -22,7 +22,7 @@ from recbole.config import Config
 from tiny_models import ABSENT, clip_model, text_model
 
 from recbole_missing import MODELS, cli, identity, run_recbole_missing
-from recbole_missing.data import pretrained
+from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.catalogue import Catalogue
 from recbole_missing.data.sources import feature_files, open_source
 from recbole_missing.in_force import settings_in_force
@@ -175,6 +175,38 @@ def test_texts_that_are_cut_are_counted(shop, models, said):
     all_of(sentences(shop, models["text"]))
     line = next(text for text in said() if "longer than" in text)
     assert line.startswith("text: 1 of 6 texts are longer than the 16 tokens that")
+
+
+def test_texts_are_split_into_words_block_by_block(shop, models, said, monkeypatch):
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    sizes, call = [], Tokenizer.__call__
+    write_items(shop.folder, ["red " * 40, *TITLES[1:]])
+    expected = all_of(sentences(shop, models["text"]))
+    monkeypatch.setattr(Tokenizer, "__call__", lambda self, texts, **options: (
+        sizes.append(len(texts)), call(self, texts, **options))[1])  # fmt: skip
+    monkeypatch.setattr(pretrained, "_BLOCK", 2)
+    np.testing.assert_allclose(all_of(sentences(shop, models["text"])), expected, atol=1e-6)
+    assert max(sizes) == 2
+    found = [text for text in said() if "longer than" in text]
+    assert len(found) == 2 and found[0] == found[1]
+
+
+def test_large_pictures_are_held_one_by_one(shop, models, monkeypatch):
+    sizes, read = [], pictures.read_again
+    expected = all_of(photos(shop, models["clip"]))
+    monkeypatch.setattr(pictures, "read_again", lambda block: (
+        sizes.append(len(block)), read(block))[1])  # fmt: skip
+    # They have 21 to 26 rows of 30 pixels: 630, 660, 690, 720, 750, 780.
+    for pixels, blocks in [(1300, [2, 1, 1, 1, 1]), (100, [1] * 6), (2**26, [6])]:
+        sizes.clear()
+        monkeypatch.setattr(pretrained, "_PIXELS", pixels)
+        np.testing.assert_allclose(all_of(photos(shop, models["clip"])), expected, atol=1e-6)
+        assert sizes == blocks
+    sizes.clear()
+    monkeypatch.setattr(pretrained, "_PICTURES", 4)
+    all_of(photos(shop, models["clip"]))
+    assert sizes == [4, 2]
 
 
 # -------------------------------------------------------------------------------------- the cache
