@@ -367,8 +367,8 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     if len(files) < len(named):
         odd = [str(path.relative_to(folder)) for path in named if not path.is_file()]
         found.notes.append(
-            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a named "
-            f"pipe), left out: {first_few(odd, 3)}"
+            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a "
+            f"named pipe), left out: {first_few(odd, 3)}"
         )
     if not files:
         raise ValueError(
