@@ -362,7 +362,14 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     assert folder is not None
     if not folder.is_dir():
         raise ValueError(f"--images: must be a folder, got {str(folder)!r}; correct the path.")
-    files = pictures.find(folder)
+    named = pictures.find(folder)
+    files = [path for path in named if path.is_file()]
+    if len(files) < len(named):
+        odd = [str(path.relative_to(folder)) for path in named if not path.is_file()]
+        found.notes.append(
+            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a "
+            f"named pipe), left out: {first_few(odd, 3)}"
+        )
     if not files:
         raise ValueError(
             f"--images: {folder} must hold pictures ({', '.join(pictures.SUFFIXES)}), got none; "

@@ -22,7 +22,7 @@ from recbole.config import Config
 from tiny_models import ABSENT, clip_model, text_model
 
 from recbole_missing import MODELS, cli, identity, run_recbole_missing
-from recbole_missing.data import pretrained
+from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.catalogue import Catalogue
 from recbole_missing.data.sources import feature_files, open_source
 from recbole_missing.in_force import settings_in_force
@@ -79,6 +79,9 @@ def sentences(catalogue, model, columns="title", **settings):
 def photos(catalogue, model, **settings):
     chosen = {"photo_images": "photos", "photo_encoder": "clip", "photo_model": str(model)}
     return open_source("photo", {**chosen, **settings}, catalogue)
+
+
+READERS = ((sentences, "text"), (photos, "clip"))
 
 
 def all_of(source):
@@ -177,6 +180,38 @@ def test_texts_that_are_cut_are_counted(shop, models, said):
     assert line.startswith("text: 1 of 6 texts are longer than the 16 tokens that")
 
 
+def test_texts_are_split_into_words_block_by_block(shop, models, said, monkeypatch):
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    sizes, call = [], Tokenizer.__call__
+    write_items(shop.folder, ["red " * 40, *TITLES[1:]])
+    expected = all_of(sentences(shop, models["text"]))
+    monkeypatch.setattr(Tokenizer, "__call__", lambda self, texts, **options: (
+        sizes.append(len(texts)), call(self, texts, **options))[1])  # fmt: skip
+    monkeypatch.setattr(pretrained, "_BLOCK", 2)
+    np.testing.assert_allclose(all_of(sentences(shop, models["text"])), expected, atol=1e-6)
+    assert max(sizes) == 2
+    found = [text for text in said() if "longer than" in text]
+    assert len(found) == 2 and found[0] == found[1]
+
+
+def test_large_pictures_are_held_one_by_one(shop, models, monkeypatch):
+    sizes, read = [], pictures.read_again
+    expected = all_of(photos(shop, models["clip"]))
+    monkeypatch.setattr(pictures, "read_again", lambda block: (
+        sizes.append(len(block)), read(block))[1])  # fmt: skip
+    # They have 21 to 26 rows of 30 pixels: 630, 660, 690, 720, 750, 780.
+    for pixels, blocks in [(1300, [2, 1, 1, 1, 1]), (100, [1] * 6), (2**26, [6])]:
+        sizes.clear()
+        monkeypatch.setattr(pretrained, "_PIXELS", pixels)
+        np.testing.assert_allclose(all_of(photos(shop, models["clip"])), expected, atol=1e-6)
+        assert sizes == blocks
+    sizes.clear()
+    monkeypatch.setattr(pretrained, "_PICTURES", 4)
+    all_of(photos(shop, models["clip"]))
+    assert sizes == [4, 2]
+
+
 # -------------------------------------------------------------------------------------- the cache
 
 
@@ -197,6 +232,23 @@ def test_only_new_contents_are_encoded(shop, models, cached, said, kind):
     kept = before.any(axis=1)
     np.testing.assert_array_equal(more[kept], before[kept])
     assert counts(said) == ["6 of 6", "0 of 6", "1 of 7"]
+
+
+@pytest.mark.parametrize("library", ["sentence-transformers", "transformers", "pillow"])
+def test_rows_of_another_version_are_not_taken(shop, models, cached, said, monkeypatch, library):
+    from recbole_missing.data import sources
+
+    before = [read(shop, models[kind], **cached) for read, kind in READERS]
+    found = [all_of(source) for source in before]
+    real = sources.installed
+    other = lambda name: "0.0" if name == library else real(name)  # noqa: E731
+    monkeypatch.setattr(sources, "installed", other)
+    after = [read(shop, models[kind], **cached) for read, kind in READERS]
+    for source, kept, rows in zip(after, before, found):
+        np.testing.assert_array_equal(all_of(source), rows)
+        assert source.encoder == kept.encoder
+    text = "0 of 6" if library == "pillow" else "6 of 6"
+    assert counts(said) == ["6 of 6", "6 of 6", text, "6 of 6"]
 
 
 def test_what_is_encoded_before_an_error_is_kept(shop, models, cached, said, monkeypatch):
@@ -264,6 +316,49 @@ def test_the_library_waits_until_something_is_new(shop, models, cached, tmp_path
     assert found.stdout == "[]\n"
 
 
+def test_what_lies_behind_a_link_to_a_folder_is_of_the_model(shop, models, tmp_path, monkeypatch):
+    folder, elsewhere = copied(models, tmp_path), tmp_path / "elsewhere"
+    shutil.move(folder / "1_Pooling", elsewhere)
+    (folder / "1_Pooling").symlink_to(elsewhere)
+    key = sentences(shop, models["text"]).encoder
+    assert sentences(shop, folder).encoder == key
+    settings = {"text_columns": "title", "text_model": str(folder)}
+    assert folder / "1_Pooling" / "config.json" in feature_files("text", settings, shop)
+    config = elsewhere / "config.json"
+    before = config.read_text()
+    config.write_text(before + " ")
+    assert sentences(shop, folder).encoder != key
+    config.write_text('{"activation_function": "evil.Activation"}')
+    assert "got evil.Activation in" in refusal(sentences, shop, folder)
+    config.write_text(before)
+    (elsewhere / "pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    assert "must have model.safetensors, got only the pickle" in refusal(sentences, shop, folder)
+
+
+def test_links_without_an_end(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    (folder / "1_Pooling" / "up").symlink_to(folder)
+    assert "a model must hold a folder once, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_is_no_file_of_a_model(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    os.mkfifo(folder / "vocab.txt.new")
+    assert "a model must consist of files, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "C:\\out", "..\\out"])
+def test_a_part_of_a_model_lies_in_it(shop, models, tmp_path, place):
+    folder = copied(models, tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(modules))
+    text = refusal(sentences, shop, folder)
+    assert f"must consist of files in its folder, got the path {place!r}" in text
+
+
 def test_files_of_a_model_belong_to_the_data(shop, models):
     settings = {"text_columns": "title", "text_model": str(models["text"])}
     files = feature_files("text", settings, shop)
@@ -299,6 +394,8 @@ def test_a_name_without_a_network(shop, monkeypatch, model):
     text = refusal(sentences, shop, model)
     assert f"got {model}: there is no folder {shop.folder / model}, and it cannot be" in text
     assert "(no route to host)" in text and "set text_model to its path" in text
+    full = model if "/" in model else f"sentence-transformers/{model}"
+    assert f"`hf download {full} --local-dir FOLDER`" in text
 
 
 def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch, tmp_path):
@@ -449,6 +546,49 @@ def test_an_absent_library_is_said_before_data_are_read(run_settings, monkeypatc
     with pytest.raises(ValueError, match=r"needs? the library sentence-transformers, got none"):
         Config("VBPR", config_dict=settings)
     Config("VBPR", config_dict={**settings, "modalities": ["image"]})
+
+
+def of_a_checkpoint(run_settings, capsys, model, *words):
+    """Train with a model in the folder of the data, let the checkpoint name another one, use it."""
+    run_recbole_missing("VBPR", config_dict={**run_settings, "title_model": "mini"})
+    (checkpoint,) = Path(run_settings["checkpoint_dir"]).glob("*.pth")
+    saved = torch.load(checkpoint, weights_only=False)
+    saved["config"]["title_model"] = model
+    torch.save(saved, checkpoint)
+    data = ["--data-path", run_settings["data_path"], "--users", "u1", "--top-k", "2"]
+    return ["recommend", str(checkpoint), *data, *words]
+
+
+def test_a_checkpoint_decides_no_download(run_settings, capsys, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def absent(repository, local_files_only=False, **options):
+        asked.append(local_files_only)
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    words = of_a_checkpoint(run_settings, capsys, "someone/repo")
+    said = refused(capsys, *words)
+    assert "title_model must be a model that is on this machine already, got 'someone/repo'" in said
+    assert "pass --set title_model=someone/repo" in said and asked == [True]
+
+
+def test_a_checkpoint_may_name_a_model_that_was_downloaded(
+    run_settings, capsys, models, monkeypatch
+):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(models["text"]))
+    cli.main(of_a_checkpoint(run_settings, capsys, "someone/repo"))
+    assert "u1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["~/model", "~someone/model"])
+def test_a_checkpoint_knows_no_home(run_settings, capsys, model):
+    said = refused(capsys, *of_a_checkpoint(run_settings, capsys, model))
+    assert "a checkpoint decides no path: pass --set title_model" in said
 
 
 def test_a_checkpoint_decides_no_path_of_a_model(run_settings, models, tmp_path, capsys):
