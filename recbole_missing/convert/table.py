@@ -1,7 +1,7 @@
 """Turn a raw catalogue into a RecBole data set folder.
 
 A raw catalogue is a table of interactions, and perhaps a table of items, a folder of pictures and
-matrices of features. :func:`import_table` reads them with :mod:`.purchases` and :mod:`.catalogue`,
+matrices of features. :func:`import_table` reads them with :mod:`.purchases` and :mod:`.items`,
 and writes ``NAME.inter``, ``NAME.item``, features and a YAML file that runs.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from recbole_missing.atomic import new_folder, write_report
 from recbole_missing.convert import times
-from recbole_missing.convert.catalogue import IMAGE, Items, ItemTable, read_items
+from recbole_missing.convert.items import IMAGE, Items, ItemTable, read_items
 from recbole_missing.convert.folder import target_folder
 from recbole_missing.convert.purchases import Purchases, PurchaseTable, read_purchases
 from recbole_missing.convert.raw import check_there
@@ -29,7 +29,7 @@ from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
 from recbole_missing.version import __version__
 
-SPLITS = ("time", "last", "random")
+SPLIT_RULES = ("time", "last", "random")
 """How interactions are split: see ``split`` of :func:`import_table`."""
 
 _CHUNK = 1 << 20  # interactions that are written at a time
@@ -146,8 +146,8 @@ def import_table(
             :func:`.atomic.new_folder` may not write the target. Nothing is written then.
     """
     split = split or ("time" if purchases.time else "random")
-    if split not in SPLITS:
-        raise ValueError(f"--split: must be one of {', '.join(SPLITS)}, got {split!r}.")
+    if split not in SPLIT_RULES:
+        raise ValueError(f"--split: must be one of {', '.join(SPLIT_RULES)}, got {split!r}.")
     if split != "random" and purchases.time is None:
         raise ValueError(f"--split {split}: must come with --time, got none; name the column.")
     check_there(Path(purchases.path))
@@ -159,11 +159,11 @@ def import_table(
     if dry_run:
         return _report(target, purchases, asked, *_read(purchases, asked), is_written=False)
     with new_folder(target, "import", force) as folder:
-        found, catalogue = _read(purchases, asked)
-        _write(found, catalogue, folder, target.name)
-        text = _yaml(found, catalogue, asked, target, split)
+        found, found_items = _read(purchases, asked)
+        _write(found, found_items, folder, target.name)
+        text = _yaml(found, found_items, asked, target, split)
         (folder / f"{target.name}.yaml").write_text(text, encoding="utf-8")
-        report = _report(target, purchases, asked, found, catalogue, is_written=True)
+        report = _report(target, purchases, asked, found, found_items, is_written=True)
         about = {"version": __version__, "layout": "table", **asdict(report)}
         write_report(folder, {**about, "folder": target.name})
     return report
@@ -173,9 +173,9 @@ def _read(purchases: PurchaseTable, items: ItemTable) -> tuple[Purchases, Items]
     found = read_purchases(purchases)
     codes = np.unique(found.items.cat.codes)
     bought = [str(found.items.cat.categories[code]) for code in codes]
-    catalogue = read_items(items, bought, purchases.item)
-    _check_negatives(purchases, found, len(catalogue.tokens))
-    return found, catalogue
+    found_items = read_items(items, bought, purchases.item)
+    _check_negatives(purchases, found, len(found_items.tokens))
+    return found, found_items
 
 
 def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -> None:

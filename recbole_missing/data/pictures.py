@@ -1,4 +1,4 @@
-"""Pictures: which files of a folder are some, how they are read, and their colours as numbers.
+"""Pictures: which files of a folder are pictures, how they are read, and their colours as numbers.
 
 Pillow reads them. It is imported when the first picture is read.
 """

@@ -20,7 +20,7 @@ from PIL import Image
 
 from recbole_missing import cli
 from recbole_missing.convert import raw
-from recbole_missing.convert.catalogue import Columns, ItemTable
+from recbole_missing.convert.items import Columns, ItemTable
 from recbole_missing.convert.purchases import PurchaseTable
 from recbole_missing.convert.table import import_table
 from recbole_missing.data.files import read_rows
