@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,37 @@ def find(folder: Path) -> list[Path]:
         paths = (Path(top, name) for name in files if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(found)
+
+
+def of_items(
+    who: str, files: Sequence[Path], tokens: Collection[str]
+) -> tuple[dict[str, Path], list[Path]]:
+    """Find the picture of each item: the name of a file without its ending is the item's token.
+
+    Args:
+        who: for messages.
+        files: the pictures.
+        tokens: the items.
+
+    Returns:
+        Token -> picture of the items that have one, and the pictures of no item.
+
+    Raises:
+        ValueError: if there are two pictures of one item.
+    """
+    found: dict[str, Path] = {}
+    strangers = []
+    for path in files:
+        if path.stem not in tokens:
+            strangers.append(path)
+        elif path.stem in found:
+            raise ValueError(
+                f"{who}: item {path.stem!r} must have one picture, got {found[path.stem]} and "
+                f"{path}; remove one of them."
+            )
+        else:
+            found[path.stem] = path
+    return found, strangers
 
 
 def read(content: bytes, size: int | None = None) -> Image:

@@ -19,7 +19,13 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Text, check
 from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.aligned import Cells, Encoded, Matrix, Source
-from recbole_missing.data.catalogue import Catalogue, rows_by_token, rows_in_order
+from recbole_missing.data.catalogue import (
+    Catalogue,
+    first_few,
+    no_match,
+    rows_by_token,
+    rows_in_order,
+)
 from recbole_missing.data.encoded import EncodedRows
 from recbole_missing.data.encoders import Rows, encode_colours, encode_tags, encode_text, split
 from recbole_missing.data.files import (
@@ -328,23 +334,17 @@ def _item_pictures(request: _Request) -> dict[int, Path]:
             f"{request.name}: {folder} must be a folder of pictures <item> with an ending of "
             f"{', '.join(pictures.SUFFIXES)}, got none; name the folder of the pictures."
         )
-    stems = [path.stem for path in files]
-    _check_stems(request, files)
-    rows = rows_by_token(folder, stems, catalogue, lambda one, other: False, "pictures")
-    return {item: files[row] for item, row in enumerate(rows) if row >= 0}
-
-
-def _check_stems(request: _Request, files: Sequence[Path]) -> None:
-    """Refuse two pictures of one item."""
-    items = set(map(str, request.catalogue.tokens[1:]))
-    found: dict[str, Path] = {}
-    for path in files:
-        other = found.setdefault(path.stem, path)
-        if other != path and path.stem in items:
-            raise ValueError(
-                f"{request.name}: item {path.stem!r} must have one picture, got {other} and "
-                f"{path}; remove one of them."
-            )
+    items = {str(token): item for item, token in enumerate(catalogue.tokens) if item}
+    found, strangers = pictures.of_items(request.name, files, items)
+    if not found:
+        stems = [path.stem for path in files]
+        raise ValueError(f"{folder.name}: ids must be {no_match(catalogue.tokens, stems)}")
+    if strangers:
+        logging.getLogger().warning(
+            f"{folder.name}: {len(strangers):,} of {len(files):,} pictures ignored, no such item: "
+            f"{first_few([path.stem for path in strangers])}."
+        )
+    return {items[token]: path for token, path in found.items()}
 
 
 def _readable(

@@ -84,13 +84,17 @@ def test_titles_without_a_header(source, tmp_path):
 
 
 def test_covers(source, tmp_path):
-    covers = add_covers(source)
+    covers = add_covers(source, (1, 2, 5, 9))
+    (covers / "3.txt").write_text("not a picture")
     report = import_folder("microlens", source, "tiny", tmp_path)
     config = yaml.safe_load((tmp_path / "tiny" / "tiny.yaml").read_text())
     assert config["modalities"] == ["title", "image"]
-    assert config["image_images"] == str(covers.resolve())
+    assert config["image_images"] == "images"
+    copied = {path.name for path in (tmp_path / "tiny" / "images").iterdir()}
+    assert copied == {"1.jpg", "2.jpg"}
     assert "MicroLens-50k_covers: 2 of 4 items have no picture" in report.notes
-    assert f"image: pictures in {covers.resolve()}" in str(report)
+    assert "MicroLens-50k_covers: 2 pictures of items without interaction left out" in report.notes
+    assert "image: 2 pictures, copied" in str(report)
 
 
 def test_features_go_before_titles_and_covers(source, tmp_path):
@@ -163,7 +167,9 @@ def test_bad_features_and_covers(source, tmp_path):
     for npy in source.glob("*.npy"):
         npy.unlink()
     add_covers(source, items=("a", "b"))
-    with pytest.raises(ValueError, match="must hold <item>.jpg for one item or more, got 2 files"):
+    with pytest.raises(
+        ValueError, match="must hold <item>.jpg for one item or more, got 2 pictures"
+    ):
         import_folder("microlens", source, "tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
