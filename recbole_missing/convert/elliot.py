@@ -84,8 +84,8 @@ def _file(source: Path, split: str) -> Path:
 def _read_table(path: Path) -> list[list[str]]:
     rows = []
     for number, cells in read_rows(path, "\t"):
-        width = 2 <= len(cells) <= len(KEPT_COLUMNS)
-        if not width or not all(cells[:2]) or not all(map(is_number, cells[2:])):
+        fits = 2 <= len(cells) <= len(KEPT_COLUMNS)
+        if not fits or not all(cells[:2]) or not all(map(is_number, cells[2:])):
             raise ValueError(
                 f"{path}: line {number} must be user, item, rating, time without a header, got "
                 f"{cells[:5]}; correct it."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recbole_missing.convert.folder import IMAGE, check_modality_names
 from recbole_missing.convert.purchases import numbers, settle_incomplete
 from recbole_missing.convert.raw import RawTable, first_few, open_table, texts
-from recbole_missing.convert.reading import nan_rows
+from recbole_missing.convert.reading import noted_holes
 from recbole_missing.data import pictures
 from recbole_missing.data.encoders import split
 from recbole_missing.data.files import read_ids, read_matrix
@@ -412,7 +412,12 @@ def _is_file_name(token: str) -> bool:
 
 def _take_by_stem(files: Sequence[Path], found: Items) -> None:
     """Keep the pictures whose file name without suffix is the id of an item."""
-    found.pictures, others = pictures.of_items("--images", files, set(found.tokens))
+    found.pictures, others = pictures.of_items(
+        "--images",
+        files,
+        set(found.tokens),
+        "keep one, or let the table of items name it (--image-column)",
+    )
     strangers = [path.name for path in others]
     if not found.pictures:
         stems = [path.stem for path in files]
@@ -447,11 +452,7 @@ def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDA
             f"{files[1]}: must hold ids of items, such as {found.tokens[0]!r}, got "
             f"{first_few(ids, 3)}{_likeness(ids, found.tokens.tolist())}; write ids alike."
         )
-    holes = nan_rows(files[0], matrix)
-    if holes.size:
-        found.notes.append(
-            f"{files[0].name}: {holes.size:,} rows are NaN; their items have no {name}"
-        )
+    holes = noted_holes(name, files[0], matrix, found.notes)
     has = set(np.delete(np.array(ids, dtype=object), holes).tolist())
     found.present[name] = np.array([token in has for token in found.tokens], dtype=bool)
     return matrix, ids

@@ -70,11 +70,20 @@ def read_features(
     features, holes = {}, {}
     for modality, path in files.items():
         features[modality] = matrix = read_matrix(path)
-        rows = nan_rows(path, matrix)
+        rows = noted_holes(modality, path, matrix, notes)
         if rows.size:
             holes[modality] = rows
-            notes.append(f"{path.name}: {rows.size:,} rows are NaN; their items have no {modality}")
     return features, holes
+
+
+def noted_holes(
+    modality: str, path: Path, matrix: NDArray[Any], notes: list[str]
+) -> NDArray[np.int64]:
+    """:func:`nan_rows`, with a sentence for the user if there are some."""
+    rows = nan_rows(path, matrix)
+    if rows.size:
+        notes.append(f"{path.name}: {rows.size:,} rows are NaN; their items have no {modality}")
+    return rows
 
 
 def nan_rows(path: Path, matrix: NDArray[Any]) -> NDArray[np.int64]:

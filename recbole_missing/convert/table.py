@@ -187,9 +187,9 @@ def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -
     if len(full):
         raise ValueError(
             f"{purchases.path}: every user must have at least one item without an interaction; "
-            f"training draws it as a negative example, got {len(full):,} users with all {n_items:,}, such as "
-            f"{found.users.cat.categories[full[0]]!r}; leave them out, or add items (--catalogue "
-            "all)."
+            f"training draws it as a negative example, got {len(full):,} users with all "
+            f"{n_items:,}, such as {found.users.cat.categories[full[0]]!r}; leave them "
+            "out, or add items (--catalogue all)."
         )
 
 

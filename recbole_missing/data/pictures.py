@@ -48,14 +48,15 @@ def find(folder: Path) -> list[Path]:
 
 
 def of_items(
-    who: str, files: Sequence[Path], tokens: Collection[str]
+    who: str, files: Sequence[Path], tokens: Collection[str], remedy: str = "remove one of them"
 ) -> tuple[dict[str, Path], list[Path]]:
     """Find the picture of each item: the name of a file without its ending is the item's token.
 
     Args:
-        who: for messages.
+        who: beginning of a message.
         files: the pictures.
         tokens: the items.
+        remedy: end of a message.
 
     Returns:
         Token -> picture of the items that have one, and the pictures of no item.
@@ -71,7 +72,7 @@ def of_items(
         elif path.stem in found:
             raise ValueError(
                 f"{who}: item {path.stem!r} must have one picture, got {found[path.stem]} and "
-                f"{path}; remove one of them."
+                f"{path}; {remedy}."
             )
         else:
             found[path.stem] = path

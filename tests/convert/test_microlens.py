@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 from layouts import lacking, pairs, splits_of
+from PIL import Image
 
 from recbole_missing.convert.importers import import_folder
 
@@ -114,6 +117,33 @@ def test_features_go_before_titles_and_covers(source, tmp_path):
     assert train.known["image"].features[item].tolist() == [2, 3]
 
 
+def test_covers_go_where_the_data_set_goes(source, tmp_path):
+    """A run finds them after the source is gone, and two pictures of one item are refused."""
+    covers = add_covers(source)
+    for item in (1, 2):
+        Image.new("RGB", (8, 8), (90 * item, 0, 0)).save(covers / f"{item}.jpg")
+    import_folder("microlens", source, "tiny", tmp_path)
+    shutil.move(tmp_path / "tiny", tmp_path / "moved" / "tiny")
+    shutil.rmtree(source)
+    path = tmp_path / "moved" / "tiny" / "tiny.yaml"
+    path.write_text(path.read_text().replace(str(tmp_path), str(tmp_path / "moved")))
+    assert lacking(splits_of(path.parent)[0], "image") == {"3", "4"}
+
+
+def test_two_covers_of_one_item(source, tmp_path):
+    covers = add_covers(source)
+    (covers / "1.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"item '1' must have one picture, got .*1.jpg and .*png"):
+        import_folder("microlens", source, "tiny", tmp_path / "out")
+
+
+def test_files_that_are_no_pictures_are_no_covers(source, tmp_path):
+    covers = add_covers(source, items=())
+    (covers / "1.txt").write_text("not a picture")
+    with pytest.raises(ValueError, match="must hold <item>.jpg for one item .*, got 0 pictures"):
+        import_folder("microlens", source, "tiny", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -125,6 +155,8 @@ def test_features_go_before_titles_and_covers(source, tmp_path):
         ("MicroLens-50k_pairs.csv", PAIRS + "1,0,3\n", "line 12 must be a user, an item from 1"),
         ("MicroLens-50k_pairs.csv", PAIRS + "1,a,3\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", PAIRS + "1,2,nan\n", "line 12 must be"),
+        ("MicroLens-50k_pairs.csv", PAIRS + "1,2,1_001\n", "line 12 must be"),
+        ("MicroLens-50k_pairs.csv", PAIRS + f"1,{'9' * 5000},3\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", PAIRS + ",2,1\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", "user,item,timestamp\n", "train interactions: must be one"),
         ("MicroLens-50k_pairs.csv", "user,item,timestamp\n1,1,1\n", "valid interactions: must be"),
@@ -167,9 +199,7 @@ def test_bad_features_and_covers(source, tmp_path):
     for npy in source.glob("*.npy"):
         npy.unlink()
     add_covers(source, items=("a", "b"))
-    with pytest.raises(
-        ValueError, match="must hold <item>.jpg for one item or more, got 2 pictures"
-    ):
+    with pytest.raises(ValueError, match="must hold <item>.jpg for one item .*, got 2 pictures"):
         import_folder("microlens", source, "tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
