@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import write_report
+from recbole_missing.data import pictures
+from recbole_missing.data.catalogue import first_few
 from recbole_missing.data.collection import in_order
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
@@ -166,7 +168,7 @@ def target_folder(source: Path, name: str, output: Path) -> Path:
     return target
 
 
-def check_modality_names(names: Collection[str]) -> None:
+def check_modality_names(names: Iterable[str]) -> None:
     """Refuse names of modalities that some run would refuse.
 
     Raises:
@@ -175,10 +177,28 @@ def check_modality_names(names: Collection[str]) -> None:
     check_names(names, of_any_run())
 
 
-def copy_pictures(pictures: Mapping[str, Path], folder: Path) -> None:
+def find_pictures(folder: Path, notes: list[str]) -> list[Path]:
+    """Pictures in a folder and in the folders inside it. A sentence counts those that are no files.
+
+    Args:
+        folder: the folder.
+        notes: gets the sentence.
+    """
+    named = pictures.find(folder)
+    files = [path for path in named if path.is_file()]
+    if len(files) < len(named):
+        odd = [str(path.relative_to(folder)) for path in named if not path.is_file()]
+        notes.append(
+            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a "
+            f"named pipe), left out: {first_few(odd, 3)}"
+        )
+    return files
+
+
+def copy_pictures(files: Mapping[str, Path], folder: Path) -> None:
     """Copy the picture of each item into the folder ``images`` of a data set, named by its item."""
     (folder / "images").mkdir()
-    for token, path in pictures.items():
+    for token, path in files.items():
         shutil.copyfile(path, folder / "images" / f"{token}{path.suffix}")
 
 

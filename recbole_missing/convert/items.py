@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recbole_missing.convert.folder import IMAGE, check_modality_names
+from recbole_missing.convert.folder import IMAGE, check_modality_names, find_pictures
 from recbole_missing.convert.purchases import numbers, settle_incomplete
-from recbole_missing.convert.raw import RawTable, first_few, open_table, texts
+from recbole_missing.convert.raw import RawTable, open_table, texts
 from recbole_missing.convert.reading import noted_holes
 from recbole_missing.data import pictures
+from recbole_missing.data.catalogue import first_few
 from recbole_missing.data.encoders import split
 from recbole_missing.data.files import read_ids, read_matrix
 
@@ -363,7 +364,7 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     assert folder is not None
     if not folder.is_dir():
         raise ValueError(f"--images: must be a folder, got {str(folder)!r}; correct the path.")
-    files = pictures.find(folder)
+    files = find_pictures(folder, found.notes)
     if not files:
         raise ValueError(
             f"--images: {folder} must hold pictures ({', '.join(pictures.SUFFIXES)}), got none; "

@@ -14,7 +14,8 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def load_pickled_arrays(path: Path | str) -> dict[str, NDArray[Any]]:
         loaded = loaded.content
     if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
         raise ValueError(f"{path}: must hold a dict from names to arrays, got {kind_of(loaded)}.")
-    return {key: integers(f"{path}, key {key!r}", value) for key, value in loaded.items()}
+    distinct = {id(value): (key, value) for key, value in loaded.items()}
+    _check_total(path, [value for _, value in distinct.values()])
+    arrays = {
+        place: integers(f"{path}, key {key!r}", value) for place, (key, value) in distinct.items()
+    }
+    return {key: arrays[id(value)] for key, value in loaded.items()}
 
 
 def load_pickled_matrix(path: Path | str) -> sparse.coo_matrix:
@@ -80,6 +86,20 @@ def load_pickled_matrix(path: Path | str) -> sparse.coo_matrix:
         return loaded.matrix()
 
     return _guarded(path, "one pickled COO, CSR or CSC matrix of scipy", load)
+
+
+def _check_total(path: Path, values: Iterable[Any]) -> None:
+    """Refuse arrays that together have more numbers than the file has bytes.
+
+    Many arrays may share one sequence of bytes, and each becomes int64.
+    """
+    contents = [value.content for value in values if isinstance(value, _PickledArray)]
+    total = sum(content.size for content in contents if isinstance(content, np.ndarray))
+    if total > path.stat().st_size:
+        raise ValueError(
+            f"{path}: must hold each number once, got {total:,} numbers in "
+            f"{path.stat().st_size:,} bytes; {_REMEDY}"
+        )
 
 
 def integers(who: str, value: Any) -> NDArray[np.int64]:
@@ -122,7 +142,7 @@ class _PickledArray:
         _, shape, dtype, fortran, data = state
         if not dtype.code.startswith("O"):
             flat = np.frombuffer(_as_bytes(data), dtype=dtype.order + dtype.code)
-            self.content = flat.reshape(shape, order="F" if fortran else "C").copy()
+            self.content = flat.reshape(shape, order="F" if fortran else "C")
         elif shape == ():
             (self.content,) = data
         else:
@@ -245,7 +265,13 @@ def _check_range(what: str, indices: NDArray[np.int64], size: int) -> None:
 
 def _as_bytes(data: Any) -> Any:
     """Bytes of a pickle of Python 2, whose text is bytes; anything else as it is."""
-    return data.encode("latin1") if isinstance(data, str) else data
+    return _encoded(data) if isinstance(data, str) else data
+
+
+@lru_cache(maxsize=None)
+def _encoded(text: str) -> bytes:
+    """Bytes of a text, which a pickle may name many times; kept until it is read."""
+    return text.encode("latin1")
 
 
 def _scalar(dtype: _PickledDtype, data: Any) -> Any:
@@ -320,7 +346,10 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(content: bytes) -> Any:
     """The object in a pickle, with replacements for the classes that are admitted."""
     _check_sizes(content)
-    return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    try:
+        return _Unpickler(io.BytesIO(content), encoding="latin1").load()
+    finally:
+        _encoded.cache_clear()
 
 
 def _check_sizes(content: bytes) -> None:

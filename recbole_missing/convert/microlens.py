@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout
+from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout, find_pictures
 from recbole_missing.convert.reading import ROW_NUMBER, checked, is_number, listed, read_features
 from recbole_missing.data import pictures
 from recbole_missing.data.files import read_lines, read_rows
@@ -195,7 +195,7 @@ def _covers(source: Path, items: set[str], has_features: bool, notes: list[str])
         return {}
     if len(found) > 1:
         raise ValueError(f"{source}: must hold one folder of covers, got {found}; move one away.")
-    files = pictures.find(found[0])
+    files = find_pictures(found[0], notes)
     covers, strangers = pictures.of_items(str(found[0]), files, items)
     if not covers:
         raise ValueError(

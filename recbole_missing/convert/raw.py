@@ -220,7 +220,10 @@ class _Delimited(RawTable):
     def _lines(self, reader: Any) -> Iterator[list[str]]:
         limit = csv.field_size_limit(_LONGEST)
         try:
-            yield from reader
+            for cells in reader:
+                if "\0" in "".join(cells):  # pandas would end the cell there
+                    raise csv.Error("a NUL character")
+                yield cells
         except csv.Error as error:
             raise ValueError(
                 f"{self.path}: line {reader.line_num} must be cells separated by "
@@ -328,6 +331,10 @@ class _Parquet(RawTable):
         if isinstance(texts, pyarrow.ChunkedArray):
             texts = texts.combine_chunks()
         words = np.array(texts.dictionary.to_pylist(), dtype=object)
+        if any("\0" in word for word in words.tolist()):  # no reader of text files takes it
+            raise ValueError(
+                f"{self.path}: column {name!r} must hold text, got a NUL character; remove it."
+            )
         codes = texts.indices.fill_null(-1).to_numpy(zero_copy_only=False)
         empty = _is_empty(words)
         number = np.append(np.where(empty, -1, np.cumsum(~empty) - 1), -1)
@@ -358,9 +365,3 @@ def texts(column: pd.Series) -> NDArray[np.object_]:
     """Text of each row of a categorical column; ``""`` where it is empty."""
     words = np.append(np.asarray(column.cat.categories, dtype=object), "")
     return words[column.cat.codes.to_numpy()]
-
-
-def first_few(words: Collection[str], count: int = 5) -> str:
-    """The first words in quotes, for messages."""
-    shown = ", ".join(repr(word) for word in itertools.islice(words, count))
-    return shown + (", ..." if len(words) > count else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -9,9 +10,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# A clock time alone would become a time of today, and an unknown zone would be left out.
+# A clock time alone would become a time of today.
 _HAS_YEAR = r"(?<![\d.,:+])(?:\d{4}(?!\d)|\d{8})|\d+[-/. ,]+\w+[-/. ,]+\d{2}"
-_NAMED_ZONE = r"\d\s*(?!UTC|GMT)[A-Z]{3,5}\s*$"
+# pandas leaves out a zone that it does not know. So only words without such a meaning may occur.
+_NAMES = (
+    "jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?"
+    "|nov(ember)?|dec(ember)?|mon(day)?|tue(s(day)?)?|wed(nesday)?|thu(rs(day)?)?|fri(day)?"
+    "|sat(urday)?|sun(day)?"
+).replace("(", "(?:")
+# In capitals, AT is a zone, and pandas takes the M of P.M. for one.
+_WORDS = rf"(?i:{_NAMES}|[ap]m|t(?=\d)|z|utc|gmt)|[ap](?=\.m)|(?<=\.)m|st|nd|rd|th|of|at|on"
+_LETTER = r"[^\W\d_]"
+_STRANGE_WORD = re.compile(rf"(?<!{_LETTER})(?!(?:{_WORDS})(?!{_LETTER})){_LETTER}")
+# With a name before it, pandas turns the sign of an offset round.
+_NAME_OF_OFFSET = re.compile(rf"(?<!{_LETTER})(?i:utc|gmt|z)\s*(?=[-+]\d)")
+# JavaScript and e-mail write "10:00:00 GMT+0100 (CET)".
+_COMMENT = re.compile(r"(:[\d.]+\s*(?:GMT|UTC)?\s*[-+]\d\d:?\d\d)\s*\([^()]*\)\s*$")
+_ISO = r"\s*\d{4}-?\d\d"
 _DAY_AND_MONTH = r"^\s*(\d{1,2})[-/. ](\d{1,2})[-/. ]\d{2}"
 _FIRST_DAY, _LAST_DAY = 19000101, 21001231  # as seconds, all of them are in 1970
 _NO_MIXED = int(pd.__version__.split(".")[0]) < 2  # before, every date was read on its own
@@ -82,14 +97,24 @@ def _dates(words: pd.Series, form: str | None, day_first: bool) -> NDArray[np.fl
     if form is not None:
         return _to_seconds(pd.to_datetime(words, format=form, utc=True, errors="coerce"))
     values = np.full(len(words), np.nan)
+    if not _NO_MIXED:  # the fast way; words of another form take a slower one
+        iso = np.flatnonzero(words.str.match(_ISO).to_numpy(dtype=bool))
+        values[iso] = _parsed(words.iloc[iso], {"format": "ISO8601"})
+    left = np.flatnonzero(np.isnan(values))
+    values[left] = _other_dates(words.iloc[left], day_first)
+    return values
+
+
+def _other_dates(words: pd.Series, day_first: bool) -> NDArray[np.float64]:
+    """Dates of any form: as the first one is written, then each on its own, which takes longest."""
+    values = np.full(len(words), np.nan)
+    words = words.str.replace(_COMMENT, r"\1", regex=True)
+    words = words.str.replace(_NAME_OF_OFFSET, "", regex=True)
     allowed = words.str.contains(_HAS_YEAR, regex=True).to_numpy(dtype=bool)
-    allowed &= ~words.str.contains(_NAMED_ZONE, regex=True).to_numpy(dtype=bool)
+    allowed &= ~words.str.contains(_STRANGE_WORD, regex=True).to_numpy(dtype=bool)
     allowed &= ~_other_order(words, day_first)
-    # First as ISO, then as the first one is written, then each on its own, which takes longest.
     first: dict[str, object] = {"dayfirst": day_first}
-    tries: list[dict[str, object]] = [{"format": "ISO8601"}, first, {"format": "mixed", **first}]
-    tries = [first] if _NO_MIXED else tries
-    for options in tries:
+    for options in [first] if _NO_MIXED else [first, {"format": "mixed", **first}]:
         left = np.flatnonzero(np.isnan(values) & allowed)
         if len(left):
             values[left] = _parsed(words.iloc[left], options)

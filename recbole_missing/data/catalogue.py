@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -128,9 +128,11 @@ def no_match(tokens: Sequence[str], found: Sequence[str]) -> str:
     )
 
 
-def first_few(tokens: Sequence[str]) -> str:
-    """The first distinct tokens in quotes, for messages."""
-    return ", ".join(repr(token) for token in list(dict.fromkeys(tokens))[:5])
+def first_few(words: Iterable[str], count: int = 5) -> str:
+    """The first different words in quotes, for messages."""
+    different = list(dict.fromkeys(words))
+    shown = ", ".join(map(repr, different[:count]))
+    return shown + (", ..." if len(different) > count else "")
 
 
 def read_edges(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Collection, Container, Sequence
 from pathlib import Path
@@ -137,6 +138,19 @@ def read_again(files: Sequence[tuple[Path, bytes]]) -> list[Image]:
     return found
 
 
+def n_pixels(path: Path) -> int:
+    """Number of pixels of a picture by its header; 0 if it has none that can be read."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                return image.width * image.height
+    except Exception:  # as in `read`, which gives the reason
+        return 0
+
+
 def digest(content: bytes) -> bytes:
     """Digest of a content, by which its row is known (:mod:`recbole_missing.data.encoded`)."""
     return hashlib.blake2b(content, digest_size=KEY_SIZE).digest()
@@ -197,6 +211,8 @@ def look(described: Container[bytes], path: Path) -> tuple[bytes, np.ndarray | N
         cannot be read, None if it can.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # the end of a named pipe may never come
+            return b"", None, "not a regular file"
         content = path.read_bytes()
     except OSError as error:
         return b"", None, error.strerror or str(error)

@@ -10,11 +10,11 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from logging import getLogger
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ VERSION = 1
 _BATCH = {"cpu": 32, "cuda": 128}  # a larger one is no faster on a CPU
 _BLOCK = 1024  # texts that are encoded between two steps of the progress bar
 _PICTURES = 32  # that are held at a time, at their full size
+_PIXELS = 2**26  # that are held at a time, unless one picture alone has more
 _UNREAD = (
     ".bin", ".ckpt", ".gguf", ".h5", ".jpg", ".md", ".msgpack", ".onnx", ".ot", ".pkl", ".png",
     ".pt", ".pth", ".py",
@@ -99,8 +100,8 @@ class Pretrained:
         """
         with self._apart():
             self._try("text", "a")
-            self._count_cut(texts)
-            yield from self._encode(_blocks(texts, _BLOCK), _as_they_are)
+            blocks = [texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK)]
+            yield from self._encode(blocks, self._reader(len(texts)))
 
     def pictures(self, files: Sequence[tuple[Path, bytes]]) -> Iterator[np.ndarray]:
         """Encode pictures one block after the other; yield a row for each, float32 ``(dim,)``.
@@ -117,7 +118,8 @@ class Pretrained:
 
         with self._apart():
             self._try("picture", Image.new("RGB", (8, 8)))
-            yield from self._encode(_blocks(files, _PICTURES), pictures.read_again)
+            sizes = [pictures.n_pixels(path) for path, _ in files]
+            yield from self._encode(_blocks_of_pictures(files, sizes), pictures.read_again)
 
     @cached_property
     def _loaded(self) -> Any:
@@ -159,19 +161,27 @@ class Pretrained:
                     )
                 yield from rows
 
-    def _count_cut(self, texts: Sequence[str]) -> None:
+    def _reader(self, total: int) -> Callable[[Sequence[str]], list[str]]:
+        """Return a reader of blocks of texts. With the last one it says how many texts are cut."""
         from transformers import PreTrainedTokenizerBase
 
         tokenizer, longest = self._loaded.tokenizer, self._loaded.max_seq_length
         if longest is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
-            return
-        ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        cut = sum(len(words) > longest for words in ids)
-        if cut:
-            getLogger().warning(
-                f"{self.name}: {cut:,} of {len(texts):,} texts are longer than the {longest} "
-                f"tokens that {self.model} reads; the rest of them is not read."
-            )
+            return list
+        seen = cut = 0
+
+        def read(block: Sequence[str]) -> list[str]:
+            nonlocal seen, cut
+            ids = tokenizer(list(block), truncation=False, verbose=False)["input_ids"]
+            seen, cut = seen + len(block), cut + sum(len(words) > longest for words in ids)
+            if cut and seen == total:
+                getLogger().warning(
+                    f"{self.name}: {cut:,} of {total:,} texts are longer than the {longest} tokens "
+                    f"that {self.model} reads; the rest of them is not read."
+                )
+            return list(block)
+
+        return read
 
     @property
     def _batch(self) -> int:
@@ -200,12 +210,24 @@ class Pretrained:
                 logging.enable_progress_bar()
 
 
-def _blocks(contents: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [contents[start : start + size] for start in range(0, len(contents), size)]
+def _blocks_of_pictures(
+    files: Sequence[tuple[Path, bytes]], sizes: Sequence[int]
+) -> list[Sequence[tuple[Path, bytes]]]:
+    """Split pictures so that those of a block can be held in memory together.
 
-
-def _as_they_are(texts: Sequence[str]) -> list[str]:
-    return list(texts)
+    Args:
+        files: as of :meth:`Pretrained.pictures`.
+        sizes: number of pixels of each.
+    """
+    blocks: list[list[tuple[Path, bytes]]] = []
+    held = 0
+    for file, size in zip(files, sizes):
+        if not blocks or len(blocks[-1]) == _PICTURES or held + size > _PIXELS:
+            blocks.append([])
+            held = 0
+        blocks[-1].append(file)
+        held += size
+    return list(blocks)
 
 
 def _encoded(model: Any, read: Any, batch: int, block: Sequence[Any]) -> np.ndarray:
@@ -243,8 +265,8 @@ def check_folder(who: str, folder: Path) -> bool:
     _check_modules(who, folder)
     pickled = [
         path
-        for path in sorted(folder.rglob(_PICKLED))
-        if not any((path.parent / name).is_file() for name in _WHOLE)
+        for path in model_files(folder)
+        if path.name == _PICKLED and not any((path.parent / name).is_file() for name in _WHOLE)
     ]
     if pickled and tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < (2, 6):
         raise ValueError(
@@ -264,7 +286,13 @@ def _check_modules(who: str, folder: Path) -> None:
                 f"{who} must consist of {', '.join(sorted(_MODULES))} of sentence-transformers, "
                 f"got {kind} in modules.json, and no code of a model is run; choose another model."
             )
-    for path in sorted(folder.rglob("config.json")):
+        place = str(module.get("path", ""))
+        if ".." in re.split(r"[/\\]", place) or PureWindowsPath(place).anchor or ":" in place:
+            raise ValueError(
+                f"{who} must consist of files in its folder, got the path {place!r} in "
+                "modules.json; copy them there, or choose another model."
+            )
+    for path in (path for path in model_files(folder) if path.name == "config.json"):
         activation = str(_content(who, path, {}).get("activation_function", "gelu"))
         if not re.fullmatch(r"torch\.nn\.(modules\.\w+\.)?\w+|\w+", activation):
             raise ValueError(
@@ -286,15 +314,39 @@ def _content(who: str, path: Path, default: Any) -> Any:
     return content
 
 
+def model_files(folder: Path) -> list[Path]:
+    """Files of a model, sorted. Links to folders are followed, as the library does.
+
+    Raises:
+        ValueError: if links lead to one folder twice, or for ever, or a file cannot be read to an
+            end, as a named pipe.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for top, _, names in os.walk(folder, followlinks=True):
+        real = Path(top).resolve()
+        if real in seen:
+            raise ValueError(
+                f"{folder}: a model must hold a folder once, got {top} as a link to {real}, which "
+                "it holds too; replace the link by a copy, or remove it."
+            )
+        seen.add(real)
+        found += [path for name in names if (path := Path(top, name)).exists()]
+    odd = [path for path in found if not path.is_file()]
+    if odd:
+        raise ValueError(f"{folder}: a model must consist of files, got {odd[0]}; remove it.")
+    return sorted(found)
+
+
 def _digest(folder: Path) -> str:
     """Digest of the names and contents of the files that decide what a model gives."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in model_files(folder):
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") or part in _OTHER_BACKENDS for part in place.parts)
         replaced = any((path.parent / name).is_file() for name in _WHOLE)
         read = path.suffix not in _UNREAD or (path.name == _PICKLED and not replaced)
-        if read and not hidden and path.is_file():
+        if read and not hidden:
             state = path.stat()
             content = _digest_of_file(path.resolve(), state.st_mtime_ns, state.st_size)
             found.append([place.as_posix(), content])

@@ -447,7 +447,7 @@ def _model_files(request: _Request) -> list[Path]:
     """Files of a model in a folder; those of a downloaded one do not change."""
     folder = request.catalogue.folder / Path(request.values["model"] or "").expanduser()
     neural = request.values["model"] and request.encoder() in _NEURAL
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()] if neural else []
+    return pretrained.model_files(folder) if neural else []
 
 
 def _preload_weight_files(request: _Request) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -234,6 +235,42 @@ def test_a_huge_shape_takes_no_memory(tmp_path):
     (tmp_path / "m.pkl").write_bytes(_coo(_shape=(2**31 - 1, 2**31 - 1)))
     loaded = load_pickled_matrix(tmp_path / "m.pkl")
     assert loaded.nnz == 2 and loaded.shape[0] == 2**31 - 1
+
+
+def _repeated(shared, count, size, code=b"i1"):
+    """A dict of arrays that are built from the same memoised content, as protocol 2 writes them."""
+    text = b"X" + (2).to_bytes(4, "little") + code
+    dtype = b"cnumpy\ndtype\n" + text + b"K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00|NNN"
+    dtype += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    shape = b"J" + size.to_bytes(4, "little") + b"\x85"
+    make = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+    array = make + b"(K\x01" + shape + b"h\x00\x89h\x01tb"
+    key = b"X\x02\x00\x00\x00%02d"
+    items = b"".join(key % number + array for number in range(count))
+    return b"\x80\x03" + dtype + b"q\x000" + shared + b"q\x010}(" + items + b"u."
+
+
+@pytest.mark.parametrize("kind", ["bytes", "text"])
+def test_many_arrays_of_one_content_take_the_memory_of_one(tmp_path, kind):
+    size = 4_000_000
+    begin = b"B" if kind == "bytes" else b"T"  # the latter is text of Python 2
+    shared = begin + size.to_bytes(4, "little") + bytes(size)
+    save_object(tmp_path / "m.npy", _repeated(shared, 40, size))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="160,000,000 numbers in 4,0"):
+        load_pickled_arrays(tmp_path / "m.npy")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * size
+    save_object(tmp_path / "one.npy", _repeated(shared, 1, size))
+    assert load_pickled_arrays(tmp_path / "one.npy")["00"].shape == (size,)
+
+
+def test_one_array_under_many_names_is_one(tmp_path):
+    ids = np.arange(1000)
+    save_object(tmp_path / "m.npy", pickled({str(number): ids for number in range(50)}))
+    loaded = load_pickled_arrays(tmp_path / "m.npy")
+    assert len(loaded) == 50 and len({id(array) for array in loaded.values()}) == 1
 
 
 def test_a_shape_of_numpy_integers(tmp_path):

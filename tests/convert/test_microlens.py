@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -128,6 +129,15 @@ def test_covers_go_where_the_data_set_goes(source, tmp_path):
     path = tmp_path / "moved" / "tiny" / "tiny.yaml"
     path.write_text(path.read_text().replace(str(tmp_path), str(tmp_path / "moved")))
     assert lacking(splits_of(path.parent)[0], "image") == {"3", "4"}
+
+
+def test_a_cover_that_is_no_file_is_counted(source, tmp_path):
+    covers = add_covers(source, items=(1,))
+    (covers / "2.jpg").symlink_to("gone.jpg")
+    os.mkfifo(covers / "3.jpg")
+    report = import_folder("microlens", source, "tiny", tmp_path)
+    assert "2 of 3 pictures are no files" in str(report)
+    assert [path.name for path in (tmp_path / "tiny" / "images").iterdir()] == ["1.jpg"]
 
 
 def test_two_covers_of_one_item(source, tmp_path):

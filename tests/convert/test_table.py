@@ -19,7 +19,7 @@ from folders import workplace as workplace
 from PIL import Image
 
 from recbole_missing import cli
-from recbole_missing.convert import raw
+from recbole_missing.convert import raw, times
 from recbole_missing.convert.items import Columns, ItemTable
 from recbole_missing.convert.purchases import PurchaseTable
 from recbole_missing.convert.table import import_table
@@ -367,6 +367,13 @@ def test_words_for_an_empty_cell_are_no_ids_in_parquet_either(tmp_path):
     assert raw.texts(read).tolist() == ["a", "", "", "b", "", "a"]
 
 
+def test_parquet_may_hold_no_nul_either(tmp_path):
+    pytest.importorskip("pyarrow", exc_type=ImportError)
+    pd.DataFrame({"u": ["a\0b", None, "a\0c"]}).to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match="column 'u' must hold text, got a NUL character"):
+        raw.open_table(tmp_path / "p.parquet").read(["u"])
+
+
 @pytest.mark.parametrize("suffix", [".tsv", ".csv.gz", ".txt"])
 def test_kinds_of_text_files(shop, suffix):
     separator = {".tsv": "\t", ".csv.gz": ",", ".txt": ";"}[suffix]
@@ -414,6 +421,50 @@ def test_times(shop, cells, options, expected):
     run(*TIMED, *options)
     read = [float(row[2]) for row in table(shop / "dataset/shop/shop.inter")[1:]]
     assert read == [expected[number % len(expected)] for number in range(14)]
+
+
+def dates(*words, **options):
+    """Seconds of each word; the message of the error in place of one."""
+    found = []
+    for word in words:
+        try:
+            column = pd.Series([word], dtype="category")
+            found += times.seconds("when", column, "row {}".format, **options).tolist()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "word",
+    [
+        "2023-01-01 10:00:00Z", "2023-01-01 12:00 GMT+2", "2023-01-01 12:00 +2",
+        "2023-01-01 12:00Z+2", "2023-01-01 15:30 UTC+5:30", "2023-01-01 05:00 gmt -5",
+        "Sun Jan 01 2023 11:00:00 GMT+0100 (CET)", "Sun, 1 Jan 2023 05:00:00 -0500 (EST)",
+        "Sun Jan 01 2023 11:00:00 GMT+0100 (Central European Standard Time)",
+        "Sun Jan  1 10:00:00 UTC 2023", "Sun Jan 01 05:00:00 -0500 2023", "10:00 on 1 January 2023",
+        "Sunday, January 1st, 2023 10:00 AM", "20230101T100000", "1/1/2023 10:00:00 a.m.",
+    ],
+)  # fmt: skip
+def test_zones_and_words_of_dates(word):
+    assert dates(word) == [1672567200]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "word",
+    [
+        "Mon Jan  2 15:04:05 EST 2006", "2023-01-01 10:00 PT", "2023-01-01 10:00 AT",
+        "2023-01-01 10:00 AMT", "2023-01-01 10:00 NOVT", "2023-01-01 10 PT", "EST 2023-01-01 10:00",
+        "2023-01-01 10:00 Etc/GMT+2", "2023-01-01 10:00 (CET)", "10:00 01-01-2023 (PT)",
+        "2023-01-01 10:00 P.M.", "2023-01-01 10:00 M", "10:30", "103005+02",
+        "202301 10", "10:30:05+02:00", "10:30 UTC", "T103005",
+    ],
+)  # fmt: skip
+def test_zones_that_are_not_known_and_clocks_alone(word):
+    (said,) = dates(word)
+    assert str(said).startswith("when must be a time, got")
 
 
 def test_a_reading_of_dates_is_shown(shop, capsys):
@@ -578,6 +629,8 @@ BAD = {
     "short row": ((FIRST, "a,001"), TIMED, "must have 4 cells as the header, got 2 in line 2"),
     "open quote": ((FIRST, 'a,001,"2024-01-01,2'), TIMED, "4 cells as the header, got 3 in line 2"),
     "open quote at the end": ((FIRST, 'a,001,2024-01-01,"2'), TIMED, "EOF inside string"),
+    "NUL in an id": ((FIRST, f"a\0b{FIRST[1:]}"), TIMED, "line 2 must be cells .*NUL"),
+    "NUL in the header": (("customer", "custom\0er"), TIMED, "line 1 must be cells .*NUL"),
     "not UTF-8": (lambda p: p.write_bytes(b"customer,article,when\na,b\xe4,1\n"), TIMED,
                   "must be UTF-8 text, got byte 0xe4 at position 3 of line 2; .*--encoding cp1252"),
     "no such encoding": (None, [*TIMED, "--encoding", "utf-9"], "--encoding: must be an encoding"),
@@ -672,6 +725,17 @@ def test_pictures_may_stay_where_they_are(shop):
     assert not (shop / "dataset/shop/images").exists()
     known = prepare("VBPR", {**settings(), "dataset": "shop", "gpu_id": ""}).dataset.known
     assert int(known["image"].observed.sum()) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_pictures_that_are_no_files_are_counted(shop, capsys, options):
+    (shop / "photos" / "002.png").symlink_to("nowhere.png")
+    os.mkfifo(shop / "photos" / "003.png")
+    run(*TIMED, *ITEMS, "--images", "photos", *options)
+    said = capsys.readouterr().out
+    assert "image: 2 of 5 pictures are no files (a broken link, a named pipe), left out: " in said
+    assert "'002.png', '003.png'" in said and "image: 3 items have it, 4 lack it" in said
 
 
 def test_an_unknown_picture_is_counted(shop, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -236,6 +237,13 @@ def test_a_file_that_the_system_does_not_give(shop, said):
     (shop.folder / "photos" / "11.png").symlink_to("nowhere.png")
     assert opened(shop).present.sum() == 10
     assert any("11.png (No such file or directory)" in text for text in said())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_is_no_picture(shop, said):
+    os.mkfifo(shop.folder / "photos" / "11.png")
+    assert opened(shop).present.sum() == 10
+    assert any("11.png (not a regular file)" in text for text in said())
 
 
 def test_no_picture_can_be_read(shop):

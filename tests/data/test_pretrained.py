@@ -22,7 +22,7 @@ from recbole.config import Config
 from tiny_models import ABSENT, clip_model, text_model
 
 from recbole_missing import MODELS, cli, identity, run_recbole_missing
-from recbole_missing.data import pretrained
+from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.catalogue import Catalogue
 from recbole_missing.data.sources import feature_files, open_source
 from recbole_missing.in_force import settings_in_force
@@ -177,6 +177,38 @@ def test_texts_that_are_cut_are_counted(shop, models, said):
     assert line.startswith("text: 1 of 6 texts are longer than the 16 tokens that")
 
 
+def test_texts_are_split_into_words_block_by_block(shop, models, said, monkeypatch):
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    sizes, call = [], Tokenizer.__call__
+    write_items(shop.folder, ["red " * 40, *TITLES[1:]])
+    expected = all_of(sentences(shop, models["text"]))
+    monkeypatch.setattr(Tokenizer, "__call__", lambda self, texts, **options: (
+        sizes.append(len(texts)), call(self, texts, **options))[1])  # fmt: skip
+    monkeypatch.setattr(pretrained, "_BLOCK", 2)
+    np.testing.assert_allclose(all_of(sentences(shop, models["text"])), expected, atol=1e-6)
+    assert max(sizes) == 2
+    found = [text for text in said() if "longer than" in text]
+    assert len(found) == 2 and found[0] == found[1]
+
+
+def test_large_pictures_are_held_one_by_one(shop, models, monkeypatch):
+    sizes, read = [], pictures.read_again
+    expected = all_of(photos(shop, models["clip"]))
+    monkeypatch.setattr(pictures, "read_again", lambda block: (
+        sizes.append(len(block)), read(block))[1])  # fmt: skip
+    # They have 21 to 26 rows of 30 pixels: 630, 660, 690, 720, 750, 780.
+    for pixels, blocks in [(1300, [2, 1, 1, 1, 1]), (100, [1] * 6), (2**26, [6])]:
+        sizes.clear()
+        monkeypatch.setattr(pretrained, "_PIXELS", pixels)
+        np.testing.assert_allclose(all_of(photos(shop, models["clip"])), expected, atol=1e-6)
+        assert sizes == blocks
+    sizes.clear()
+    monkeypatch.setattr(pretrained, "_PICTURES", 4)
+    all_of(photos(shop, models["clip"]))
+    assert sizes == [4, 2]
+
+
 # -------------------------------------------------------------------------------------- the cache
 
 
@@ -262,6 +294,49 @@ def test_the_library_waits_until_something_is_new(shop, models, cached, tmp_path
     )
     found = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_what_lies_behind_a_link_to_a_folder_is_of_the_model(shop, models, tmp_path, monkeypatch):
+    folder, elsewhere = copied(models, tmp_path), tmp_path / "elsewhere"
+    shutil.move(folder / "1_Pooling", elsewhere)
+    (folder / "1_Pooling").symlink_to(elsewhere)
+    key = sentences(shop, models["text"]).encoder
+    assert sentences(shop, folder).encoder == key
+    settings = {"text_columns": "title", "text_model": str(folder)}
+    assert folder / "1_Pooling" / "config.json" in feature_files("text", settings, shop)
+    config = elsewhere / "config.json"
+    before = config.read_text()
+    config.write_text(before + " ")
+    assert sentences(shop, folder).encoder != key
+    config.write_text('{"activation_function": "evil.Activation"}')
+    assert "got evil.Activation in" in refusal(sentences, shop, folder)
+    config.write_text(before)
+    (elsewhere / "pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    assert "must have model.safetensors, got only the pickle" in refusal(sentences, shop, folder)
+
+
+def test_links_without_an_end(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    (folder / "1_Pooling" / "up").symlink_to(folder)
+    assert "a model must hold a folder once, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_a_pipe_is_no_file_of_a_model(shop, models, tmp_path):
+    folder = copied(models, tmp_path)
+    os.mkfifo(folder / "vocab.txt.new")
+    assert "a model must consist of files, got" in refusal(sentences, shop, folder)
+
+
+@pytest.mark.parametrize("place", ["../out", "/out", "a/../../out", "C:\\out", "..\\out"])
+def test_a_part_of_a_model_lies_in_it(shop, models, tmp_path, place):
+    folder = copied(models, tmp_path)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(modules))
+    text = refusal(sentences, shop, folder)
+    assert f"must consist of files in its folder, got the path {place!r}" in text
 
 
 def test_files_of_a_model_belong_to_the_data(shop, models):
