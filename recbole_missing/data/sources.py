@@ -19,13 +19,7 @@ from recbole_missing.config import defaults
 from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Text, check
 from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.aligned import Cells, Encoded, Matrix, Source
-from recbole_missing.data.catalogue import (
-    Catalogue,
-    first_few,
-    no_match,
-    rows_by_token,
-    rows_in_order,
-)
+from recbole_missing.data.catalogue import Catalogue, rows_by_token, rows_in_order
 from recbole_missing.data.encoded import EncodedRows
 from recbole_missing.data.encoders import Rows, encode_colours, encode_tags, encode_text, split
 from recbole_missing.data.files import (
@@ -35,8 +29,8 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.data.item_pictures import item_pictures, readable_pictures
 from recbole_missing.data.scale import SCALES
-from recbole_missing.parallel import Serial
 
 _NEURAL = ("sentence", "clip")  # encoders that need a model
 
@@ -303,8 +297,17 @@ def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.
 def _open_images(request: _Request) -> Source:
     name, encoder, n_items = request.name, request.encoder(), len(request.catalogue.tokens)
     model = request.model(encoder) if encoder == "clip" else None
-    described, files = request.rows(pictures.DESCRIPTION), _item_pictures(request)
-    keys = _readable(request, files, described)
+    described = request.rows(pictures.DESCRIPTION)
+    files = item_pictures(name, request.path("images"), request.catalogue)
+    values = request.values
+    keys = readable_pictures(
+        name,
+        values["images"],
+        files,
+        described,
+        refuses=values["unreadable"] == "error",
+        progress=bool(values["progress"]),
+    )
     if model is not None:
         identified = [encoder, pretrained.VERSION, model.key]
 
@@ -323,60 +326,6 @@ def _open_images(request: _Request) -> Source:
 
     identified = ["pixels", *pictures.DESCRIPTION, dim]
     return Encoded(name, keys, n_items, described, identified, learn=learn)
-
-
-def _item_pictures(request: _Request) -> dict[int, Path]:
-    """Find the picture of each item that has one; the stem of the file name is the token."""
-    folder, catalogue = request.path("images"), request.catalogue
-    files = pictures.find(folder)
-    if not files:
-        raise ValueError(
-            f"{request.name}: {folder} must be a folder of pictures <item> with an ending of "
-            f"{', '.join(pictures.SUFFIXES)}, got none; name the folder of the pictures."
-        )
-    items = {str(token): item for item, token in enumerate(catalogue.tokens) if item}
-    found, strangers = pictures.of_items(request.name, files, items)
-    if not found:
-        stems = [path.stem for path in files]
-        raise ValueError(f"{folder.name}: ids must be {no_match(catalogue.tokens, stems)}")
-    if strangers:
-        logging.getLogger().warning(
-            f"{folder.name}: {len(strangers):,} of {len(files):,} pictures ignored, no such item: "
-            f"{first_few([path.stem for path in strangers])}."
-        )
-    return {items[token]: path for token, path in found.items()}
-
-
-def _readable(
-    request: _Request, files: Mapping[int, Path], described: EncodedRows
-) -> dict[int, bytes]:
-    """Digests of the pictures that can be read. Their descriptions are known afterwards.
-
-    Raises:
-        ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
-    """
-    name, keys, broken = request.name, {}, []
-    new: list[tuple[bytes, np.ndarray]] = []
-    engine = Serial(bool(request.values["progress"]), delay=3.0)
-    seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
-    try:
-        for item, (key, row, problem) in zip(files, seen):
-            if problem is None:
-                keys[item] = key
-            else:
-                broken.append(f"{files[item].name} ({problem})")
-            if row is not None:
-                new.append((key, row))
-    finally:  # what was read before Ctrl-C is kept
-        described.add(dict(new))
-    logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
-    if broken:
-        said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"
-        who = f"{name}: the pictures of {request.values['images']} must be whole"
-        if request.values["unreadable"] == "error":
-            raise ValueError(f"{who}, {said}; repair or remove them.")
-        logging.getLogger().warning(f"{who}, {said}; their items lack the modality.")
-    return keys
 
 
 def _open_preload_weight(request: _Request) -> Source:
