@@ -45,7 +45,9 @@ PLAIN = ("LightGCN", "BPR")
 CONTENT = ("FREEDOM", "MGCN", "LightGCN")
 SPARSE = ("FREEDOM", "DGMRec", "LightGCN")
 NEW = ("VBPR", "FREEDOM", "LightGCN")
-"""Models to try first: without content, with it, with many holes, with many new items.
+NEW_LITTLE = ("LightGCN", "VBPR")
+"""Models to try first: without content, with it, with many holes, with many new items, and with
+many new items if content carries little.
 
 ``docs/guides/new_items.md`` measures how models order new items.
 """
@@ -207,6 +209,13 @@ def _models(
             because = "No modality was shown to carry something."
         unranked = f" {new} These models cannot rank them." if cold >= COLD else ""
         return PLAIN, f"{because} Try {_listed(PLAIN)} first, which use no content.{unranked}"
+    if cold >= COLD and not any(one.level in CARRIES for one in content.values()):
+        plain, other = NEW_LITTLE
+        return NEW_LITTLE, (
+            f"{new} Only content can rank them, and it carries little: try {plain}, which uses no "
+            f"content, for the other items, and {other} for a list of new items alone (`recommend "
+            "--only new`)."
+        )
     if cold >= COLD:
         return NEW, (
             f"{new} Only content can rank them: try {_listed(NEW[:2])}, and show new items in a "

@@ -329,9 +329,13 @@ def test_modalities_that_carry_together_are_advised() -> None:
 
 def test_many_new_items_need_content_even_if_it_carries_little() -> None:
     given = advised({"text": "little", "image": "nothing", TOGETHER: "little"}, cold=5)
-    assert given.models == advice.NEW
+    assert given.models == ("LightGCN", "VBPR"), "as on TikTok, where VBPR is below Pop"
     assert "modalities: [text]" in given.yaml
     assert "recommend --only new" in " ".join(given.sentences)
+    given = advised({"text": "some", "image": "little", TOGETHER: "little"}, cold=5)
+    assert given.models == advice.NEW
+    assert "modalities: [text]" in given.yaml
+    assert advised({"text": "little", TOGETHER: "some"}, cold=5).models == advice.NEW
     assert advised({"text": "little"}, cold=4).models == advice.PLAIN
     given = advised({"text": "nothing"}, cold=50)
     assert given.models == advice.PLAIN
