@@ -44,8 +44,9 @@ def describe(
     words = imputers.methods(thorough)
     chosen = imputers.settings_of(config, words) if settings is None else settings
     data, missing = counts.data(arrays, _mask(config)), counts.missing(arrays)
-    scaled = _scaled(config, advice.far_apart(missing.holes, advice.carrying(data, found)))
-    ranked = imputers.restored(arrays.standardised(scaled), words, chosen, seed)
+    advised = advice.carrying(data, found)
+    scaled = _scaled(config, advice.far_apart(missing.holes, advised))
+    ranked = imputers.restored(arrays.standardised(scaled), words, chosen, seed, advised)
     best = {name: imputers.indistinguishable(one) for name, one in ranked.items()}
     return Description(
         arrays.name,

@@ -424,6 +424,26 @@ def test_imputers_are_compared_in_the_space_that_the_advice_sets(
         assert not any("scale" in line for line in found.advice.yaml)
 
 
+def test_advised_modalities_are_restored_without_the_others() -> None:
+    from recbole_missing.config import defaults
+
+    generator = np.random.default_rng(0)
+    image, sound = generator.normal(size=(2, 40, 8))
+    train = matrix((generator.random((30, 40)) < 0.2).astype(int).tolist())
+    none = matrix([[0] * 40] * 30)
+    words = ["nearest_neighbour", "mean"]
+    both, twin = (arrays(train, none, image=image, sound=sound, **more) for more in
+                  ({}, {"twin": image}))  # fmt: skip
+    expected, all_three, found = (
+        imputers.restored(one, words, defaults.overall(), 0, advised)
+        for one, advised in ((both, []), (twin, []), (twin, ["image", "sound"]))
+    )
+    assert all_three["image"]["nearest_neighbour"].cosine.value > 0.3, "the twin tells its nearest"
+    assert found["image"] == expected["image"]
+    assert found["sound"] == expected["sound"]
+    assert found["twin"] == all_three["twin"]
+
+
 # ------------------------------------------------------------------------- through RecBole's files
 
 
