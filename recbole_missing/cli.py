@@ -103,16 +103,14 @@ def is_refusal(error: Exception) -> bool:
     RecBole's configuration, data reading or sampling made, for these judge settings and files; an
     OSError, which is the operating system's answer (no such file, disk full); and an ImportError
     that a ``raise`` of this package made, as for an extra, or that comes where a requirement of
-    this package is absent. A ValueError from inside torch, or from an
-    expression of ours that went wrong, is a bug.
+    this package is absent. A ValueError from inside torch, or from an expression of ours that went
+    wrong, is a bug.
     """
+    if isinstance(error, OSError) or (isinstance(error, ImportError) and _absent()):
+        return True
     from recbole_missing.config.check import raised_in
 
-    if isinstance(error, OSError):
-        return True
-    if isinstance(error, ImportError):
-        return bool(_absent()) or raised_in(error, "recbole_missing.")
-    ours = isinstance(error, ValueError) and raised_in(error, "recbole_missing.")
+    ours = isinstance(error, (ValueError, ImportError)) and raised_in(error, "recbole_missing.")
     return ours or raised_in(error, "recbole.config.", "recbole.data.", "recbole.sampler.")
 
 

@@ -33,8 +33,12 @@ _RECBOLE = INSTALL_RECBOLE.split()[-1]
 def requirements() -> list[tuple[bool, str]]:
     """Check RecBole and every requirement: whether it is met, and a line that says what to do.
 
-    A checkout that is not installed declares no requirements; one line says so.
+    A checkout that is not installed declares no requirements; one line says so. Without
+    `packaging`, which compares versions, only RecBole is looked for.
     """
+    if not _can_compare():
+        missing = (False, "MISSING packaging: python -m pip install packaging")
+        return [missing] if _is_there("recbole") else [missing, _absent("recbole", INSTALL_RECBOLE)]
     recbole = _check(_RECBOLE, INSTALL_RECBOLE)
     declared = _declared()
     if declared is None:
@@ -46,7 +50,7 @@ def requirements() -> list[tuple[bool, str]]:
 def extras() -> list[tuple[bool, str]]:
     """Check the requirements of every extra: whether they are met, and a line that says so."""
     found = []
-    for extra, use in EXTRAS.items():
+    for extra, use in EXTRAS.items() if _can_compare() else ():
         texts = [t for t in _declared() or () if _applies(t, extra) and not _applies(t)]
         checks = [_check(text) for text in texts]
         lacking = [text for text, (met, _) in zip(texts, checks) if not met]
@@ -70,29 +74,43 @@ def _declared() -> list[str] | None:
         return None
 
 
+def _can_compare() -> bool:
+    try:
+        import packaging.requirements
+    except ImportError:
+        return False
+    return bool(packaging.requirements)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _absent(name: str, command: str) -> tuple[bool, str]:
+    return False, f"MISSING {name}: {command}"
+
+
 def _applies(text: str, extra: str = "") -> bool:
     """Whether a requirement counts on this Python, and with an extra."""
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return "extra ==" not in text
+    from packaging.requirements import Requirement
+
     marker = Requirement(text).marker
     return marker is None or marker.evaluate({"extra": extra})
 
 
 def _check(text: str, command: str = "") -> tuple[bool, str]:
     """Whether a requirement is met, and the line of it; ``command`` installs it."""
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return False, "MISSING packaging: python -m pip install packaging"
+    from packaging.requirements import Requirement
+
     requirement = Requirement(text)
     requirement.marker = None
     command = command or f'python -m pip install "{requirement}"'
-    try:
-        version = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
-        return False, f"MISSING {requirement.name}: {command}"
+    if not _is_there(requirement.name):
+        return _absent(requirement.name, command)
+    version = metadata.version(requirement.name)
     if not requirement.specifier.contains(version, prereleases=True):
         return False, f"WRONG   {requirement.name} {version}: {command}"
     return True, f"ok      {requirement.name} {version}"

@@ -193,7 +193,9 @@ def refuse_unread(models: Iterable[type], words: Collection[str]) -> None:
 
     RecBole's models pass over such a setting in silence; ours refuse it themselves. A model from
     outside may read any setting, so nothing is refused where there is one. Neither is a setting of
-    another model, nor anything in files and Python calls.
+    another model, nor anything in files and Python calls. A name such as ``title_dim`` may
+    be that of a modality, and ``imputation_mine`` that of an imputer from outside; the latter is
+    refused if it is near a name of ours.
 
     Args:
         models: classes of all models that run; not looked at if every setting is known.
@@ -203,21 +205,31 @@ def refuse_unread(models: Iterable[type], words: Collection[str]) -> None:
         ValueError: naming the nearest setting that is known.
     """
     endings = tuple(key[1:] for key in modality_settings("x"))
-    of_parts = [word.startswith("imputation_") or word.endswith(endings) for word in words]
-    unread = [w for w, part in zip(words, of_parts) if not part and w not in _read_by_anyone()]
+    known = _read_by_anyone()
+    unread = [word for word in words if word not in known and not word.endswith(endings)]
+    unread = [word for word in unread if not _may_be_of_an_imputer(word)]
     if not unread:
         return
     models = list(models)
     theirs = [model.__name__ for model in models if identity.is_recboles(model)]
     if theirs and not any(registry.is_outside(model) for model in models):
-        near = constraints.did_you_mean(unread[0], _read_by_anyone())
         raise ValueError(
-            f"Unknown setting {unread[0]!r}.{near} {theirs[0]} would pass over it; correct its "
-            "name, or remove it."
+            f"Unknown setting {unread[0]!r}.{constraints.did_you_mean(unread[0], known)} "
+            f"{theirs[0]} would pass over it; correct its name, or remove it."
         )
 
 
-_READ = re.compile(r"""config\[\s*["'](\w+)["']\s*\]|["'](\w+)["'] in (?:self\.)?config\b""")
+def _may_be_of_an_imputer(word: str) -> bool:
+    """Tell whether a setting may be one of an imputer from outside: no name of ours is near."""
+    start, prefix, rest = word.partition("imputation_")
+    ours = {key for imputer in IMPUTERS.values() for key in imputer.hyperparameters}
+    return not start and bool(prefix) and not constraints.did_you_mean(rest, ours)
+
+
+_READ = re.compile(
+    r"""config\[\s*["'](\w+)["']\s*\]|["'](\w+)["'] in (?:self\.)?config\b"""
+    r"""|config_dict\.get\(\s*["'](\w+)["']"""
+)
 
 
 @functools.cache
@@ -232,6 +244,8 @@ def _read_by_anyone() -> frozenset[str]:
         found.update(key for pair in pairs for key in pair if key)
     for name in MODELS:
         found.update(defaults.read("model", name))
+    for imputer in IMPUTERS.values():
+        found.update(imputer_settings(imputer))
     return frozenset(found)
 
 

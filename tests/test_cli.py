@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,27 @@ def test_an_absent_requirement_says_what_to_install(monkeypatch, capsys):
         cli.main(["doctor"])
     message = "error: No module named 'tabulate'; MISSING tabulate: pip install t\n"
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("absent", ["packaging", "yaml"])
+def test_a_bare_environment_is_told_what_to_install(monkeypatch, capsys, absent):
+    """The lines that name absent packages need none of them."""
+    read, loaded = environment.metadata.version, [n for n in sys.modules if n.startswith(absent)]
+    for name in {absent, *loaded, "recbole_missing.config.check"}:
+        monkeypatch.setitem(sys.modules, name, None)
+
+    def version(name):
+        if name == "recbole":
+            raise environment.metadata.PackageNotFoundError(name)
+        return read(name)
+
+    def imports():
+        raise ImportError(f"No module named {absent!r}")
+
+    monkeypatch.setattr(environment.metadata, "version", version)
+    fails_with(monkeypatch, imports)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor"])
+    message = capsys.readouterr().err
+    assert message.count("MISSING packaging") == (absent == "packaging")
+    assert message.count(f"MISSING recbole: {environment.INSTALL_RECBOLE}") == 1

@@ -609,7 +609,7 @@ def test_unknown_setting_without_likeness_is_refused_for_our_models(no_training,
         ("learning_rate_scheduler", [0.9], "must be a list of two values"),
         ("eval_users", 0, "eval_users must be an int >= 1, got 0"),
         ("modalities", "image", "modalities must be a list"),
-        ("image_encoder", "words", "image_encoder must be one of tags, text, vector"),
+        ("image_encoder", "words", "image_encoder must be one of text, tags, vector"),
         ("embedding_size", 0, "embedding_size must be an int >= 1, got 0"),
     ],
 )

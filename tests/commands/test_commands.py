@@ -108,6 +108,8 @@ def test_run_refuses_what_nobody_reads(workplace, ran, capsys, model: str) -> No
         f"{model} would pass over it; correct its name, or remove it.\n"
     )
     assert "Unknown setting 'zzz'. " in refused(capsys, "run", f"--model={model}", "--zzz=1")
+    text = refused(capsys, "run", f"--model={model}", "--imputation_layer=3")
+    assert "Did you mean 'imputation_layers'?" in text
     assert not ran
 
 
@@ -116,7 +118,7 @@ def test_run_refuses_what_nobody_reads(workplace, ran, capsys, model: str) -> No
     [
         "learning_rate", "embedding_size", "n_layers", "MASK_ITEM_SEQ", "has_residual", "topk",
         "encoding", "knn_k", "plugin_defaults", "imputation_of_mine", "modality_scale",
-        "loss_decimal_place", "gpu_id", *modality_settings("sound"),
+        "loss_decimal_place", "gpu_id", "training_neg_sample_num", *modality_settings("sound"),
     ],
 )  # fmt: skip
 def test_run_takes_what_somebody_reads(workplace, ran, key: str) -> None:

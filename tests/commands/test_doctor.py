@@ -122,7 +122,7 @@ def test_the_one_command_is_written_the_same_everywhere() -> None:
 
 def test_every_extra_has_a_use_and_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
     block = SETUP.partition("extras_require={")[2].partition("\n    },")[0]
-    assert re.findall(r'^        "(\w+)": \[', block, flags=re.MULTILINE) == [*environment.EXTRAS]
+    assert re.findall(r'^        "(\w+)": ', block, flags=re.MULTILINE) == [*environment.EXTRAS]
     declared = ['pytest>=1; extra == "plot"', 'nowhere>=2; extra == "ray"', "numpy"]
     declared.append('pytest; python_version < "3" and extra == "docs"')
     monkeypatch.setattr(environment.metadata, "requires", lambda name: declared)
