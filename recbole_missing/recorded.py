@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from recbole.utils import argument_list
 
 from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.config.constraints import Int, ListOf, Optional, Text
+from recbole_missing.data import pretrained
 from recbole_missing.data.sources import modality_settings
 from recbole_missing.imputation import imputer_settings
 from recbole_missing.run_settings import is_ours, package_settings
@@ -137,6 +138,7 @@ def settings(
         found[key] = value
     constraints.check(file, found, {key: rules[key] for key in rules if key in found})
     _check(file, found, config.model_class, given)
+    _check_models(file, found, given, Path(config["data_path"]))
     return found, sorted({*left_out} - {*_START, *given})
 
 
@@ -161,6 +163,23 @@ def _check(file: str, values: Mapping[str, Any], model: type, given: Mapping[str
             f"{file}: n_cate must be 1, got {values['n_cate']!r}, with which RecBole unpickles "
             "item_emb.npy of the data set; pass --set n_cate=... if you trust that file."
         )
+
+
+def _check_models(
+    file: str, values: Mapping[str, Any], given: Mapping[str, Any], folder: Path
+) -> None:
+    """Refuse a model of an encoder that would be downloaded because a checkpoint names it."""
+    usual = {settings.get("model") for settings in defaults.read("", "encoders").values()}
+    for key in _files(values):
+        model = values.get(key)
+        if not key.endswith("_model") or key in given or model is None or model in usual:
+            continue
+        if not pretrained.is_here(model, folder):
+            raise ValueError(
+                f"{file}: {key} must be a model that is on this machine already, got {model!r}; a "
+                f"checkpoint decides no download: pass --set {key}={model}, or "
+                f"settings={{{key!r}: {model!r}}} in Python, if you trust it."
+            )
 
 
 def _declared(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +234,7 @@ def _is_name(text: Any) -> bool:
 
 def _is_inside(text: Any) -> bool:
     """Tell whether a path stays in the folder it is relative to, on every system."""
-    if not isinstance(text, str) or text in ("", ".") or "\0" in text:
+    if not isinstance(text, str) or text in ("", ".") or "\0" in text or text.startswith("~"):
         return False
     absolute = PurePosixPath(text).anchor or PureWindowsPath(text).anchor
     return not absolute and not PureWindowsPath(text).drive and ".." not in re.split(r"[/\\]", text)

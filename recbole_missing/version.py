@@ -21,3 +21,14 @@ def _versions() -> dict[str, str]:
     names = ("recbole", "torch", "numpy", "scipy", "pandas")
     found = {"python": platform.python_version(), "recbole-missing": __version__}
     return {**found, **{name: metadata.version(name) for name in names}}
+
+
+@cache
+def installed(distribution: str) -> str | None:
+    """Version of an installed distribution, which is not imported; None if it is absent."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

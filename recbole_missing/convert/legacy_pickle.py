@@ -15,7 +15,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +268,7 @@ def _as_bytes(data: Any) -> Any:
     return _encoded(data) if isinstance(data, str) else data
 
 
-@lru_cache(maxsize=None)
+@cache
 def _encoded(text: str) -> bytes:
     """Bytes of a text, which a pickle may name many times; kept until it is read."""
     return text.encode("latin1")

@@ -364,23 +364,49 @@ def _folder_of(name: str, model: str, base: Path) -> Path:
     local = base / Path(model).expanduser()
     if local.is_dir():
         return local
-    words = model.split("/")
-    named = len(words) <= 2 and all(re.fullmatch(r"\w[\w.-]*", word) for word in words)
-    if not named:
+    repository = _repository(model)
+    if repository is None:
         raise ValueError(
             f"{name}: {name}_model must be a folder or the name of a model, got {model}, and there "
             f"is no folder {local}; correct the path."
         )
     try:
-        return _downloaded(model if len(words) == 2 else f"sentence-transformers/{model}")
+        return _downloaded(repository)
     except Exception as error:  # of the hub, of the network, of its proxy
         raise ValueError(
             f"{name}: {name}_model must be a folder or a model that huggingface.co has, got "
             f"{model}: there is no folder {local}, and it cannot be downloaded "
-            f"({_reason(error)}); correct the name, or save the model on a machine with network "
-            f"access (SentenceTransformer({model!r}).save(FOLDER)), copy the folder here and set "
-            f"{name}_model to its path."
+            f"({_reason(error)}); correct the name, or download the model on a machine with "
+            f"network access (`hf download {repository} --local-dir FOLDER`), copy the folder here "
+            f"and set {name}_model to its path."
         ) from error
+
+
+def is_here(model: str, base: Path) -> bool:
+    """Tell whether a model is a folder or was downloaded before. Nothing is downloaded.
+
+    Args:
+        model, base: as of :class:`Pretrained`.
+    """
+    if (base / Path(model).expanduser()).is_dir():
+        return True
+    repository = _repository(model)
+    if repository is None or importlib.util.find_spec("huggingface_hub") is None:
+        return False
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True)).is_dir()
+    except Exception:  # of any kind, where it is not there
+        return False
+
+
+def _repository(model: str) -> str | None:
+    """Owner and name of a model on huggingface.co; None if it is no such name."""
+    words = model.split("/")
+    if len(words) > 2 or not all(re.fullmatch(r"\w[\w.-]*", word) for word in words):
+        return None
+    return model if len(words) == 2 else f"sentence-transformers/{model}"
 
 
 def _downloaded(repository: str) -> Path:

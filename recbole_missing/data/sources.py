@@ -31,8 +31,11 @@ from recbole_missing.data.files import (
 )
 from recbole_missing.data.item_pictures import item_pictures, readable_pictures
 from recbole_missing.data.scale import SCALES
+from recbole_missing.version import installed
 
 _NEURAL = ("sentence", "clip")  # encoders that need a model
+_OF_MODELS = ("sentence-transformers", "tokenizers", "transformers")
+_OF_PICTURES = ("pillow",)
 
 
 class _Names:
@@ -131,11 +134,18 @@ class _Request:
         value = self.values[key]
         return defaults.read("", "encoders")[encoder][key] if value is None else value
 
-    def rows(self, encoder: Sequence[Any]) -> EncodedRows:
-        """Return the rows that an encoder has made for this modality, in earlier runs too."""
+    def rows(self, encoder: Sequence[Any], libraries: Sequence[str]) -> EncodedRows:
+        """Return the rows that an encoder has made for this modality, in earlier runs too.
+
+        Args:
+            encoder: its name and what decides its rows.
+            libraries: distributions that compute the rows. Those of other versions are not taken,
+                so that one matrix holds no rows of two versions.
+        """
         path = None
         if self.values["cached"] and self.values["saved"]:
-            key = identity.digest([self.catalogue.dataset, self.name, *encoder])
+            used = {name: installed(name) for name in libraries}
+            key = identity.digest([self.catalogue.dataset, self.name, *encoder, used])
             path = Path(self.values["saved"]) / "encoded" / f"{key}.safetensors"
         return EncodedRows(path)
 
@@ -290,14 +300,14 @@ def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.
     def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
         return model.texts([texts[item] for item in items])
 
-    known = request.rows(identified)
+    known = request.rows(identified, _OF_MODELS)
     return Encoded(request.name, keys, len(rows), known, identified, encode)
 
 
 def _open_images(request: _Request) -> Source:
     name, encoder, n_items = request.name, request.encoder(), len(request.catalogue.tokens)
     model = request.model(encoder) if encoder == "clip" else None
-    described = request.rows(pictures.DESCRIPTION)
+    described = request.rows(pictures.DESCRIPTION, _OF_PICTURES)
     files = item_pictures(name, request.path("images"), request.catalogue)
     values = request.values
     keys = readable_pictures(
@@ -314,7 +324,8 @@ def _open_images(request: _Request) -> Source:
         def encode(items: Sequence[int]) -> Iterable[np.ndarray]:
             return model.pictures([(files[item], keys[item]) for item in items])
 
-        return Encoded(name, keys, n_items, request.rows(identified), identified, encode)
+        known = request.rows(identified, (*_OF_MODELS, *_OF_PICTURES))
+        return Encoded(name, keys, n_items, known, identified, encode)
     dim = request.of_encoder(encoder, "dim")
     logging.getLogger().info(
         f"{name}: the encoder pixels sees the colours of a picture and where they are, but not "

@@ -81,6 +81,9 @@ def photos(catalogue, model, **settings):
     return open_source("photo", {**chosen, **settings}, catalogue)
 
 
+READERS = ((sentences, "text"), (photos, "clip"))
+
+
 def all_of(source):
     return source.features(source.present)
 
@@ -231,6 +234,23 @@ def test_only_new_contents_are_encoded(shop, models, cached, said, kind):
     assert counts(said) == ["6 of 6", "0 of 6", "1 of 7"]
 
 
+@pytest.mark.parametrize("library", ["sentence-transformers", "transformers", "pillow"])
+def test_rows_of_another_version_are_not_taken(shop, models, cached, said, monkeypatch, library):
+    from recbole_missing.data import sources
+
+    before = [read(shop, models[kind], **cached) for read, kind in READERS]
+    found = [all_of(source) for source in before]
+    real = sources.installed
+    other = lambda name: "0.0" if name == library else real(name)  # noqa: E731
+    monkeypatch.setattr(sources, "installed", other)
+    after = [read(shop, models[kind], **cached) for read, kind in READERS]
+    for source, kept, rows in zip(after, before, found):
+        np.testing.assert_array_equal(all_of(source), rows)
+        assert source.encoder == kept.encoder
+    text = "0 of 6" if library == "pillow" else "6 of 6"
+    assert counts(said) == ["6 of 6", "6 of 6", text, "6 of 6"]
+
+
 def test_what_is_encoded_before_an_error_is_kept(shop, models, cached, said, monkeypatch):
     monkeypatch.setattr(pretrained, "_PICTURES", 2)
     source = photos(shop, models["clip"], **cached)
@@ -374,6 +394,8 @@ def test_a_name_without_a_network(shop, monkeypatch, model):
     text = refusal(sentences, shop, model)
     assert f"got {model}: there is no folder {shop.folder / model}, and it cannot be" in text
     assert "(no route to host)" in text and "set text_model to its path" in text
+    full = model if "/" in model else f"sentence-transformers/{model}"
+    assert f"`hf download {full} --local-dir FOLDER`" in text
 
 
 def test_a_name_is_downloaded_without_code_and_pickles(shop, models, monkeypatch, tmp_path):
@@ -524,6 +546,49 @@ def test_an_absent_library_is_said_before_data_are_read(run_settings, monkeypatc
     with pytest.raises(ValueError, match=r"needs? the library sentence-transformers, got none"):
         Config("VBPR", config_dict=settings)
     Config("VBPR", config_dict={**settings, "modalities": ["image"]})
+
+
+def of_a_checkpoint(run_settings, capsys, model, *words):
+    """Train with a model in the folder of the data, let the checkpoint name another one, use it."""
+    run_recbole_missing("VBPR", config_dict={**run_settings, "title_model": "mini"})
+    (checkpoint,) = Path(run_settings["checkpoint_dir"]).glob("*.pth")
+    saved = torch.load(checkpoint, weights_only=False)
+    saved["config"]["title_model"] = model
+    torch.save(saved, checkpoint)
+    data = ["--data-path", run_settings["data_path"], "--users", "u1", "--top-k", "2"]
+    return ["recommend", str(checkpoint), *data, *words]
+
+
+def test_a_checkpoint_decides_no_download(run_settings, capsys, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def absent(repository, local_files_only=False, **options):
+        asked.append(local_files_only)
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    words = of_a_checkpoint(run_settings, capsys, "someone/repo")
+    said = refused(capsys, *words)
+    assert "title_model must be a model that is on this machine already, got 'someone/repo'" in said
+    assert "pass --set title_model=someone/repo" in said and asked == [True]
+
+
+def test_a_checkpoint_may_name_a_model_that_was_downloaded(
+    run_settings, capsys, models, monkeypatch
+):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(models["text"]))
+    cli.main(of_a_checkpoint(run_settings, capsys, "someone/repo"))
+    assert "u1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["~/model", "~someone/model"])
+def test_a_checkpoint_knows_no_home(run_settings, capsys, model):
+    said = refused(capsys, *of_a_checkpoint(run_settings, capsys, model))
+    assert "a checkpoint decides no path: pass --set title_model" in said
 
 
 def test_a_checkpoint_decides_no_path_of_a_model(run_settings, models, tmp_path, capsys):
