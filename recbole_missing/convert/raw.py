@@ -222,7 +222,7 @@ class _Delimited(RawTable):
             yield cells
 
     def _next(self, reader: Any) -> list[str] | None:
-        """Read a row; None at the end. csv has one limit for all: it is lifted for this row alone."""
+        """Read a row; None at the end. The limit of csv is lifted for this row alone."""
         limit = csv.field_size_limit(_LONGEST)
         try:
             cells: list[str] | None = next(reader, None)
