@@ -271,7 +271,7 @@ class Encoded(Source):
 
     def pieces(self) -> Iterator[bytes]:
         """Digest of the content of each present item."""
-        yield from (self._keys[item] for item in np.flatnonzero(self.present))
+        yield from (self._keys[item] for item in np.flatnonzero(self.present).tolist())
 
     def _encode(self, items: np.ndarray, others: np.ndarray) -> np.ndarray:
         rows = self._rows(items)

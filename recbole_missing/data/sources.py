@@ -349,7 +349,7 @@ def _open_vectors(request: _Request, path: Path, id_field: str, columns: list[st
     catalogue = request.catalogue
     cells, rows = _cells_by_token(request, path, id_field, columns)
     vectors: dict[int, list[float]] = {}
-    for item in np.flatnonzero(rows >= 0):
+    for item in np.flatnonzero(rows >= 0).tolist():
         words = [w for cell in cells[int(rows[item])] for w in split(cell, catalogue.seq_separator)]
         who = f"{path.name}: columns {columns} of item {str(catalogue.tokens[item])!r}"
         try:
