@@ -8,7 +8,7 @@
   (``sqrt(mean((x_j - mean_j)^2))``, not n - 1) of column j are fitted in float64 on the observed
   rows of the donors: hidden items, items that lack the modality, new items and the padding do not
   count. If no donor is observed, all observed rows count, as for the imputer ``mean``. A column
-  that is constant in these rows becomes zero in every row.
+  that is constant in these rows, rounding apart (:func:`varying`), becomes zero in every row.
 
 Scaling comes after the encoder and before the imputation. So an imputer, a model and an evaluation
 see scaled rows: the imputer ``zeros`` gives the mean row under ``standard``, and ``random`` draws
@@ -92,20 +92,14 @@ class Scale:
             return cls(name, word)
         rows = observed & donors
         items = (rows if rows.any() else observed).nonzero()[:, 0]
-        total, squares = torch.zeros(2, features.shape[1], dtype=torch.float64)
-        varies = torch.zeros(features.shape[1], dtype=torch.bool)
-        for part in items.split(_BLOCK):
-            total += features[part].double().sum(dim=0)
-            varies |= (features[part] != features[items[0]]).any(dim=0)
-        mean = total / len(items)
-        for part in items.split(_BLOCK):
-            squares += (features[part].double() - mean).square().sum(dim=0)
+        mean, deviation = moments(features, items)
+        varies = varying(mean, deviation)
         if not varies.any():
             raise ValueError(
                 f"{name}: {name}_scale standard must have observed rows that differ, got "
                 f"{len(items):,} equal to each other; choose unit or none, or hide fewer items."
             )
-        return cls(name, word, mean, (squares / len(items)).sqrt() * varies)
+        return cls(name, word, mean, deviation * varies)
 
     def apply(self, features: Tensor, rows: Tensor) -> Tensor:
         """Scale some rows, and make the others zero.
@@ -154,6 +148,40 @@ class Scale:
     def state(self) -> dict[str, Any]:
         """The scale as plain values and tensors, for a checkpoint."""
         return {"scale": self.word, "mean": self.mean, "deviation": self.deviation}
+
+
+def moments(features: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population deviation of each column, float64 ``(dim,)`` each.
+
+    Args:
+        features: ``(n_items, dim)``.
+        items: ids of the rows to read, at least one.
+    """
+    total, squares = torch.zeros(2, features.shape[1], dtype=torch.float64)
+    for part in items.split(_BLOCK):
+        total += features[part].double().sum(dim=0)
+    mean = total / len(items)
+    for part in items.split(_BLOCK):
+        squares += (features[part].double() - mean).square().sum(dim=0)
+    return mean, (squares / len(items)).sqrt()
+
+
+def varying(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Tell which columns vary by more than the rounding of float32, bool ``(dim,)``.
+
+    With the size ``s_j = sqrt(mean_j^2 + deviation_j^2)`` of column j, its median ``s`` over the
+    columns and the spacing ``eps`` of float32 at 1, column j varies if its deviation is above
+
+    - ``1e-6 s_j``: a constant that an encoder rounds differently varies by less;
+    - ``eps s sqrt(dim)``: about the rounding of a sum over a typical row. An encoder that gives
+      0 as 6e-8 in some rows of length 1 varies by less.
+
+    Args:
+        mean, deviation: of :func:`moments`.
+    """
+    size = torch.hypot(mean, deviation)
+    noise = torch.finfo(torch.float32).eps * len(size) ** 0.5 * size.median()
+    return deviation > (_TINY * size).clamp(min=float(noise))
 
 
 def states(scales: Mapping[str, Scale]) -> dict[str, dict[str, Any]]:

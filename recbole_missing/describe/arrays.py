@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recbole_missing.data.collection import Collection, in_order
+from recbole_missing.data.scale import Scale
 from recbole_missing.imputation.base import Table
 
 BoolArray = NDArray[np.bool_]
@@ -77,6 +78,15 @@ class Arrays:
             },
             _times(train),
         )
+
+    def standardised(self, names: Sequence[str]) -> Arrays:
+        """Return these arrays with the rows of some modalities scaled by ``standard``."""
+        tables = dict(self.tables)
+        for name in names:
+            one = tables[name]
+            scale = Scale.fitted(name, "standard", one.features, one.observed, self.donors)
+            tables[name] = Table(name, scale.apply(one.features, one.observed), one.observed)
+        return replace(self, tables=tables)
 
     @property
     def counts(self) -> NDArray[Any]:

@@ -6,7 +6,7 @@ length, so that an inner product is the cosine of two centred rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +92,12 @@ def measured(
     if held_out.n:
         scores = {POPULARITY: popularity(arrays), ITEM_KNN: item_knn(arrays)}
         hits = {name: held_out.hits(score) for name, score in scores.items()}
-        baselines = {name: held_out.judged(hit, hits[POPULARITY]) for name, hit in hits.items()}
+        baselines = {name: held_out.judged(hit, hits) for name, hit in hits.items()}
     for place, (name, rows) in enumerate(rows_of(arrays).items()):
         found = None
         if held_out.n:
             hit = held_out.hits(votes(arrays, neighbours(rows, arrays)))
-            found = held_out.judged(hit, hits[POPULARITY], rows.observed.numpy())
+            found = held_out.judged(hit, hits, rows.observed.numpy())
         contents[name] = Content(
             pairs(rows, graph, np.random.default_rng([seed, 1, place])),
             found,
@@ -128,12 +128,11 @@ def pairs(rows: Rows, graph: sparse.csr_matrix, generator: np.random.Generator) 
     drawn = generator.choice(items, (MOST_PAIRS, 2))
     drawn = drawn[drawn[:, 0] != drawn[:, 1]]
     near, far = _cosines(rows, joined), _cosines(rows, drawn)
-    ends = [[pair[:, 0], pair[:, 1]] for pair in (joined, drawn)]
     bins = np.linspace(min(near.min(), far.min()), max(near.max(), far.max()) + 1e-6, N_BINS + 1)
     return Pairs(
-        uncertain.mean(near, *ends[0]),
-        uncertain.mean(far, *ends[1]),
-        uncertain.auc(near, far, ends[0], ends[1]),
+        uncertain.mean_of_pairs(near, joined),
+        uncertain.mean_of_pairs(far, drawn),
+        uncertain.auc(near, far, joined, drawn),
         bins.tolist(),
         (np.histogram(near, bins)[0] / len(near)).tolist(),
         (np.histogram(far, bins)[0] / len(far)).tolist(),
@@ -249,11 +248,14 @@ class Lists:
         candidates = self.positives.shape[1] - np.diff(self.excluded.indptr)[self.users]
         return np.minimum(K / np.maximum(candidates, 1), 1)
 
-    def judged(self, hits: Array, popular: Array, observed: Array | None = None) -> HeldOut:
+    def judged(
+        self, hits: Array, baselines: Mapping[str, Array], observed: Array | None = None
+    ) -> HeldOut:
         """Recall of a recommender.
 
         Args:
-            hits, popular: :meth:`hits` of the recommender and of popularity.
+            hits: :meth:`hits` of the recommender.
+            baselines: :meth:`hits` of ``popularity`` and ``ItemKNN``.
             observed: bool ``(n_items,)``, items that have the modality, for content.
         """
         by_chance = self.chance()
@@ -263,7 +265,10 @@ class Lists:
             uncertain.mean(hits[known], self.users[known]) if known.any() else None,
             float(by_chance.mean()),
             uncertain.mean(hits - by_chance, self.users),
-            uncertain.mean(hits - popular, self.users),
+            *(
+                uncertain.mean(hits - baselines[name], self.users)
+                for name in (POPULARITY, ITEM_KNN)
+            ),
         )
 
     def _places(self, scores: Scores, alone: bool) -> tuple[Array, Array]:

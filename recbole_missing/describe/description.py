@@ -158,14 +158,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Recall@20 on validation interactions.
+    """Recall@20 on validation interactions: the share of them that a list finds.
 
     Args:
         recall: over all of them.
         with_modality: over those whose item has the modality.
         chance: Recall@20 of random lists, over all of them.
         beyond_chance: ``recall`` minus ``chance``.
-        beyond_popularity: ``recall`` minus that of popularity, on the same interactions.
+        beyond_popularity, beyond_item_knn: ``recall`` minus that of popularity and of ItemKNN, on
+            the same interactions.
     """
 
     recall: Estimate
@@ -173,6 +174,7 @@ class HeldOut:
     chance: float
     beyond_chance: Estimate
     beyond_popularity: Estimate
+    beyond_item_knn: Estimate
 
 
 @dataclass(frozen=True)
@@ -205,14 +207,14 @@ class Content:
         cold: None if too few items have it.
         homophily: correlation of the centred rows at both ends of an edge of the item graph; None
             if no edge joins two items that have it.
-        level: ``much``, ``some``, ``little`` or ``nothing``, see :mod:`.advice`.
+        level: ``much``, ``some``, ``little``, ``nothing`` or ``unknown``, see :mod:`.advice`.
     """
 
     pairs: Pairs | None
     held_out: HeldOut | None
     cold: Cold | None
     homophily: float | None
-    level: str = "nothing"
+    level: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,8 @@ class Description:
         baselines: Recall@20 of ``popularity`` and ``ItemKNN`` on validation interactions.
         held_out_users: users whose validation interactions were ranked, of so many.
         content: modality -> :class:`Content`; :data:`TOGETHER` comes last if there are several.
+        scaled: modalities that are scaled by ``standard`` before imputers are compared, because
+            the advice sets it.
         imputers: modality -> word of the setting ``imputation`` -> :class:`Restored`, the best
             first.
         best: modality -> imputers that cannot be told apart from the best one, it first.
@@ -275,6 +279,7 @@ class Description:
     baselines: Mapping[str, HeldOut]
     held_out_users: tuple[int, int]
     content: Mapping[str, Content]
+    scaled: Sequence[str]
     imputers: Mapping[str, Mapping[str, Restored]]
     best: Mapping[str, Sequence[str]]
     advice: Advice

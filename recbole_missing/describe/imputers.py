@@ -35,7 +35,11 @@ def settings_of(config: Any, words: Sequence[str]) -> dict[str, Any]:
 
 
 def restored(
-    arrays: Arrays, words: Sequence[str], settings: Mapping[str, Any], seed: int
+    arrays: Arrays,
+    words: Sequence[str],
+    settings: Mapping[str, Any],
+    seed: int,
+    advised: Sequence[str] = (),
 ) -> dict[str, dict[str, Restored]]:
     """Hide a tenth of the rows of each modality, and let each imputer restore them.
 
@@ -47,6 +51,8 @@ def restored(
         words: imputers.
         settings: the ``imputation_*`` keys of all of them.
         seed: of the draw.
+        advised: modalities that a run would have. Their rows are restored without the others, which
+            some imputers would read.
 
     Returns:
         Modality -> imputer -> :class:`Restored`, the highest mean cosine first. Modalities with
@@ -59,14 +65,17 @@ def restored(
     }
     if not tables:
         return {}
-    result = compare(
-        tables, arrays.train, words, [HIDDEN], settings, seed, None, arrays.donors, arrays.edges,
-        apart=True, keep_rows=True,
-    )  # fmt: skip
-    return {
-        name: _ranked([result.score(name, word, HIDDEN) for word in words])
-        for name in result.modalities
-    }
+    own = {name: table for name, table in tables.items() if name in advised}
+    found = {}
+    for known in [tables, own] if 0 < len(own) < len(tables) else [tables]:
+        result = compare(
+            known, arrays.train, words, [HIDDEN], settings, seed, None, arrays.donors, arrays.edges,
+            apart=True, keep_rows=True,
+        )  # fmt: skip
+        found.update({
+            name: _ranked([result.score(name, word, HIDDEN) for word in words]) for name in known
+        })  # fmt: skip
+    return found
 
 
 def indistinguishable(ranked: Mapping[str, Restored]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from recbole_missing.data import scale
 from recbole_missing.describe import advice, content, counts, imputers
 from recbole_missing.describe.arrays import Arrays
 from recbole_missing.describe.description import Description
@@ -42,9 +43,11 @@ def describe(
     found = {name: replace(one, level=advice.level(one)) for name, one in found.items()}
     words = imputers.methods(thorough)
     chosen = imputers.settings_of(config, words) if settings is None else settings
-    ranked = imputers.restored(arrays, words, chosen, seed)
-    best = {name: imputers.indistinguishable(one) for name, one in ranked.items()}
     data, missing = counts.data(arrays, _mask(config)), counts.missing(arrays)
+    advised = advice.carrying(data, found)
+    scaled = _scaled(config, advice.far_apart(missing.holes, advised))
+    ranked = imputers.restored(arrays.standardised(scaled), words, chosen, seed, advised)
+    best = {name: imputers.indistinguishable(one) for name, one in ranked.items()}
     return Description(
         arrays.name,
         seed,
@@ -53,11 +56,17 @@ def describe(
         baselines,
         of_users,
         found,
+        scaled,
         ranked,
         best,
-        advice.advice(data, missing, baselines, found, ranked, best),
+        advice.advice(data, missing, baselines, found, scaled, ranked, best),
         list(notes),
     )
+
+
+def _scaled(config: Any, apart: list[str]) -> list[str]:
+    """Modalities to scale: none if the user has chosen the scale of one of them."""
+    return [] if any(scale.chosen(name, config) is not None for name in apart) else apart
 
 
 def _mask(config: Any) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from recbole_missing.describe.advice import CARRIES, CLEAR
 from recbole_missing.describe.content import COLD_SHARE, NEIGHBOURS, K
 from recbole_missing.describe.description import (
+    ITEM_KNN,
     POPULARITY,
     Content,
     Description,
@@ -66,7 +67,8 @@ def rules() -> str:
     return (
         "Rules: two numbers differ if more than two standard errors lie between them. A modality "
         f"carries ({' or '.join(CARRIES)}) if recommending by it is not worse than popularity, or "
-        f"if hidden items are ranked with an AUC above {CLEAR:g}."
+        f"if hidden items are ranked with an AUC above {CLEAR:g}. Such a difference is taken on "
+        "the same interactions."
     )
 
 
@@ -119,7 +121,8 @@ def _by_popularity(found: Description) -> Block:
     ]
     caption = (
         f"Share of the items that lack it, in {len(found.missing.groups)} groups of equally many "
-        "items by their number of training interactions."
+        "items by their number of training interactions. A number that two groups share is cut "
+        "by the order of the item tokens."
     )
     return Block(Table.of_rows(["lacking", *ranges(found)], rows), caption, "holes")
 
@@ -158,7 +161,7 @@ def _held_out(found: Description) -> list[Block]:
     if not found.baselines:
         return [Block(None, "No interaction is held out, so that no list can be judged.")]
     chance = next(iter(found.baselines.values())).chance
-    rows = [["chance", f"{chance:.4f}", "", ""]]
+    rows = [["chance", f"{chance:.4f}", "", "", ""]]
     rows += [_recall_row(name, one) for name, one in found.baselines.items()]
     rows += [
         _recall_row(f"content: {name}", one.held_out)
@@ -167,19 +170,24 @@ def _held_out(found: Description) -> list[Block]:
     ]
     ranked, users = found.held_out_users
     of = "" if ranked == users else f" of {users:,}"
+    content = (
+        f"Content: each training item of a user votes for its {NEIGHBOURS} nearest items. "
+        "ItemKNN sees consumption alone. "
+    )
     caption = (
         f"Held out: the validation interactions of {ranked:,}{of} users, not the test split. "
-        f"Content: each training item of a user votes for its {NEIGHBOURS} nearest items. ItemKNN "
-        "sees consumption alone. ±: standard error over users."
+        f"Recall@{K}: share of these interactions that a list finds; it is not RecBole's mean over "
+        f"users. {content if found.content else ''}±: standard error over users."
     )
-    heads = [f"Recall@{K}", "all", "items that have it", "minus popularity"]
+    heads = [f"Recall@{K}", "all", "items that have it", "minus popularity", "minus ItemKNN"]
     return [Block(Table.of_rows(heads, rows), caption, "recall")]
 
 
 def _recall_row(name: str, one: HeldOut) -> list[str]:
     with_modality = "" if one.with_modality is None else _estimate(one.with_modality)
-    beyond = "" if name == POPULARITY else _estimate(one.beyond_popularity)
-    return [name, _estimate(one.recall), with_modality, beyond]
+    beyond = {POPULARITY: one.beyond_popularity, ITEM_KNN: one.beyond_item_knn}
+    cells = ["" if name == other else _estimate(value) for other, value in beyond.items()]
+    return [name, _estimate(one.recall), with_modality, *cells]
 
 
 def _cold(found: Description) -> Block:
@@ -208,7 +216,7 @@ def _homophily(found: Description) -> Block:
     ]
     caption = (
         f"Correlation of the centred rows of an item and its {K} most co-consumed items: 0 as for "
-        "random pairs, 1 if they are the same. Graph methods such as featprop live on it."
+        "random pairs, 1 if they are the same. Graph methods such as featprop need it."
     )
     return Block(Table.of_rows(["modality", "homophily"], rows), caption)
 
@@ -227,8 +235,13 @@ def _imputers(found: Description) -> list[Block]:
     note = (
         f"{HIDDEN:g}% of the rows of each modality hidden, completed and compared with the truth. "
         "MSE of features divided by their standard deviation, about 1 for the mean row. ±: "
-        "standard error over rows, paired for the difference in cosine."
+        "standard error over rows, paired for the difference in cosine. Rows that share a large "
+        "mean have a high cosine with it: compare with the imputer mean."
     )
+    if found.scaled:
+        note += (
+            f" Scaled by `standard` first, as the advised lines set it: {', '.join(found.scaled)}."
+        )
     return [*blocks, Block(None, note, "imputers")]
 
 
@@ -245,8 +258,11 @@ def _winner(found: Description, name: str) -> str:
         return f"No imputer could restore rows of {name}."
     first, *others = words
     if not others:
-        return f"{first} restores {name} best; every other one is more than two errors behind."
-    return f"{first} leads on {name}; not told apart from it: {', '.join(others)}."
+        return (
+            f"By cosine, {first} restores {name} best; every other one is more than two errors "
+            "behind."
+        )
+    return f"By cosine, {first} leads on {name}; not told apart from it: {', '.join(others)}."
 
 
 def _estimate(value: Estimate, digits: int = 4) -> str:

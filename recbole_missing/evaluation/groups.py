@@ -6,9 +6,11 @@ test item. There are two results for each group, which differ in the candidates:
 - *by group*: all items are candidates. It says how often the items of the group reach the lists
   that a user would get.
 - *within the group*: only the items of the group are candidates. For new items this is the usual
-  measure of item cold start. The expected Recall@k of a random order of n candidates is k / n.
+  measure of item cold start.
 
-In both, the items that the test hides from a user are no candidates.
+In both, the items that the test hides from a user are no candidates. The expected Recall@k of a
+random order is k / (items of the group that are not hidden from the user). Nothing is hidden among
+new items, so it is k / (items of the group) there.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class GroupCollector(Collector):
         scores, ranked = scores_tensor.topk(max(self.topk), dim=1)
         pairs = (positive_u * n_items + positive_i).unique().to(self.device)
         users = interaction[self._user_field]
-        ranking = Ranking(scores_tensor, users.to(self.device), ranked, scores, pairs)
+        ranking = Ranking(scores_tensor, users.to(self.device), ranked, pairs)
         possible = torch.bincount(pairs // n_items, minlength=n_users)
         hit = ranking.contains(ranked)
         if "rec.items" in lists:

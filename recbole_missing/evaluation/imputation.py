@@ -5,7 +5,8 @@ completed rows are then compared with the true ones:
 
 - ``cosine``: mean cosine of the raw feature rows; a row of zeros counts as 0.
 - ``mse``: mean squared error. First every column is divided by its standard deviation over the
-  items that truly have the modality. So the mean row gets about 1. Constant columns do not count.
+  items that truly have the modality. So the mean row gets about 1. Columns that are constant,
+  rounding apart (:func:`recbole_missing.data.scale.varying`), do not count.
 - ``reached``: share of the hidden rows that got their value from the method, not its fallback.
 - ``energy``: normalised Dirichlet energy of the completed features on the co-interaction graph
   among the items that truly have the modality. It is the same graph for all methods.
@@ -31,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recbole_missing import tables
+from recbole_missing.data.scale import moments, varying
 from recbole_missing.graph.item_graph import interaction_graph
 from recbole_missing.graph.smoothness import dirichlet_energy, homophily
 from recbole_missing.imputation import make_imputer
@@ -390,7 +392,7 @@ class _Ruler:
     """The true features of one modality, and the measures of completed features against them.
 
     For the squared error every column is divided by its standard deviation over the observed rows.
-    So the mean row gets about 1. Constant columns are left out.
+    So the mean row gets about 1. Columns that are constant, rounding apart, are left out.
     """
 
     def __init__(
@@ -400,9 +402,8 @@ class _Ruler:
         self.group = np.searchsorted(list(DEGREE_GROUPS.values()), degree, side="right") - 1
         known = table.observed.numpy()
         self.graph = graph[known][:, known]
-        rows = table.features[table.observed].double()
-        deviation = rows.std(dim=0, correction=0)
-        varies = deviation > 1e-6 * rows.abs().amax(dim=0)
+        mean, deviation = moments(table.features, table.observed.nonzero()[:, 0])
+        varies = varying(mean, deviation)
         self.n_columns = int(varies.sum())
         self.scale = torch.where(varies, 1 / deviation, torch.zeros(())).float()
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from recbole_missing.graph.knn import top_columns
 
 _BLOCK = 2**22  # scores that are copied at a time
-_SOME = 8  # times k: about the number of candidates that are looked at first
 _KNUTH = 2654435761  # its multiples are spread evenly over [0, 2**32)
 
 
@@ -21,14 +20,12 @@ class Ranking(NamedTuple):
         scores: ``(n_users, n_items)``; an item that is hidden from a user has -inf.
         users: ids of the users, ``(n_users,)``.
         items: top-k lists, ``(n_users, k)``.
-        values: scores of ``items``, falling.
         pairs: ``row * n_items + item`` of all test items, in ascending order, at least one.
     """
 
     scores: Tensor
     users: Tensor
     items: Tensor
-    values: Tensor
     pairs: Tensor
 
     def contains(self, ranked: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -61,38 +58,15 @@ class Ranking(NamedTuple):
             Rows of these users, ascending, and bool ``(n_rows, k)``: whether the candidate at each
             place is a test item. Places after the last candidate are False.
         """
-        rows_of, items_of = self._positives(group)
-        rows, k = rows_of.unique(), self.items.shape[1]
+        n_items, k = self.scores.shape[1], self.items.shape[1]
+        rows = (self.pairs // n_items)[group[self.pairs % n_items]].unique()
         hits = torch.zeros(len(rows), k, dtype=torch.bool, device=rows.device)
-        best = self.scores.new_full((len(self.scores),), -torch.inf)
-        best.scatter_reduce_(0, rows_of, self.scores[rows_of, items_of], "amax")
-        left = self._not_beaten(rows, best[rows], group, candidates)
-        for places in left.split(max(1, _BLOCK // self.scores.shape[1])):
-            own = self.scores.index_select(0, rows[places]).index_select(1, candidates)
-            columns = _best_columns(own, self.users[rows[places]], k)
-            found = self.contains(candidates[columns], rows[places])
-            hits[places, : found.shape[1]] = found
+        size = max(1, _BLOCK // n_items)
+        for part, found in zip(rows.split(size), hits.split(size)):
+            own = self.scores.index_select(0, part).index_select(1, candidates)
+            columns = _best_columns(own, self.users[part], k)
+            found[:, : columns.shape[1]] = self.contains(candidates[columns], part)
         return rows, hits
-
-    def _not_beaten(self, rows: Tensor, best: Tensor, group: Tensor, candidates: Tensor) -> Tensor:
-        """Places in ``rows`` of the users who may have a hit.
-
-        Most users have none, because k candidates are better than the best of their test items. To
-        see it is faster than to rank the candidates. It is looked for in the list of all items, and
-        then among some of the candidates. So a user who is left may still have no hit.
-        """
-        k = self.items.shape[1]
-        by_list = group[self.items[rows]].all(dim=1) & (self.values[rows, -1] > best)
-        left = (~by_list).nonzero()[:, 0]
-        some = candidates[:: max(1, len(candidates) // (_SOME * k))]
-        better = self.scores[rows[left, None], some] > best[left, None]
-        return left[better.sum(dim=1) < k]
-
-    def _positives(self, group: Tensor) -> tuple[Tensor, Tensor]:
-        """Row and item of each test item of a group."""
-        items = self.pairs % self.scores.shape[1]
-        chosen = group[items]
-        return self.pairs[chosen] // self.scores.shape[1], items[chosen]
 
 
 def _best_columns(scores: Tensor, users: Tensor, k: int) -> Tensor:

@@ -86,8 +86,9 @@ def group_table(
 
 
 _WITHIN = (
-    "Only the items of a group are candidates; their number is in the head. The expected Recall@k "
-    "of a random order of n candidates is k / n."
+    "Only the items of a group are candidates; their number is in the head. Items that the test "
+    "hides from a user are none for this user. The expected Recall@k of a random order is k / "
+    "(items that are not hidden from the user); for new items, nothing is hidden."
 )
 
 

@@ -119,6 +119,29 @@ def test_a_constant_column_becomes_zero_whatever_its_rounding() -> None:
     torch.testing.assert_close(back, features, rtol=1e-6, atol=1e-3)
 
 
+def test_a_column_of_float_noise_becomes_zero() -> None:
+    """As in a MiniLM table: unit rows, and one column of 0 and 6e-8; or 0.25 rounded two ways."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(500, 384, generator=generator))
+    odd = torch.rand(500, generator=generator) < 0.5
+    features[:, 319] = 2.0**-24 * odd
+    features[:, 7] = 0.25 + 2.0**-25 * odd
+    features[:, 8] = 1e-4 * odd  # small, but no noise
+    everyone = torch.ones(500, dtype=torch.bool)
+    scale = Scale.fitted("text", "standard", features, everyone, everyone)
+    assert (scale.deviation == 0).nonzero()[:, 0].tolist() == [7, 319]
+    assert not scale.apply(features, everyone)[:, [7, 319]].any()
+
+
+def test_columns_of_different_units_are_no_noise() -> None:
+    """A price in a small currency, a year, a rating and a share, each in its own unit."""
+    generator = torch.Generator().manual_seed(0)
+    units = torch.tensor([1e7, 10.0, 1.0, 0.1])
+    features = torch.rand(500, 4, generator=generator) * units + torch.tensor([0, 2000.0, 0, 0])
+    everyone = torch.ones(500, dtype=torch.bool)
+    assert Scale.fitted("facts", "standard", features, everyone, everyone).deviation.all()
+
+
 @pytest.mark.parametrize("word", SCALED)
 def test_a_row_does_not_depend_on_which_others_are_scaled(word: str) -> None:
     features, observed, donors = some_rows()

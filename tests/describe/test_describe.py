@@ -69,7 +69,7 @@ def test_tail_without_interactions() -> None:
 
 def test_auc_of_a_few_values() -> None:
     positive, negative = np.array([3.0, 1.0]), np.array([0.0, 1.0, 2.0])
-    singles = [np.arange(2)], [np.arange(3)]
+    singles = np.arange(4).reshape(2, 2), np.arange(6).reshape(3, 2)
     # 3 beats all three; 1 beats 0 and ties with 1: (3 + 1.5) / 6
     assert uncertain.auc(positive, negative, *singles).value == pytest.approx(0.75)
     assert uncertain.auc(negative, positive, *singles[::-1]).value == pytest.approx(0.25)
@@ -101,6 +101,33 @@ def test_error_of_clustered_values_is_the_spread_of_many_samples() -> None:
     assert np.mean([one.error for one in found]) == pytest.approx(spread, rel=0.1)
     naive = np.mean([uncertain.mean(sample()).error for _ in range(50)])
     assert naive < spread / 3
+
+
+def test_error_of_pairs_counts_an_item_at_both_ends() -> None:
+    values, pairs = np.array([1.0, 0.0, 1.0, 0.0]), np.array([[0, 1], [1, 2], [3, 0], [2, 3]])
+    # residuals .5 -.5 .5 -.5; sums by item 1 0 -1 0: (2 * 4 / 3 - 4 * .25) / 16
+    found = uncertain.mean_of_pairs(values, pairs)
+    assert found.error == pytest.approx((5 / 3 / 16) ** 0.5)
+    assert uncertain.mean_of_pairs(values, pairs[:, ::-1]) == found
+    assert uncertain.mean_of_pairs(values[:1], pairs[:1]).error is None
+    assert uncertain.mean_of_pairs(values[:2], pairs[[0, 0]]).error is None
+
+
+def test_error_of_pairs_is_the_spread_of_many_samples() -> None:
+    generator = np.random.default_rng(0)
+    pairs = generator.integers(0, 60, (1500, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+
+    def sample() -> np.ndarray:
+        of_item = generator.normal(size=60)
+        return of_item[pairs].sum(axis=1) + generator.normal(size=len(pairs))
+
+    samples = [sample() for _ in range(300)]
+    spread = np.std([values.mean() for values in samples])
+    errors = [uncertain.mean_of_pairs(values, pairs).error for values in samples]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.1)
+    two_factors = [uncertain.mean(values, *pairs.T).error for values in samples]
+    assert np.mean(two_factors) < 0.85 * spread
 
 
 def test_holes_of_five_items() -> None:
@@ -220,8 +247,9 @@ def test_content_that_is_independent_of_consumption(seed: int) -> None:
 def test_words_follow_from_the_numbers() -> None:
     def words(**values):
         held_out = content.HeldOut(
-            Estimate(0.1, 0.01, 9), None, 0.02, values["chance"], values["popularity"]
-        )
+            Estimate(0.1, 0.01, 9), None, 0.02, values["chance"], values["popularity"],
+            values["popularity"],
+        )  # fmt: skip
         cold = content.Cold(99, 9, values["auc"], Estimate(0.3, 0.01, 9), 0.2, values["chance"])
         return advice.level(content.Content(None, held_out, cold, None))
 
@@ -234,7 +262,131 @@ def test_words_follow_from_the_numbers() -> None:
     assert words(chance=even, popularity=down, auc=fair) == "little"
     assert words(chance=even, popularity=down, auc=half) == "nothing"
     unsure = Estimate(0.7, None, 1)
-    assert words(chance=unsure, popularity=unsure, auc=unsure) == "nothing"
+    assert words(chance=unsure, popularity=unsure, auc=unsure) == "unknown"
+    assert words(chance=unsure, popularity=unsure, auc=half) == "nothing"
+    assert advice.level(content.Content(None, None, None, None)) == "unknown"
+    sure = content.HeldOut(Estimate(1.0, 0.0, 9), None, 1.0, *[Estimate(0.0, 0.0, 9)] * 3)
+    assert advice.level(content.Content(None, sure, None, None)) == "unknown", "lists hold all"
+
+
+# ------------------------------------------------------------------------------------- the advice
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, 0.001, 99)
+
+
+def one_content(level: str, recall: float = 0.04, popular: float = 0.058, knn: float = 0.04):
+    held_out = content.HeldOut(
+        estimate(recall), None, 0.005,
+        estimate(recall - 0.005), estimate(recall - popular), estimate(recall - knn),
+    )  # fmt: skip
+    return content.Content(None, held_out, None, None, level)
+
+
+def advised(levels, cold=0, norms=None, lacks=20, failed=False, **recalls):
+    """Advice on 100 items; modality -> level of :data:`TOGETHER` and its parts."""
+    data = tastes(decides=True)
+    own = [name for name in levels if name != TOGETHER]
+    norms = {**dict.fromkeys(own, 1.0), **(norms or {})}
+    holes = counts.missing(data).holes["image"]
+    holes = {
+        name: dataclasses.replace(holes, lacks=lacks, hidden=0, norm=norms[name]) for name in own
+    }
+    size = counts.data(data, "none")
+    tail = dataclasses.replace(size.items_tail, none=cold)
+    size = dataclasses.replace(size, items=100, items_tail=tail)
+    found = {name: one_content(word, **recalls) for name, word in levels.items()}
+    zero = estimate(0.0)
+    popular, knn = recalls.get("popular", 0.058), recalls.get("knn", 0.04)
+    baselines = {
+        name: content.HeldOut(estimate(value), None, 0.005, zero, zero, zero)
+        for name, value in (("popularity", popular), ("ItemKNN", knn))
+    }
+    ranked = {
+        name: {"mean": imputers.Restored(9, estimate(0.5), estimate(1.0))}
+        if not failed
+        else {"mean": imputers.Restored(9, None, None, failure="no")}
+        for name in own
+    }
+    best = {name: [] if failed else ["mean"] for name in own}
+    scaled = advice.far_apart(holes, advice.carrying(size, found))
+    missing = counts.Missing(holes, [], [], {})
+    return advice.advice(size, missing, baselines, found, scaled, ranked, best)
+
+
+def test_modalities_that_carry_together_are_advised() -> None:
+    given = advised({"text": "little", "image": "little", "sound": "nothing", TOGETHER: "some"})
+    assert given.models == advice.CONTENT
+    assert "modalities: [text, image]" in given.yaml
+    assert any(
+        sentence.startswith("all modalities carry something") for sentence in given.sentences
+    )
+    alone = advised({"text": "some", "image": "little", TOGETHER: "some"})
+    assert "modalities: [text]" in alone.yaml
+    assert not any("all modalities" in sentence for sentence in alone.sentences)
+
+
+def test_many_new_items_need_content_even_if_it_carries_little() -> None:
+    given = advised({"text": "little", "image": "nothing", TOGETHER: "little"}, cold=5)
+    assert given.models == ("LightGCN", "VBPR"), "as on TikTok, where VBPR is below Pop"
+    assert "modalities: [text]" in given.yaml
+    assert "recommend --only new" in " ".join(given.sentences)
+    given = advised({"text": "some", "image": "little", TOGETHER: "little"}, cold=5)
+    assert given.models == advice.NEW
+    assert "modalities: [text]" in given.yaml
+    assert advised({"text": "little", TOGETHER: "some"}, cold=5).models == advice.NEW
+    assert advised({"text": "little"}, cold=4).models == advice.PLAIN
+    given = advised({"text": "nothing"}, cold=50)
+    assert given.models == advice.PLAIN
+    assert "These models cannot rank them." in " ".join(given.sentences)
+
+
+def test_models_for_new_items_are_those_that_order_them_best() -> None:
+    """By the table of ``docs/guides/new_items.md``."""
+    page = (Path(__file__).parents[2] / "docs/guides/new_items.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|$", page, re.MULTILINE)
+    best = sorted(rows, key=lambda row: -float(row[1]))
+    assert len(rows) >= 8
+    assert advice.NEW[:2] == tuple(name for name, _ in best[:2])
+
+
+def test_words_say_no_more_than_was_measured() -> None:
+    said = " ".join(advised({"text": "little"}).sentences)
+    assert "worse than popularity, better than chance" in said
+    assert "little from" not in said
+    said = " ".join(advised({"text": "unknown"}).sentences)
+    assert "text: too little data to tell" in said
+    assert "too little data to tell whether content helps" in said
+    assert "was shown" not in said
+
+
+def test_the_bar_is_the_better_baseline() -> None:
+    said = " ".join(advised({"text": "some"}, recall=0.04).sentences)
+    assert "must beat the better one, popularity" in said
+    said = " ".join(advised({"text": "some"}, recall=0.05, popular=0.03, knn=0.08).sentences)
+    assert "must beat the better one, ItemKNN" in said
+    said = " ".join(advised({"text": "much"}, recall=0.09).sentences)
+    assert "both less than text alone" in said
+    said = " ".join(advised({"text": "much"}, recall=0.0595, popular=0.058).sentences)
+    assert "must beat" in said, "less than two standard errors above popularity"
+
+
+def test_scales_concern_the_advised_modalities_alone() -> None:
+    norms = {"text": 1.0, "speech": 16.0, "audio": 1472.0}
+    given = advised({"text": "much", "speech": "some", "audio": "little"}, norms=norms)
+    assert not any("scale" in line for line in given.yaml)
+    assert not any("times as long" in sentence for sentence in given.sentences)
+    given = advised({"text": "much", "speech": "nothing", "audio": "some"}, norms=norms)
+    assert given.yaml[-2:] == ["text_scale: standard", "audio_scale: standard"]
+    assert "VBPR and DGMRec" in " ".join(given.sentences)
+
+
+def test_why_no_imputer_is_advised() -> None:
+    assert "No item lacks these" in " ".join(advised({"text": "some"}, lacks=0).sentences)
+    given = advised({"text": "some"}, failed=True)
+    assert given.imputer is None
+    assert "No imputer could restore hidden rows of text." in given.sentences
 
 
 def test_the_best_imputer_is_named_only_if_the_difference_carries() -> None:
@@ -249,6 +401,47 @@ def test_the_best_imputer_is_named_only_if_the_difference_carries() -> None:
     noise = tastes(decides=False, holes=0.2)
     found = imputers.restored(noise, ["mean", "neigh_mean", "zeros"], settings, 0)["image"]
     assert found["mean"].rows == int(0.1 * noise.tables["image"].observed.sum())
+
+
+@pytest.mark.parametrize("chosen", [None, "none"])
+def test_imputers_are_compared_in_the_space_that_the_advice_sets(
+    workplace, tmp_path, monkeypatch, chosen
+) -> None:
+    drawn = tiny_content()
+    drawn.image = 1e4 + drawn.image
+    levels = iter(["much", "some", "little", "much"])
+    monkeypatch.setattr(advice, "level", lambda one: next(levels))
+    found = described(drawn.write(tmp_path), image_scale=chosen)
+    cosine = found.imputers["image"]["mean"].cosine.value
+    if chosen is None:
+        assert found.scaled == ["image", "title"]
+        assert cosine < 0.9, "raw, it is 1.0000"
+        assert found.advice.yaml[-2:] == ["image_scale: standard", "title_scale: standard"]
+        assert "Scaled by `standard` first" in " ".join(text(found).split())
+    else:
+        assert found.scaled == []
+        assert cosine > 0.99
+        assert not any("scale" in line for line in found.advice.yaml)
+
+
+def test_advised_modalities_are_restored_without_the_others() -> None:
+    from recbole_missing.config import defaults
+
+    generator = np.random.default_rng(0)
+    image, sound = generator.normal(size=(2, 40, 8))
+    train = matrix((generator.random((30, 40)) < 0.2).astype(int).tolist())
+    none = matrix([[0] * 40] * 30)
+    words = ["nearest_neighbour", "mean"]
+    both, twin = (arrays(train, none, image=image, sound=sound, **more) for more in
+                  ({}, {"twin": image}))  # fmt: skip
+    expected, all_three, found = (
+        imputers.restored(one, words, defaults.overall(), 0, advised)
+        for one, advised in ((both, []), (twin, []), (twin, ["image", "sound"]))
+    )
+    assert all_three["image"]["nearest_neighbour"].cosine.value > 0.3, "the twin tells its nearest"
+    assert found["image"] == expected["image"]
+    assert found["sound"] == expected["sound"]
+    assert found["twin"] == all_three["twin"]
 
 
 # ------------------------------------------------------------------------- through RecBole's files
@@ -312,6 +505,7 @@ def test_without_modalities(workplace, tmp_path) -> None:
     assert found.advice.models == advice.PLAIN
     assert set(found.baselines) == {"popularity", "ItemKNN"}
     assert "no modalities" in text(found)
+    assert "votes" not in text(found)
     assert "<svg" in page(found)
 
 
@@ -397,6 +591,7 @@ def test_every_line_of_an_advice_runs(workplace, tmp_path, unseen) -> None:
         dataclasses.replace(found.missing, holes=holes),
         found.baselines,
         one,
+        ["image", "title"],
         found.imputers,
         found.best,
     )

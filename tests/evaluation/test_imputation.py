@@ -117,6 +117,18 @@ def test_a_constant_guess_gives_known_numbers(
     assert zeros["reached"] == 1
 
 
+def test_a_column_of_float_noise_does_not_count(
+    interactions: sparse.csr_matrix, settings: dict[str, Any]
+) -> None:
+    """An encoder gives 0 as 6e-8 in some unit rows; a guess of 0.5 there was an error of 1e14."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(N_ITEMS, 64, generator=generator))
+    features[:, 3] = 2.0**-24 * (torch.arange(N_ITEMS) % 2)
+    table = Table("text", features, torch.ones(N_ITEMS, dtype=torch.bool))
+    result = compare({"text": table}, interactions, ["random"], [30], settings)
+    assert result.score("text", "random", 30).measures["mse"] < 100
+
+
 def test_the_truth_is_perfect(
     spy: type[Spy],
     tables: dict[str, Table],

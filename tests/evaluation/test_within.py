@@ -14,9 +14,9 @@ N_ITEMS = 40
 
 def ranking(scores: Tensor, positives: Tensor, k: int) -> Ranking:
     """All users have consecutive ids; ``positives`` is bool of the shape of ``scores``."""
-    values, items = scores.topk(k, dim=1)
+    items = scores.topk(k, dim=1).indices
     users = torch.arange(1, len(scores) + 1)
-    return Ranking(scores, users, items, values, positives.flatten().nonzero()[:, 0])
+    return Ranking(scores, users, items, positives.flatten().nonzero()[:, 0])
 
 
 def slow_hits(scores: Tensor, positives: Tensor, group: Tensor, k: int) -> dict[int, list[bool]]:

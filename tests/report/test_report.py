@@ -232,7 +232,7 @@ def test_groups_among_their_own_items(lines):
     table = sections.group_table(part, ["new"], "recall@20", "new", within=True)
     assert column(table, "new (30 users, 12 to 14 items)").cells() == ["0.5000", "0.7500", "-"]
     assert table.title == "tiktok: warm and new items, within the group"
-    assert "random order of n candidates is k / n." in table.caption
+    assert "k / (items that are not hidden from the user)" in table.caption
     assert table.caption.endswith("5 of 7 runs are older than this measure and do not count.")
     caption = sections.group_table(
         one_part([mixed[0]]), ["new"], "recall@20", "new", within=True
