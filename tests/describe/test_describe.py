@@ -559,6 +559,8 @@ def test_command_writes_text_page_and_json(workplace, tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     for title in ("1. The data", "2. Who lacks what", "5. Which imputer", "6. What follows"):
         assert title in printed
+    assert yaml.safe_load(printed.split("Lines for a config file:\n")[1])["model"], "YAML comes last"
+    assert printed.startswith("Wrote look.json\nWrote look.html\n")
     assert json.loads(Path("look.json").read_text())["schema"] == 1
     assert Path("look.html").read_text().startswith("<!DOCTYPE html>")
     assert "must not exist yet" in refused(capsys, "describe", folder, "--html", "look.html")
