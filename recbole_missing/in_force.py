@@ -9,9 +9,10 @@ from typing import Any
 
 import recbole
 
-from recbole_missing import identity, registry, run_settings
+from recbole_missing import identity, registry
 from recbole_missing.config import defaults
 from recbole_missing.data.dataset import MultimodalDataset, data_settings, imputation_in_force
+from recbole_missing.data.names import recbole_settings
 from recbole_missing.imputation import IMPUTERS
 from recbole_missing.model.base import MultimodalRecommender
 
@@ -109,4 +110,4 @@ def _known_settings(values: Mapping[str, Any], model: type) -> set[str]:
 @cache
 def _package_settings() -> frozenset[str]:
     ours = defaults.load(defaults.root() / "overall.yaml")
-    return run_settings.recbole_settings().union(OF_A_CONFIG, ours)
+    return recbole_settings().union(OF_A_CONFIG, ours)

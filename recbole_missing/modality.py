@@ -14,6 +14,19 @@ from torch import Tensor, nn
 _OF_TORCH = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no modality can have.
+
+    Raises:
+        ValueError: if it is no identifier, or torch's containers have an attribute of that name.
+    """
+    if not name.isidentifier() or name in _OF_TORCH:
+        raise ValueError(
+            f"modality {name!r}: the name must be an identifier such as 'image', and none that "
+            "torch's ModuleDict and ParameterDict use themselves; rename it."
+        )
+
+
 @dataclass(frozen=True)
 class Modality:
     """One modality of all items, RecBole's padding item included.
@@ -35,12 +48,8 @@ class Modality:
 
     def __post_init__(self) -> None:
         """Check shapes, dtypes and the padding row."""
+        check_name(self.name)
         who = f"modality {self.name!r}"
-        if not self.name.isidentifier() or self.name in _OF_TORCH:
-            raise ValueError(
-                f"{who}: the name must be an identifier such as 'image', and none that torch's "
-                "ModuleDict and ParameterDict use themselves; rename it."
-            )
         if self.features.dim() != 2 or self.features.dtype != torch.float32:
             raise ValueError(
                 f"{who}: features must be a float32 matrix (n_items, dim), "

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import recbole
-from recbole.utils import argument_list as lists
 
 from recbole_missing import identity, registry
 from recbole_missing.config import check, constraints, defaults, of_recbole
 from recbole_missing.data.dataset import DATA_SETTINGS
+from recbole_missing.data.names import check_names, of_recboles_model, recbole_settings
 from recbole_missing.data.sources import KINDS, check_library, modality_settings
 from recbole_missing.evaluation.metrics import check_metrics
 from recbole_missing.imputation import IMPUTERS, imputer_settings
@@ -27,8 +27,6 @@ from recbole_missing.model.base import MultimodalRecommender
 
 SWITCHES = ("modalities", "missing_protocol", "new_items", "test_mask")
 """Settings that turn this package on for RecBole's own models."""
-
-_OF_A_RUN = ("model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "offset")
 
 
 def is_ours(model: type) -> bool:
@@ -53,17 +51,6 @@ def own_settings(model_class: type) -> frozenset[str]:
 def package_settings() -> dict[str, Any]:
     """Settings of this package that every run of ours reads, and their constraints."""
     return {**DATA_SETTINGS, **check.OF_PACKAGE}
-
-
-@functools.cache
-def recbole_settings() -> frozenset[str]:
-    """Settings that RecBole names for every model."""
-    folder = Path(recbole.__file__).parent / "properties"
-    files = (folder / "overall.yaml", folder / "dataset" / "sample.yaml")
-    in_yaml = {key for path in files for key in defaults.load(path)}
-    names = (lists.general_arguments, lists.training_arguments, lists.evaluation_arguments)
-    unnamed = ("local_rank", *of_recbole.UNLISTED)
-    return frozenset(in_yaml.union(_OF_A_RUN, unnamed, *names, lists.dataset_arguments))
 
 
 def check_recboles(config: Any, model: str, model_class: Any) -> None:
@@ -165,7 +152,17 @@ def _modality_names(config: Any) -> list[str]:
 
 
 def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
+    """Refuse names of modalities and of settings.
 
+    Raises:
+        ValueError: naming the modality or the setting.
+    """
+    of_model = {*defaults.of_class(config.model_class, MODELS)}
+    of_model |= set(getattr(config.model_class, "hyperparameters", ()))
+    if identity.is_recboles(config.model_class):
+        of_model |= of_recboles_model(config.model)
+    of_run = {*package_settings(), *defaults.overall(), *recbole_settings()}
+    check_names(_modality_names(config), of_run | of_model)
     given = config.external_config_dict
     of_package = {*declared, *defaults.overall()}
     of_modality = {
@@ -178,8 +175,6 @@ def _check_names(config: Any, declared: dict[str, Any], ours: bool) -> None:
         choices = known if theirs else of_package - recbole_settings()
         check.warn_of_likeness(config.model, given, known, choices, **of_modality)
         return
-    of_model = {*defaults.of_class(config.model_class, MODELS)}
-    of_model |= set(config.model_class.hyperparameters)
     of_others = {key for name in MODELS for key in defaults.read("model", name)}
     of_others |= {f"imputation_{key}" for one in IMPUTERS.values() for key in one.hyperparameters}
     check.refuse_unknown(

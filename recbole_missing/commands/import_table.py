@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recbole_missing.convert.catalogue import ItemTable
+    from recbole_missing.convert.items import ItemTable
 
 _ENCODERS = {"text": "text", "tags": "tags", "numbers": "vector"}
 """Option that makes a modality of columns, also its default name -> encoder."""
@@ -154,7 +154,7 @@ def _items(known: Namespace) -> ItemTable:
         ValueError: if names of modalities are absent, repeated or do not fit.
     """
     from recbole_missing.commands.options import named
-    from recbole_missing.convert.catalogue import Columns, ItemTable
+    from recbole_missing.convert.items import Columns, ItemTable
 
     matrices, ids = (named(f"--{key}", getattr(known, key)) for key in ("matrix", "ids"))
     if set(matrices) != set(ids):

@@ -16,14 +16,12 @@ In Cornac an item without features inherits the row of another item
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from recbole_missing.config.constraints import unknown
 from recbole_missing.convert.folder import ITEM, USER, WHOLE, Interactions, Layout
-from recbole_missing.convert.reading import checked, listed, read_features
+from recbole_missing.convert.reading import checked, is_number, listed, read_features
 from recbole_missing.data.files import read_ids, read_lines
 
 FORMATS = {
@@ -92,7 +90,8 @@ def _read_ratings(
         cells = line.strip().split(sep)
         if cells == [""]:
             continue
-        if len(cells) < len(columns) or not all(cells[: len(columns)]) or not _numbers(cells, fmt):
+        read = cells[: len(columns)]
+        if len(read) < len(columns) or not all(read) or not all(map(is_number, read[2:])):
             raise ValueError(
                 f"{path}: line {number} must be {', '.join(columns)} separated by {sep!r}, got "
                 f"{cells[:5]}; give --fmt, --sep and --skip-lines as for cornac.data.Reader."
@@ -100,19 +99,11 @@ def _read_ratings(
         if fmt == "UI":
             rows += [[cells[0], item] for item in cells[1:] if item]
         else:
-            rows.append(cells[: len(columns)])
+            rows.append(read)
             longer += len(cells) > len(columns)
     if longer:
         notes.append(f"{path.name}: {longer:,} lines have more cells than {fmt}; left out")
     return rows
-
-
-def _numbers(cells: Sequence[str], fmt: str) -> bool:
-    """Tell whether rating and time are numbers."""
-    try:
-        return all(math.isfinite(float(cell)) for cell in cells[2 : len(fmt)] if fmt != "UI")
-    except ValueError:
-        return False
 
 
 def _feature_files(source: Path) -> dict[str, Path]:

@@ -17,7 +17,6 @@ and ``audio``. Elliot reads ids as integers (``int(f.split('.')[0])`` of a file 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import yaml  # type: ignore[import-untyped]
 
 from recbole_missing.convert.content import Content, numbered
 from recbole_missing.convert.folder import ITEM, KEPT_COLUMNS, SPLITS, Interactions, Layout
-from recbole_missing.convert.reading import checked, listed, nan_rows
+from recbole_missing.convert.reading import ROW_NUMBER, checked, is_number, listed, nan_rows
 from recbole_missing.data.files import read_folder, read_rows, write_rows
 
 NAMES = {"image": "visual", "text": "textual"}
@@ -37,7 +36,6 @@ EMBEDDINGS = "_embeddings"
 LOADERS = {"image": "VisualAttribute", "text": "TextualAttribute"}
 """Our name of a modality -> the class that loads it in Elliot, which has no other."""
 
-_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _FILE_NAME = re.compile(r"[\w-]{1,200}")
 _INNER = Path("recbole_missing") / "features" / "0"
 """Ducho's ``<backend>/<model>/<layer>``."""
@@ -86,7 +84,8 @@ def _file(source: Path, split: str) -> Path:
 def _read_table(path: Path) -> list[list[str]]:
     rows = []
     for number, cells in read_rows(path, "\t"):
-        if not 2 <= len(cells) <= len(KEPT_COLUMNS) or not all(cells[:2]) or not _numbers(cells):
+        fits = 2 <= len(cells) <= len(KEPT_COLUMNS)
+        if not fits or not all(cells[:2]) or not all(map(is_number, cells[2:])):
             raise ValueError(
                 f"{path}: line {number} must be user, item, rating, time without a header, got "
                 f"{cells[:5]}; correct it."
@@ -95,14 +94,6 @@ def _read_table(path: Path) -> list[list[str]]:
     if not rows:
         raise ValueError(f"{path}: must hold interactions, got none; a data set needs three parts.")
     return rows
-
-
-def _numbers(cells: list[str]) -> bool:
-    """Tell whether rating and time are numbers."""
-    try:
-        return all(math.isfinite(float(cell)) for cell in cells[2:])
-    except ValueError:
-        return False
 
 
 def _folders(source: Path) -> dict[str, Path]:
@@ -141,11 +132,11 @@ def write_elliot(content: Content, folder: Path, target: Path) -> str:
     Returns:
         What the user does next.
     """
-    users = _names(folder / "u_id_mapping.csv", ("user_id", "userId"), content.users, _INTEGER)
-    items = _names(folder / "i_id_mapping.csv", ("item_id", "itemId"), content.items, _INTEGER)
+    users = _names(folder / "u_id_mapping.csv", ("user_id", "userId"), content.users, ROW_NUMBER)
+    items = _names(folder / "i_id_mapping.csv", ("item_id", "itemId"), content.items, ROW_NUMBER)
     for split, pairs in content.pairs.items():
         ratings = content.ratings.get(split, [1.0] * len(pairs))
-        rows = ((users[u], items[i], f"{rating:g}") for (u, i), rating in zip(pairs, ratings))
+        rows = ((users[u], items[i], f"{rating:.9g}") for (u, i), rating in zip(pairs, ratings))
         write_rows(folder / FILES[split][0], rows)
     _write_vectors(content, folder, items, one_row=False)
     (folder / "elliot.yml").write_text(_config(content, target.name), encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import write_report
+from recbole_missing.data import pictures
+from recbole_missing.data.catalogue import first_few
 from recbole_missing.data.collection import in_order
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
+from recbole_missing.data.names import check_names, of_any_run
 from recbole_missing.version import __version__
 
 USER, ITEM = "userID", "itemID"
@@ -30,7 +35,14 @@ KEPT_COLUMNS = {
     "timestamp": "timestamp:float",
 }
 
+IMAGE = "image"
+"""The modality of pictures, which are copied into the folder ``images`` of the data set."""
+
 Lacking = dict[str, list[str]]
+
+_CUT_OFFS = (1, 3, 5, 10, 20, 50)
+_SHARE = 4  # a list is at most one in so many items long, so that chance alone stays small
+_NAME_SIZE = 200  # bytes of a name; names of files add to it, and most systems allow 255
 
 
 @dataclass(frozen=True)
@@ -43,14 +55,13 @@ class ImportReport:
     interactions: dict[str, int]
     modalities: dict[str, tuple[int, int]]
     texts: dict[str, int]
-    images: dict[str, str]
+    images: int
     masks: dict[str, dict[str, int]]
     new_items: int
     notes: list[str]
 
     def __str__(self) -> str:
         """Return the report as text; its end is the command to run next."""
-        name = self.folder.name
         sizes = ", ".join(f"{split} {count:,}" for split, count in self.interactions.items())
         lines = [
             f"Wrote {self.folder}",
@@ -60,19 +71,22 @@ class ImportReport:
             lines.append(f"  {modality}: {rows:,} rows, {dim:,} features")
         for modality, count in self.texts.items():
             lines.append(f"  {modality}: {count:,} texts")
-        for modality, pictures in self.images.items():
-            lines.append(f"  {modality}: pictures in {pictures}")
+        if self.images:
+            lines.append(f"  {IMAGE}: {self.images:,} pictures, copied")
         for file, counts in self.masks.items():
             lacking = ", ".join(f"{modality} {count:,}" for modality, count in counts.items())
             lines.append(f"  {file}: items that lack {lacking}")
         if self.new_items:
             lines.append(f"  new_items.txt: {self.new_items:,} new items")
         lines += [f"  note: {note}" for note in self.notes]
-        lines.append(
-            f"Next: python run_recbole_missing.py --model=DGMRec --dataset={name} "
-            f"--config_files={self.folder / name}.yaml"
-        )
-        return "\n".join(lines)
+        return "\n".join([*lines, next_command("DGMRec", self.folder)])
+
+
+def next_command(model: str, folder: Path) -> str:
+    """Last line of a report: the command that trains a model on the data set in a folder."""
+    name = folder.name
+    files = f"--config_files={folder / name}.yaml"
+    return f"Next: recbole-missing run --model={model} --dataset={name} {files}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,7 @@ class Layout:
         holes: modality -> rows of the items that truly lack it.
         ids: modality -> item token of each row; a modality that is absent has row numbers.
         texts: modality -> text of each item that has one.
-        images: modality -> folder of pictures; the name of a file is the item's token.
+        images: the picture of each item that has one; together they are the modality ``image``.
         masks: name of a mask -> the modalities that each item lacks.
         new_items: tokens of the new items.
         notes: sentences on what was left out, for the report.
@@ -114,7 +128,7 @@ class Layout:
     holes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     texts: dict[str, dict[str, str]] = field(default_factory=dict)
-    images: dict[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
     masks: dict[str, Lacking] = field(default_factory=dict)
     new_items: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -130,14 +144,19 @@ class Layout:
     @property
     def modalities(self) -> list[str]:
         """Names of the modalities."""
-        return [*self.features, *self.texts, *self.images]
+        return [*self.features, *self.texts, *([IMAGE] if self.images else [])]
 
 
 def target_folder(source: Path, name: str, output: Path) -> Path:
     """Return the folder to write. Check its name, and that it does not contain the source."""
-    if not re.fullmatch(r"[\w-][\w.-]*", name) or ".." in name:
+    if not re.fullmatch(r"\w([\w.-]*[\w-])?", name) or ".." in name:
         raise ValueError(
             f"import: the name must be a plain folder name such as baby, got {name!r}."
+        )
+    if len(name.encode()) > _NAME_SIZE:
+        raise ValueError(
+            f"import: the name must have {_NAME_SIZE} letters at most, got {len(name):,} "
+            f"({name:.20}...); choose a shorter one."
         )
     if not source.is_dir():
         raise ValueError(f"import: the source must be a folder, got {str(source)!r}.")
@@ -149,8 +168,47 @@ def target_folder(source: Path, name: str, output: Path) -> Path:
     return target
 
 
+def check_modality_names(names: Iterable[str]) -> None:
+    """Refuse names of modalities that some run would refuse.
+
+    Raises:
+        ValueError: naming the modality.
+    """
+    check_names(names, of_any_run())
+
+
+def find_pictures(folder: Path, notes: list[str]) -> list[Path]:
+    """Pictures in a folder and in the folders inside it. A sentence counts those that are no files.
+
+    Args:
+        folder: the folder.
+        notes: gets the sentence.
+    """
+    named = pictures.find(folder)
+    files = [path for path in named if path.is_file()]
+    if len(files) < len(named):
+        odd = [str(path.relative_to(folder)) for path in named if not path.is_file()]
+        notes.append(
+            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a "
+            f"named pipe), left out: {first_few(odd, 3)}"
+        )
+    return files
+
+
+def copy_pictures(files: Mapping[str, Path], folder: Path) -> None:
+    """Copy the picture of each item into the folder ``images`` of a data set, named by its item."""
+    (folder / "images").mkdir()
+    for token, path in files.items():
+        shutil.copyfile(path, folder / "images" / f"{token}{path.suffix}")
+
+
 def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport:
-    """Write the data set into ``folder``, which will become ``target``."""
+    """Write the data set into ``folder``, which will become ``target``.
+
+    Raises:
+        ValueError: if no run would take the name of a modality.
+    """
+    check_modality_names(layout.modalities)
     modalities = _write_features(layout, folder / "features")
     _write_interactions(layout.interactions, folder, target.name)
     if layout.every_row or layout.texts:
@@ -159,6 +217,8 @@ def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport
         write_missing_file(folder / f"missing_{ratio}.tsv", lacking, target.name, layout.items)
     if layout.new_items:
         write_token_file(folder / "new_items.txt", layout.new_items)
+    if layout.images:
+        copy_pictures(layout.images, folder)
     (folder / f"{target.name}.yaml").write_text(_yaml(layout, target, kind), encoding="utf-8")
     report = ImportReport(
         folder=target,
@@ -167,7 +227,7 @@ def write(layout: Layout, folder: Path, target: Path, kind: str) -> ImportReport
         interactions={split: len(rows) for split, rows in layout.interactions.splits.items()},
         modalities=modalities,
         texts={name: sum(map(bool, texts.values())) for name, texts in layout.texts.items()},
-        images={name: str(path) for name, path in layout.images.items()},
+        images=len(layout.images),
         masks={
             f"missing_{ratio}.tsv": {
                 name: sum(name in lacks for lacks in lacking.values()) for name in layout.modalities
@@ -238,8 +298,8 @@ def _yaml(layout: Layout, target: Path, kind: str) -> str:
         settings[f"{modality}_ids"] = f"features/{modality}.ids"
     for modality in layout.texts:
         settings.update({f"{modality}_columns": modality, f"{modality}_encoder": "text"})
-    for modality, pictures in layout.images.items():
-        settings[f"{modality}_images"] = str(pictures)
+    if layout.images:
+        settings[f"{IMAGE}_images"] = "images"
     head = [f"Written by `recbole-missing import {kind}`."]
     if layout.masks:
         files = [f"missing_{ratio}.tsv" for ratio in layout.masks]
@@ -249,9 +309,34 @@ def _yaml(layout: Layout, target: Path, kind: str) -> str:
     if layout.new_items:
         settings.update({"new_items": "none", "new_items_file": "new_items.txt"})
         head.append("For the setting with new items: `new_items: file`.")
-    settings.update(metrics=["Recall", "NDCG"], topk=[10, 20, 50], valid_metric="Recall@20")
-    comments = "".join(f"# {line}\n" for line in head)
-    dumped: str = yaml.safe_dump(
-        settings, sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000
+    return yaml_text([("\n".join(head), settings), evaluation(len(layout.items))])
+
+
+def evaluation(n_items: int) -> tuple[str, dict[str, Any]]:
+    """Comment and settings of metrics whose lists are short beside the number of items."""
+    topk = [k for k in _CUT_OFFS if _SHARE * k <= n_items][-3:] or [1]
+    middle = topk[len(topk) // 2]
+    return (
+        f"Lists are judged by their first {topk[-1]} items at most, for there are {n_items:,} "
+        "items.\nTraining stops when valid_metric no longer grows.",
+        {"metrics": ["Recall", "NDCG"], "topk": topk, "valid_metric": f"Recall@{middle}"},
     )
-    return comments + dumped
+
+
+def yaml_text(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """YAML text of comments and the settings below each."""
+    return "\n".join(_yaml_lines(parts))
+
+
+def _yaml_lines(parts: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    for comment, settings in parts:
+        yield from (f"# {line}" for line in comment.split("\n") if line)
+        yield from (f"{key}: {_yaml_value(value)}" for key, value in settings.items())
+        yield ""
+
+
+def _yaml_value(value: Any) -> str:
+    """A value as YAML in one line."""
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 10_000}
+    text: str = yaml.safe_dump(value, default_flow_style=True, **options)
+    return text.removesuffix("...\n").rstrip("\n")

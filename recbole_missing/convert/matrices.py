@@ -44,6 +44,7 @@ _TIKTOK = (59_541, {3_051, 6_130})
 """Training pairs of TikTok, and pairs of its other two splits, which are swapped in some copies."""
 
 Pairs = list[tuple[int, int]]
+_LARGEST = 10**18
 
 
 def read_mmssl(source: Path) -> Layout:
@@ -161,7 +162,7 @@ def _read_json(path: Path) -> Pairs:
     """User and item numbers, in the order of the file."""
     try:
         content = json.loads(read_text(path), object_pairs_hook=list)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise ValueError(f"{path}: must be whole JSON, got: {error}; copy it again.") from error
     users = [pair[0] for pair in content if isinstance(pair, tuple)]
     if not isinstance(content, list) or len(users) != len(content):
@@ -178,10 +179,10 @@ def _read_json(path: Path) -> Pairs:
 
 
 def _number(path: Path, who: str, value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _LARGEST:
         raise ValueError(
-            f"{path}: {who} must be an integer of 0 or more, a row of the features, got "
-            f"{value!r:.50}; correct it."
+            f"{path}: {who} must be an integer of 0 or more that fits 64 bits, a row of the "
+            f"features, got {value!r:.50}; correct it."
         )
     return value
 

@@ -17,12 +17,12 @@ for test, the one before for validation, all others are for training.
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 
-from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout
-from recbole_missing.convert.reading import ROW_NUMBER, checked, listed, read_features
+from recbole_missing.convert.folder import ITEM, SPLITS, USER, Interactions, Layout, find_pictures
+from recbole_missing.convert.reading import ROW_NUMBER, checked, is_number, listed, read_features
+from recbole_missing.data import pictures
 from recbole_missing.data.files import read_lines, read_rows
 
 COLUMNS = {"user": USER, "item": ITEM, "timestamp": "timestamp"}
@@ -75,20 +75,13 @@ def _read_pairs(path: Path) -> list[tuple[str, str, str]]:
         if len(cells) != len(header):
             raise ValueError(f"{path}: line {number} must have {len(header)} cells, got {cells}.")
         user, item, time = (cells[place] for place in places)
-        if not user or not ROW_NUMBER.fullmatch(item) or item == "0" or not _is_time(time):
+        if not user or not ROW_NUMBER.fullmatch(item) or item == "0" or not is_number(time):
             raise ValueError(
                 f"{path}: line {number} must be a user, an item from 1 and a time stamp, got "
                 f"{cells}; correct it."
             )
         rows.append((user, item, time))
     return rows
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _leave_one_out(rows: list[tuple[str, str, str]], notes: list[str]) -> Interactions:
@@ -195,20 +188,25 @@ def _unquoted(text: str) -> str:
 
 
 def _covers(source: Path, items: set[str], has_features: bool, notes: list[str]) -> dict[str, Path]:
-    """Modality ``image``, if there is a folder of covers and no matrix of images."""
+    """The cover of each item, if there is a folder of covers and no matrix of images."""
     found = [path for path in sorted(source.glob("*_covers")) if path.is_dir()]
     if not found or has_features:
         notes += [f"{path.name}: not used; the image features are" for path in found]
         return {}
     if len(found) > 1:
         raise ValueError(f"{source}: must hold one folder of covers, got {found}; move one away.")
-    pictures = {path.stem for path in found[0].iterdir() if path.is_file()}
-    absent = len(items - pictures)
-    if absent == len(items):
+    files = find_pictures(found[0], notes)
+    covers, strangers = pictures.of_items(str(found[0]), files, items)
+    if not covers:
         raise ValueError(
-            f"{found[0]}: must hold <item>.jpg for one item or more, got {len(pictures):,} files "
+            f"{found[0]}: must hold <item>.jpg for one item or more, got {len(files):,} pictures "
             "of other names; unpack the covers there."
         )
+    absent = len(items) - len(covers)
     if absent:
         notes.append(f"{found[0].name}: {absent:,} of {len(items):,} items have no picture")
-    return {"image": found[0].resolve()}
+    if strangers:
+        notes.append(
+            f"{found[0].name}: {len(strangers):,} pictures of items without interaction left out"
+        )
+    return covers

@@ -365,9 +365,3 @@ def texts(column: pd.Series) -> NDArray[np.object_]:
     """Text of each row of a categorical column; ``""`` where it is empty."""
     words = np.append(np.asarray(column.cat.categories, dtype=object), "")
     return words[column.cat.codes.to_numpy()]
-
-
-def first_few(words: Collection[str], count: int = 5) -> str:
-    """The first words in quotes, for messages."""
-    shown = ", ".join(repr(word) for word in itertools.islice(words, count))
-    return shown + (", ..." if len(words) > count else "")

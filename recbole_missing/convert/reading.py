@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ FEATURES = "_feat.npy"
 """End of the name of a feature file in the layouts of MMRec, DGMRec, MMSSL and DiffMM."""
 ORDER = ("image", "text", "audio")
 """Modalities that are listed first."""
-ROW_NUMBER = re.compile(r"0|[1-9][0-9]*")
+ROW_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+"""A whole number that fits 64 bits."""
 
 _CHUNK = 4096  # rows that are read at a time
 
@@ -68,11 +70,20 @@ def read_features(
     features, holes = {}, {}
     for modality, path in files.items():
         features[modality] = matrix = read_matrix(path)
-        rows = nan_rows(path, matrix)
+        rows = noted_holes(modality, path, matrix, notes)
         if rows.size:
             holes[modality] = rows
-            notes.append(f"{path.name}: {rows.size:,} rows are NaN; their items have no {modality}")
     return features, holes
+
+
+def noted_holes(
+    modality: str, path: Path, matrix: NDArray[Any], notes: list[str]
+) -> NDArray[np.int64]:
+    """:func:`nan_rows`, with a sentence for the user if there are some."""
+    rows = nan_rows(path, matrix)
+    if rows.size:
+        notes.append(f"{path.name}: {rows.size:,} rows are NaN; their items have no {modality}")
+    return rows
 
 
 def nan_rows(path: Path, matrix: NDArray[Any]) -> NDArray[np.int64]:
@@ -99,6 +110,14 @@ def nan_rows(path: Path, matrix: NDArray[Any]) -> NDArray[np.int64]:
             "make the whole row NaN where the item lacks the modality."
         )
     return np.array(holes, dtype=np.int64)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a cell is a finite number. Python's own ``1_001`` is none in a table."""
+    try:
+        return text.isascii() and "_" not in text and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def row_numbers(who: str, words: Sequence[str], n_rows: int) -> NDArray[np.int64]:

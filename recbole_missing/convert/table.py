@@ -1,14 +1,13 @@
 """Turn a raw catalogue into a RecBole data set folder.
 
 A raw catalogue is a table of interactions, and perhaps a table of items, a folder of pictures and
-matrices of features. :func:`import_table` reads them with :mod:`.purchases` and :mod:`.catalogue`,
+matrices of features. :func:`import_table` reads them with :mod:`.purchases` and :mod:`.items`,
 and writes ``NAME.inter``, ``NAME.item``, features and a YAML file that runs.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,25 +15,29 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from recbole_missing.atomic import new_folder, write_report
 from recbole_missing.convert import times
-from recbole_missing.convert.catalogue import IMAGE, Items, ItemTable, read_items
-from recbole_missing.convert.folder import target_folder
+from recbole_missing.convert.folder import (
+    IMAGE,
+    copy_pictures,
+    evaluation,
+    next_command,
+    target_folder,
+    yaml_text,
+)
+from recbole_missing.convert.items import Items, ItemTable, read_items
 from recbole_missing.convert.purchases import Purchases, PurchaseTable, read_purchases
 from recbole_missing.convert.raw import check_there
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
 from recbole_missing.version import __version__
 
-SPLITS = ("time", "last", "random")
+SPLIT_RULES = ("time", "last", "random")
 """How interactions are split: see ``split`` of :func:`import_table`."""
 
 _CHUNK = 1 << 20  # interactions that are written at a time
-_CUT_OFFS = (1, 3, 5, 10, 20, 50)
-_SHARE = 4  # a list is at most one in so many items long, so that chance alone stays small
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,10 @@ class TableReport:
         lines += [f"  note: {note}" for note in self.notes]
         if not self.is_written:
             return "\n".join([*lines, f"Nothing is written. Without --dry-run: {self.folder}"])
-        name, model = self.folder.name, "DGMRec" if self.modalities else "LightGCN"
         lines.append(f"Wrote {self.folder}")
         if self.modalities:
             lines.append(f"A first look: recbole-missing describe {self.folder}")
-        lines.append(
-            f"Next: recbole-missing run --model={model} --dataset={name} "
-            f"--config_files={self.folder / name}.yaml"
-        )
+        lines.append(next_command("DGMRec" if self.modalities else "LightGCN", self.folder))
         return "\n".join(lines)
 
 
@@ -146,8 +145,8 @@ def import_table(
             :func:`.atomic.new_folder` may not write the target. Nothing is written then.
     """
     split = split or ("time" if purchases.time else "random")
-    if split not in SPLITS:
-        raise ValueError(f"--split: must be one of {', '.join(SPLITS)}, got {split!r}.")
+    if split not in SPLIT_RULES:
+        raise ValueError(f"--split: must be one of {', '.join(SPLIT_RULES)}, got {split!r}.")
     if split != "random" and purchases.time is None:
         raise ValueError(f"--split {split}: must come with --time, got none; name the column.")
     check_there(Path(purchases.path))
@@ -159,11 +158,11 @@ def import_table(
     if dry_run:
         return _report(target, purchases, asked, *_read(purchases, asked), is_written=False)
     with new_folder(target, "import", force) as folder:
-        found, catalogue = _read(purchases, asked)
-        _write(found, catalogue, folder, target.name)
-        text = _yaml(found, catalogue, asked, target, split)
+        found, found_items = _read(purchases, asked)
+        _write(found, found_items, folder, target.name)
+        text = _yaml(found, found_items, asked, target, split)
         (folder / f"{target.name}.yaml").write_text(text, encoding="utf-8")
-        report = _report(target, purchases, asked, found, catalogue, is_written=True)
+        report = _report(target, purchases, asked, found, found_items, is_written=True)
         about = {"version": __version__, "layout": "table", **asdict(report)}
         write_report(folder, {**about, "folder": target.name})
     return report
@@ -173,9 +172,9 @@ def _read(purchases: PurchaseTable, items: ItemTable) -> tuple[Purchases, Items]
     found = read_purchases(purchases)
     codes = np.unique(found.items.cat.codes)
     bought = [str(found.items.cat.categories[code]) for code in codes]
-    catalogue = read_items(items, bought, purchases.item)
-    _check_negatives(purchases, found, len(catalogue.tokens))
-    return found, catalogue
+    found_items = read_items(items, bought, purchases.item)
+    _check_negatives(purchases, found, len(found_items.tokens))
+    return found, found_items
 
 
 def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -> None:
@@ -187,10 +186,10 @@ def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -
     full = np.flatnonzero(counts >= n_items)
     if len(full):
         raise ValueError(
-            f"{purchases.path}: every user must lack some item, which training takes as a negative "
-            f"one, got {len(full):,} users with all {n_items:,}, such as "
-            f"{found.users.cat.categories[full[0]]!r}; leave them out, or add items (--catalogue "
-            "all)."
+            f"{purchases.path}: every user must have at least one item without an interaction; "
+            f"training draws it as a negative example, got {len(full):,} users with all "
+            f"{n_items:,}, such as {found.users.cat.categories[full[0]]!r}; leave them "
+            "out, or add items (--catalogue all)."
         )
 
 
@@ -242,9 +241,7 @@ def _write(found: Purchases, items: Items, folder: Path, name: str) -> None:
         np.save(folder / "features" / f"{modality}.npy", matrix)
         write_token_file(folder / "features" / f"{modality}.ids", ids)
     if items.pictures and items.folder is None:
-        (folder / "images").mkdir()
-        for token, path in items.pictures.items():
-            shutil.copyfile(path, folder / "images" / f"{token}{path.suffix}")
+        copy_pictures(items.pictures, folder)
 
 
 def _interactions(found: Purchases) -> Iterator[Sequence[Any]]:
@@ -288,19 +285,7 @@ def _yaml(found: Purchases, items: Items, asked: ItemTable, target: Path, split:
     if items.present:
         parts += _modalities(items, asked, target)
     parts += _evaluation(found, len(items.tokens), split)
-    lines = []
-    for comment, settings in parts:
-        lines += [f"# {line}" for line in comment.split("\n") if line]
-        lines += [f"{key}: {_value(value)}" for key, value in settings.items()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _value(value: Any) -> str:
-    """A value as YAML in one line."""
-    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 10_000}
-    text: str = yaml.safe_dump(value, default_flow_style=True, **options)
-    return text.removesuffix("...\n").rstrip("\n")
+    return yaml_text(parts)
 
 
 def _columns(
@@ -366,7 +351,8 @@ def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[st
     rule: dict[str, Any] = {"RS": [0.8, 0.1, 0.1]}
     comment = {
         "time": "The latest tenth of each user's interactions is the test, the tenth before it "
-        "validation.\nAt random: `order: RO`. Numbers grow then, for models learn from later ones.",
+        "validation.\nAt random: `order: RO`. Results look better then, "
+        "because a model also trains on later interactions.",
         "last": "The last interaction of each user is the test, the one before it validation.",
         "random": "A random tenth of each user's interactions is the test, another one validation.",
     }[split]
@@ -379,10 +365,4 @@ def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[st
             "Users come back to the same items, so what was bought can be recommended again.",
             {"repeatable": True},
         )
-    topk = [k for k in _CUT_OFFS if _SHARE * k <= n_items][-3:] or [1]
-    middle = topk[len(topk) // 2]
-    yield (
-        f"Lists are judged by their first {topk[-1]} items at most, for there are {n_items:,} "
-        "items.\nTraining stops when valid_metric no longer grows.",
-        {"metrics": ["Recall", "NDCG"], "topk": topk, "valid_metric": f"Recall@{middle}"},
-    )
+    yield evaluation(n_items)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -74,7 +74,6 @@ def rows_by_token(
     tokens: Sequence[str],
     catalogue: Catalogue,
     same: Callable[[int, int], bool],
-    what: str = "rows",
 ) -> np.ndarray:
     """Find the row of each item, int ``(n_items,)``; -1 if the item has no row.
 
@@ -83,7 +82,6 @@ def rows_by_token(
         tokens: the token of each row; a row whose token is not an item is ignored.
         catalogue: the items.
         same: tells whether two rows with the same token hold the same data.
-        what: what a row is, for messages.
 
     Raises:
         ValueError: if no token is an item, or an item has several rows and they differ.
@@ -106,13 +104,13 @@ def rows_by_token(
     if torn:
         raise ValueError(
             f"{path.name}: an item must have one row, got rows that differ for "
-            f"{_first(torn)}; keep one row each."
+            f"{first_few(torn)}; keep one row each."
         )
     for why, found in {"no such item": strangers, "equal repeats, one kept": repeated}.items():
         if found:
             logging.getLogger().warning(
-                f"{path.name}: {len(found):,} of {len(tokens):,} {what} ignored, {why}: "
-                f"{_first(found)}."
+                f"{path.name}: {len(found):,} of {len(tokens):,} rows ignored, {why}: "
+                f"{first_few(found)}."
             )
     return rows
 
@@ -130,8 +128,11 @@ def no_match(tokens: Sequence[str], found: Sequence[str]) -> str:
     )
 
 
-def _first(tokens: Sequence[str]) -> str:
-    return ", ".join(repr(token) for token in list(dict.fromkeys(tokens))[:5])
+def first_few(words: Iterable[str], count: int = 5) -> str:
+    """The first different words in quotes, for messages."""
+    different = list(dict.fromkeys(words))
+    shown = ", ".join(map(repr, different[:count]))
+    return shown + (", ..." if len(different) > count else "")
 
 
 def read_edges(

@@ -1,4 +1,4 @@
-"""Pictures: which files of a folder are some, how they are read, and their colours as numbers.
+"""Pictures: which files of a folder are pictures, how they are read, and their colours as numbers.
 
 Pillow reads them. It is imported when the first picture is read.
 """
@@ -10,7 +10,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,38 @@ def find(folder: Path) -> list[Path]:
         paths = (Path(top, name) for name in files if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(found)
+
+
+def of_items(
+    who: str, files: Sequence[Path], tokens: Collection[str], remedy: str = "remove one of them"
+) -> tuple[dict[str, Path], list[Path]]:
+    """Find the picture of each item: the name of a file without its ending is the item's token.
+
+    Args:
+        who: beginning of a message.
+        files: the pictures.
+        tokens: the items.
+        remedy: end of a message.
+
+    Returns:
+        Token -> picture of the items that have one, and the pictures of no item.
+
+    Raises:
+        ValueError: if there are two pictures of one item.
+    """
+    found: dict[str, Path] = {}
+    strangers = []
+    for path in files:
+        if path.stem not in tokens:
+            strangers.append(path)
+        elif path.stem in found:
+            raise ValueError(
+                f"{who}: item {path.stem!r} must have one picture, got {found[path.stem]} and "
+                f"{path}; {remedy}."
+            )
+        else:
+            found[path.stem] = path
+    return found, strangers
 
 
 def read(content: bytes, size: int | None = None) -> Image:

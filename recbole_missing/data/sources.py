@@ -29,8 +29,8 @@ from recbole_missing.data.files import (
     read_ids,
     read_matrix,
 )
+from recbole_missing.data.item_pictures import item_pictures, readable_pictures
 from recbole_missing.data.scale import SCALES
-from recbole_missing.parallel import Serial
 from recbole_missing.version import installed
 
 _NEURAL = ("sentence", "clip")  # encoders that need a model
@@ -308,8 +308,16 @@ def _open_images(request: _Request) -> Source:
     name, encoder, n_items = request.name, request.encoder(), len(request.catalogue.tokens)
     model = request.model(encoder) if encoder == "clip" else None
     described = request.rows(pictures.DESCRIPTION, _OF_PICTURES)
-    files = _item_pictures(request)
-    keys = _readable(request, files, described)
+    files = item_pictures(name, request.path("images"), request.catalogue)
+    values = request.values
+    keys = readable_pictures(
+        name,
+        values["images"],
+        files,
+        described,
+        refuses=values["unreadable"] == "error",
+        progress=bool(values["progress"]),
+    )
     if model is not None:
         identified = [encoder, pretrained.VERSION, model.key]
 
@@ -329,66 +337,6 @@ def _open_images(request: _Request) -> Source:
 
     identified = ["pixels", *pictures.DESCRIPTION, dim]
     return Encoded(name, keys, n_items, described, identified, learn=learn)
-
-
-def _item_pictures(request: _Request) -> dict[int, Path]:
-    """Find the picture of each item that has one; the stem of the file name is the token."""
-    folder, catalogue = request.path("images"), request.catalogue
-    files = pictures.find(folder)
-    if not files:
-        raise ValueError(
-            f"{request.name}: {folder} must be a folder of pictures <item> with an ending of "
-            f"{', '.join(pictures.SUFFIXES)}, got none; name the folder of the pictures."
-        )
-    stems = [path.stem for path in files]
-    _check_stems(request, files)
-    rows = rows_by_token(folder, stems, catalogue, lambda one, other: False, "pictures")
-    return {item: files[row] for item, row in enumerate(rows) if row >= 0}
-
-
-def _check_stems(request: _Request, files: Sequence[Path]) -> None:
-    """Refuse two pictures of one item."""
-    items = set(map(str, request.catalogue.tokens[1:]))
-    found: dict[str, Path] = {}
-    for path in files:
-        other = found.setdefault(path.stem, path)
-        if other != path and path.stem in items:
-            raise ValueError(
-                f"{request.name}: item {path.stem!r} must have one picture, got {other} and "
-                f"{path}; remove one of them."
-            )
-
-
-def _readable(
-    request: _Request, files: Mapping[int, Path], described: EncodedRows
-) -> dict[int, bytes]:
-    """Digests of the pictures that can be read. Their descriptions are known afterwards.
-
-    Raises:
-        ValueError: if one cannot be read and the setting ``unreadable`` is ``error``.
-    """
-    name, keys, broken = request.name, {}, []
-    new: list[tuple[bytes, np.ndarray]] = []
-    engine = Serial(bool(request.values["progress"]), delay=3.0)
-    seen = engine.map(pictures.look, (described,), list(files.values()), f"{name}: pictures")
-    try:
-        for item, (key, row, problem) in zip(files, seen):
-            if problem is None:
-                keys[item] = key
-            else:
-                broken.append(f"{files[item].name} ({problem})")
-            if row is not None:
-                new.append((key, row))
-    finally:  # what was read before Ctrl-C is kept
-        described.add(dict(new))
-    logging.getLogger().info(f"{name}: {len(new):,} of {len(files):,} pictures are new.")
-    if broken:
-        said = f"got {len(broken):,} of {len(files):,} that cannot be read: {', '.join(broken[:5])}"
-        who = f"{name}: the pictures of {request.values['images']} must be whole"
-        if request.values["unreadable"] == "error":
-            raise ValueError(f"{who}, {said}; repair or remove them.")
-        logging.getLogger().warning(f"{who}, {said}; their items lack the modality.")
-    return keys
 
 
 def _open_preload_weight(request: _Request) -> Source:

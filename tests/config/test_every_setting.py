@@ -22,6 +22,7 @@ from recbole_missing import IMPUTERS, MODELS, run_recbole_missing, run_settings
 from recbole_missing.cli import is_refusal
 from recbole_missing.config import check, of_recbole
 from recbole_missing.config.constraints import Keys
+from recbole_missing.data.names import recbole_settings
 from recbole_missing.data.sources import modality_settings
 from recbole_missing.imputation import imputer_settings
 
@@ -279,14 +280,14 @@ def test_every_key_that_recbole_reads_is_known(settings: dict[str, Any]) -> None
     keys = keys_that_recbole_reads()
     assert {"encoding", "tail_ratio", "topk", "worker", "transform", "NEG_PREFIX"} <= keys
     of_one = _OF_ONE_KIND | {key for key in keys if key.startswith(("xgb_", "lgb_"))}
-    known = run_settings.recbole_settings().union(of_recbole.DERIVED)
+    known = recbole_settings().union(of_recbole.DERIVED)
     of_transforms = {key for key in keys if key.isupper() and key not in known}
     assert of_transforms <= {"POS_ITEMS", "NEG_ITEMS", "MASK_ITEM_SEQ", "MASK_INDEX"}
     for key in sorted(keys - of_one - of_transforms):
         message = said("VBPR", {**settings, key: settings.get(key)})
         assert "Unknown setting" not in message, message
     assert of_one >= _OF_ONE_KIND & keys
-    assert not (_OF_ONE_KIND & run_settings.recbole_settings())
+    assert not (_OF_ONE_KIND & recbole_settings())
 
 
 def test_a_setting_has_one_table() -> None:

@@ -117,6 +117,7 @@ def test_a_row_of_nan_is_a_hole(source, tmp_path):
         ("rating.txt", "u a 5\n", "line 1 must be .* give --fmt, --sep and --skip-lines"),
         ("rating.txt", "user\titem\trating\nu\ta\t5\n", "line 1 must be"),
         ("rating.txt", RATINGS + "u\t\t5\n", "line 41 must be"),
+        ("rating.txt", RATINGS + "u\ta\t1_0\n", "line 41 must be"),
         ("rating.txt", RATINGS + "u\ta\tinf\n", "line 41 must be"),
         ("rating.txt", "u\tzz\t5\n", "none of 4 is: the ratings have 'zz', not '007'"),
         ("item_ids.txt", None, "features need their ids in one of image_ids.txt"),

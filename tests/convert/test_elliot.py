@@ -82,6 +82,7 @@ def test_lines_without_time(source, tmp_path):
         ("test.tsv", "userId\titemId\trating\n1\t12\t5\n", "line 1 must be user, item"),
         ("test.tsv", "1\n", "line 1 must be user, item"),
         ("test.tsv", "1\t12\t5\t1\t1\n", "line 1 must be user, item"),
+        ("test.tsv", "1\t12\t1_0\n", "test.tsv: line 1 must be user, item, rating, time"),
         ("test.tsv", "9\t12\n", "got 1 of users without training interaction"),
         ("visual_embeddings/torch/ResNet50/avgpool/11.npy", b"\x93NUMPY", "11.npy: must have a"),
         ("visual_embeddings/other/11.npy", b"", "must hold one folder of .npy files"),
@@ -175,6 +176,8 @@ def test_what_is_written_is_read_by_elliot_and_by_us(source, tmp_path):
 
 
 def test_ratings_that_the_run_loads_are_written(source, tmp_path):
+    train = TABLES["train"].replace("11\t4\t", "11\t1234567\t").replace("12\t5\t", "12\t0.1\t")
+    (source / "train.tsv").write_text(train)
     import_folder("elliot", source, "tiny", tmp_path)
     config = tmp_path / "tiny" / "tiny.yaml"
     text = config.read_text().replace(
@@ -183,4 +186,6 @@ def test_ratings_that_the_run_loads_are_written(source, tmp_path):
     config.write_text(text)
     export_folder("elliot", splits_of(tmp_path / "tiny"), tmp_path / "out")
     rows = (tmp_path / "out" / "tiny" / "train.tsv").read_text().splitlines()
-    assert sorted(rows) == ["0\t10\t5", "0\t11\t4", "1\t11\t3", "2\t12\t5"]
+    assert sorted(row.rpartition("\t")[0] for row in rows) == ["0\t10", "0\t11", "1\t11", "2\t12"]
+    numbers = {row.rpartition("\t")[0]: np.float32(row.rpartition("\t")[2]) for row in rows}
+    assert numbers == {"0\t10": 5, "0\t11": 1234567, "1\t11": 3, "2\t12": np.float32(0.1)}

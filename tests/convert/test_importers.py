@@ -72,7 +72,7 @@ def test_mmrec(source, tmp_path):
     assert report.modalities == {"image": (7, 3), "text": (7, 2)}
     assert "1 users without training interaction dropped from valid 1, test 1" in str(report)
     assert str(report).endswith(
-        "Next: python run_recbole_missing.py --model=DGMRec --dataset=tiny "
+        "Next: recbole-missing run --model=DGMRec --dataset=tiny "
         f"--config_files={folder / 'tiny.yaml'}"
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tiny"]
@@ -93,8 +93,8 @@ def test_mmrec_config(source, tmp_path):
         "text_features": "features/text.npy",
         "text_ids": "features/text.ids",
         "metrics": ["Recall", "NDCG"],
-        "topk": [10, 20, 50],
-        "valid_metric": "Recall@20",
+        "topk": [1],
+        "valid_metric": "Recall@1",
     }
 
 
@@ -235,10 +235,54 @@ def test_several_inter_files_the_one_named_after_the_folder_counts(source, tmp_p
     assert "8\t3" in (tmp_path / "out" / "tiny" / "tiny.train.inter").read_text()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "a\\b", "a..b", "a b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "a\\b", "a..b", "a b", "-x", "x."])
 def test_bad_names(source, tmp_path, name):
     with pytest.raises(ValueError, match="plain folder name"):
         import_mmrec(source, name, tmp_path / "out")
+
+
+def test_a_name_that_is_no_file_name_for_its_length(source, tmp_path):
+    with pytest.raises(ValueError, match="must have 200 letters at most, got 300"):
+        import_mmrec(source, "x" * 300, tmp_path / "out")
+    import_mmrec(source, "x" * 200, tmp_path / "out")
+    assert (tmp_path / "out" / ("x" * 200)).is_dir()
+
+
+def test_names_of_modalities_are_those_that_a_run_takes(source, tmp_path):
+    for name, message in (("item", "item_scale is a setting already"), ("keys", "identifier")):
+        np.save(source / f"{name}_feat.npy", np.ones((7, 2)))
+        with pytest.raises(ValueError, match=f"modality '{name}': .*{message}"):
+            import_mmrec(source, "tiny", tmp_path / "out")
+        (source / f"{name}_feat.npy").unlink()
+    assert not (tmp_path / "out" / "tiny").exists()
+
+
+@pytest.mark.parametrize(("n_items", "topk"), [(3, [1]), (30, [1, 3, 5]), (200, [10, 20, 50])])
+def test_cut_offs_fit_the_items(tmp_path, n_items, topk):
+    (tmp_path / "raw").mkdir()
+    rows = [f"{u}\t{(u + k) % n_items}\t{k}" for u in range(n_items) for k in range(3)]
+    text = "\n".join(["userID\titemID\tx_label", *rows]) + "\n"
+    (tmp_path / "raw" / "raw.inter").write_text(text)
+    np.save(tmp_path / "raw" / "image_feat.npy", np.ones((n_items, 2)))
+    import_mmrec(tmp_path / "raw", "tiny", tmp_path)
+    config = yaml.safe_load((tmp_path / "tiny" / "tiny.yaml").read_text())
+    assert config["topk"] == topk
+    assert config["valid_metric"] == f"Recall@{topk[len(topk) // 2]}"
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_numbers_of_thousands_of_digits(source, tmp_path, column):
+    cells = ["9" * 5000, "0"][:: -1 if column else 1]
+    (source / "tiny.inter").write_text(INTER + "\t".join([*cells, "1", "1", "0"]) + "\n")
+    if column:
+        with pytest.raises(ValueError, match="line 11: itemID must be a row number"):
+            import_mmrec(source, "tiny", tmp_path / "out")
+    else:
+        assert import_mmrec(source, "tiny", tmp_path / "out").users == 3
+    (source / "missed_img_itemIDs.csv").write_text("9" * 5000)
+    (source / "tiny.inter").write_text(INTER)
+    with pytest.raises(ValueError, match="missed_img_itemIDs.csv: must hold item ids"):
+        import_mmrec(source, "other", tmp_path / "out")
 
 
 def test_an_existing_folder_is_replaced_only_by_force_and_keeps_the_files_of_others(

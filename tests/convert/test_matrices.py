@@ -134,6 +134,9 @@ def test_the_pickled_training_matrix_is_compared(tmp_path, protocol):
         ("train.json", '{"0": [1.0]}', "must be an integer .* got 1.0"),
         ("train.json", '{"0": [true]}', "must be an integer .* got True"),
         ("train.json", '{"0": [-1]}', "must be an integer .* got -1"),
+        ("train.json", f'{{"{"9" * 5000}": [1]}}', "train.json: a user must be an integer"),
+        ("train.json", f'{{"0": [{"9" * 5000}]}}', "train.json: must be"),
+        ("train.json", f'{{"0": [{"9" * 30}]}}', "train.json: .* that fits 64 bits"),
         ("train.json", '{"0": [5]}', "image_feat.npy has 5 rows, .* has item 5"),
         (
             "val.json",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 from layouts import lacking, pairs, splits_of
+from PIL import Image
 
 from recbole_missing.convert.importers import import_folder
 
@@ -84,13 +88,17 @@ def test_titles_without_a_header(source, tmp_path):
 
 
 def test_covers(source, tmp_path):
-    covers = add_covers(source)
+    covers = add_covers(source, (1, 2, 5, 9))
+    (covers / "3.txt").write_text("not a picture")
     report = import_folder("microlens", source, "tiny", tmp_path)
     config = yaml.safe_load((tmp_path / "tiny" / "tiny.yaml").read_text())
     assert config["modalities"] == ["title", "image"]
-    assert config["image_images"] == str(covers.resolve())
+    assert config["image_images"] == "images"
+    copied = {path.name for path in (tmp_path / "tiny" / "images").iterdir()}
+    assert copied == {"1.jpg", "2.jpg"}
     assert "MicroLens-50k_covers: 2 of 4 items have no picture" in report.notes
-    assert f"image: pictures in {covers.resolve()}" in str(report)
+    assert "MicroLens-50k_covers: 2 pictures of items without interaction left out" in report.notes
+    assert "image: 2 pictures, copied" in str(report)
 
 
 def test_features_go_before_titles_and_covers(source, tmp_path):
@@ -110,6 +118,42 @@ def test_features_go_before_titles_and_covers(source, tmp_path):
     assert train.known["image"].features[item].tolist() == [2, 3]
 
 
+def test_covers_go_where_the_data_set_goes(source, tmp_path):
+    """A run finds them after the source is gone, and two pictures of one item are refused."""
+    covers = add_covers(source)
+    for item in (1, 2):
+        Image.new("RGB", (8, 8), (90 * item, 0, 0)).save(covers / f"{item}.jpg")
+    import_folder("microlens", source, "tiny", tmp_path)
+    shutil.move(tmp_path / "tiny", tmp_path / "moved" / "tiny")
+    shutil.rmtree(source)
+    path = tmp_path / "moved" / "tiny" / "tiny.yaml"
+    path.write_text(path.read_text().replace(str(tmp_path), str(tmp_path / "moved")))
+    assert lacking(splits_of(path.parent)[0], "image") == {"3", "4"}
+
+
+def test_a_cover_that_is_no_file_is_counted(source, tmp_path):
+    covers = add_covers(source, items=(1,))
+    (covers / "2.jpg").symlink_to("gone.jpg")
+    os.mkfifo(covers / "3.jpg")
+    report = import_folder("microlens", source, "tiny", tmp_path)
+    assert "2 of 3 pictures are no files" in str(report)
+    assert [path.name for path in (tmp_path / "tiny" / "images").iterdir()] == ["1.jpg"]
+
+
+def test_two_covers_of_one_item(source, tmp_path):
+    covers = add_covers(source)
+    (covers / "1.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"item '1' must have one picture, got .*1.jpg and .*png"):
+        import_folder("microlens", source, "tiny", tmp_path / "out")
+
+
+def test_files_that_are_no_pictures_are_no_covers(source, tmp_path):
+    covers = add_covers(source, items=())
+    (covers / "1.txt").write_text("not a picture")
+    with pytest.raises(ValueError, match="must hold <item>.jpg for one item .*, got 0 pictures"):
+        import_folder("microlens", source, "tiny", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -121,6 +165,8 @@ def test_features_go_before_titles_and_covers(source, tmp_path):
         ("MicroLens-50k_pairs.csv", PAIRS + "1,0,3\n", "line 12 must be a user, an item from 1"),
         ("MicroLens-50k_pairs.csv", PAIRS + "1,a,3\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", PAIRS + "1,2,nan\n", "line 12 must be"),
+        ("MicroLens-50k_pairs.csv", PAIRS + "1,2,1_001\n", "line 12 must be"),
+        ("MicroLens-50k_pairs.csv", PAIRS + f"1,{'9' * 5000},3\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", PAIRS + ",2,1\n", "line 12 must be"),
         ("MicroLens-50k_pairs.csv", "user,item,timestamp\n", "train interactions: must be one"),
         ("MicroLens-50k_pairs.csv", "user,item,timestamp\n1,1,1\n", "valid interactions: must be"),
@@ -163,7 +209,7 @@ def test_bad_features_and_covers(source, tmp_path):
     for npy in source.glob("*.npy"):
         npy.unlink()
     add_covers(source, items=("a", "b"))
-    with pytest.raises(ValueError, match="must hold <item>.jpg for one item or more, got 2 files"):
+    with pytest.raises(ValueError, match="must hold <item>.jpg for one item .*, got 2 pictures"):
         import_folder("microlens", source, "tiny", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from recbole_missing import cli
 from recbole_missing.convert import raw, times
-from recbole_missing.convert.catalogue import Columns, ItemTable
+from recbole_missing.convert.items import Columns, ItemTable
 from recbole_missing.convert.purchases import PurchaseTable
 from recbole_missing.convert.table import import_table
 from recbole_missing.data.files import read_rows
@@ -237,6 +237,25 @@ def test_features_that_exist_already(shop, capsys):
     assert "sound: 3 items have it, 4 lack it" in capsys.readouterr().out
     known = prepare("VBPR", {**settings(), "dataset": "shop", "gpu_id": ""}).dataset.known
     assert int(known["sound"].observed.sum()) == 3
+
+
+def test_a_row_of_nan_is_a_hole(shop, capsys):
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    matrix[1] = np.nan
+    np.save(shop / "sound.npy", matrix)
+    (shop / "sound.ids").write_text("001\n003\n007\n999\n")
+    words = [*TIMED, *ITEMS, "--matrix", "sound=sound.npy", "--ids", "sound=sound.ids"]
+    run(*words)
+    said = capsys.readouterr().out
+    assert "sound: 2 items have it, 5 lack it" in said
+    assert "note: sound.npy: 1 rows are NaN; their items have no sound" in said
+    known = prepare("VBPR", {**settings(), "dataset": "shop", "gpu_id": ""}).dataset.known
+    assert int(known["sound"].observed.sum()) == 2
+    np.save(shop / "sound.npy", np.full((4, 3), np.nan))
+    assert "sound: some item must have it, got none of 7" in refused(capsys, *words, "--force")
+    matrix[0, 1] = np.inf
+    np.save(shop / "sound.npy", matrix)
+    assert "every number must be finite in float32" in refused(capsys, *words, "--force")
 
 
 def test_the_item_table_names_the_pictures(shop, capsys):
@@ -574,7 +593,7 @@ BAD = {
     "a user with all": (lambda p: p.write_text("customer,article\n" + "".join(
         f"{u},{i}\n" for u in "ab" for i in range(3 + (u == "a")))),
         [*SHOP, "--duplicates", "keep"],
-        "every user must lack some item, .*got 1 users with all 4, such as 'a'"),
+        "every user must have at least one item without .*got 1 users with all 4, such as 'a'"),
     "orders as users": (lambda p: p.write_text("customer,article\n" + "".join(
         f"o{i},{i % 5}\n" for i in range(9))), SHOP, "three items or more.*at most 1 .*orders"),
     "k-core takes all": (None, [*TIMED, "--k-core", "9"], "got none of 15 .*9-core 14"),
@@ -663,7 +682,7 @@ BAD_ITEMS = {
                     r"must bear ids of items, such as '001' .*got none of 1 that does: '1.png' "
                     r"\(zeros at the beginning are lost"),
     "two pictures": (None, [*ITEMS, "--images", "."],
-                     "an item must have one picture, got others/001.gif and photos/001.png"),
+                     "item '001' must have one picture, got others/001.gif and photos/001.png"),
     "place without folder": (None, [*ITEMS, "--images-in-place"], "--images-in-place: must come"),
     "column without folder": (None, [*ITEMS, "--image-column", "name"], "must come with --images"),
     "no such pictures": (None, [*ITEMS, "--images", "photos", "--image-column", "genre"],
@@ -673,6 +692,12 @@ BAD_ITEMS = {
                     "one id for each of the 2 rows of a.npy, got 1"),
     "ids of others": (None, ["--matrix", "a=a.npy", "--ids", "a=other.ids"],
                       "must hold ids of items, such as '001', got 'x', 'y'"),
+    "a setting of ours": (None, [*ITEMS, "--numbers", "modality=price"],
+                          "'modality': .* modality_scale is a setting already; rename"),
+    "a setting of a model": (None, [*ITEMS, "--numbers", "item=price"], "item_scale is a setting"),
+    "a setting of RecBole": (None, [*ITEMS, "--numbers", "numerical=price"], "numerical_features"),
+    "of a model of RecBole": (None, [*ITEMS, "--numbers", "noise=price"], "noise_scale is a sett"),
+    "a name of torch": (None, [*ITEMS, "--tags", "type=genre"], "'type': the name must be"),
     "name of the pictures": (None, [*ITEMS, "--tags", "image=genre", "--images", "photos"],
                              "different names, got 'image' twice"),
 }  # fmt: skip

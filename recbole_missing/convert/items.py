@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recbole_missing.convert.folder import IMAGE, check_modality_names, find_pictures
 from recbole_missing.convert.purchases import numbers, settle_incomplete
-from recbole_missing.convert.raw import RawTable, first_few, open_table, texts
+from recbole_missing.convert.raw import RawTable, open_table, texts
+from recbole_missing.convert.reading import noted_holes
 from recbole_missing.data import pictures
+from recbole_missing.data.catalogue import first_few
 from recbole_missing.data.encoders import split
 from recbole_missing.data.files import read_ids, read_matrix
-
-IMAGE = "image"
-"""The modality of the pictures."""
 
 _TAG_SEPARATORS = ("|", ",", ";")
 
@@ -46,7 +46,8 @@ class ItemTable:
         image_column: column that names the picture of an item, relative to ``images``; None if a
             picture bears the id of its item.
         in_place: pictures are not copied into the data set. A checkpoint does not find them then,
-            for it decides no path outside of its data set; ``--set image_images=FOLDER`` does.
+            because a checkpoint may only name files inside its data set;
+            ``--set image_images=FOLDER`` does.
         matrices: modality -> file of its features and file of their item ids.
         catalogue: ``all`` makes every item of the table a candidate, ``bought`` only those with an
             interaction. None means ``all`` without a k-core, ``bought`` with one.
@@ -146,6 +147,7 @@ def _check(wanted: ItemTable) -> None:
             raise ValueError(
                 f"import: a modality must have a plain name such as title, got {name!r}; rename it."
             )
+    check_modality_names(wanted.names())
     needs_table = {
         "--text, --tags, --numbers": wanted.modalities, "--item-id": wanted.item_id,
         "--image-column": wanted.image_column,
@@ -362,14 +364,7 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
     assert folder is not None
     if not folder.is_dir():
         raise ValueError(f"--images: must be a folder, got {str(folder)!r}; correct the path.")
-    named = pictures.find(folder)
-    files = [path for path in named if path.is_file()]
-    if len(files) < len(named):
-        odd = [str(path.relative_to(folder)) for path in named if not path.is_file()]
-        found.notes.append(
-            f"{IMAGE}: {len(odd):,} of {len(named):,} pictures are no files (a broken link, a "
-            f"named pipe), left out: {first_few(odd, 3)}"
-        )
+    files = find_pictures(folder, found.notes)
     if not files:
         raise ValueError(
             f"--images: {folder} must hold pictures ({', '.join(pictures.SUFFIXES)}), got none; "
@@ -418,18 +413,13 @@ def _is_file_name(token: str) -> bool:
 
 def _take_by_stem(files: Sequence[Path], found: Items) -> None:
     """Keep the pictures whose file name without suffix is the id of an item."""
-    known, strangers = set(found.tokens), []
-    for path in files:
-        token = path.stem
-        if token not in known:
-            strangers.append(path.name)
-        elif token in found.pictures:
-            raise ValueError(
-                f"--images: an item must have one picture, got {found.pictures[token]} and {path}; "
-                "keep one, or let the table of items name it (--image-column)."
-            )
-        else:
-            found.pictures[token] = path
+    found.pictures, others = pictures.of_items(
+        "--images",
+        files,
+        set(found.tokens),
+        "keep one, or let the table of items name it (--image-column)",
+    )
+    strangers = [path.name for path in others]
     if not found.pictures:
         stems = [path.stem for path in files]
         raise ValueError(
@@ -457,11 +447,13 @@ def _read_matrix(name: str, files: tuple[Path, Path], found: Items) -> tuple[NDA
             f"{files[1]}: must have one id for each of the {len(matrix):,} rows of {files[0]}, got "
             f"{len(ids):,}; write both again, without a header."
         )
-    has = set(ids)
-    found.present[name] = np.array([token in has for token in found.tokens], dtype=bool)
-    if not found.present[name].any():
+    known = set(found.tokens)
+    if known.isdisjoint(ids):
         raise ValueError(
             f"{files[1]}: must hold ids of items, such as {found.tokens[0]!r}, got "
             f"{first_few(ids, 3)}{_likeness(ids, found.tokens.tolist())}; write ids alike."
         )
+    holes = noted_holes(name, files[0], matrix, found.notes)
+    has = set(np.delete(np.array(ids, dtype=object), holes).tolist())
+    found.present[name] = np.array([token in has for token in found.tokens], dtype=bool)
     return matrix, ids
