@@ -88,7 +88,11 @@ def execute(known: Namespace) -> None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return
     write_new(known.output, (f"{line}\n" for line in lines), known.force)
-    print(f"Wrote {known.output}: up to {known.top_k} items for {len(users):,} users")
+    from recbole_missing.tables import counted
+
+    print(
+        f"Wrote {known.output}: up to {counted(known.top_k, 'item')} for {counted(len(users), 'user')}"
+    )
 
 
 def _asked(known: Namespace) -> list[str] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from recbole_missing import lazy
+from recbole_missing.tables import counted
 
 Rows = Sequence[Sequence[str]]
 
@@ -54,7 +55,7 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
         )
     shown = vectorizer.transform(others) if len(others) else weights[:0]
     words = weights.shape[1]
-    what = f"{len(texts):,} texts with {words:,} words"
+    what = f"{counted(len(texts), 'text')} with {counted(words, 'word')}"
     if words <= min(dim, len(texts)):
         _note_fewer(who, what, dim, words)
         return np.concatenate([weights.toarray(), shown.toarray()]).astype(np.float32)
@@ -86,7 +87,7 @@ def encode_colours(
         np.concatenate([block / scale for block, scale in zip(part, scales)], axis=1)
         for part in parts
     )
-    what = f"{len(rows):,} pictures with {rows.shape[1]:,} numbers each"
+    what = f"{counted(len(rows), 'picture')} with {rows.shape[1]:,} numbers each"
     return _reduced(who, what, dim, weights, shown)
 
 
@@ -110,8 +111,7 @@ def _reduced(who: str, what: str, dim: int, weights: Any, shown: Any) -> np.ndar
 def _note_fewer(who: str, what: str, asked: int, allowed: int) -> None:
     if allowed < asked:
         logging.getLogger().warning(
-            f"{who}: {asked} features were asked for, but {what} allow {allowed}; {allowed} are "
-            "used."
+            f"{who}: {asked} features were asked for, but {what} allow {allowed} at most, as used."
         )
 
 
