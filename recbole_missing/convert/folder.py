@@ -66,7 +66,8 @@ class ImportReport:
         sizes = ", ".join(f"{split} {count:,}" for split, count in self.interactions.items())
         lines = [
             f"Wrote {self.folder}",
-            f"  {counted(self.users, 'user')}, {counted(self.items, 'item')}; interactions: {sizes}",
+            f"  {counted(self.users, 'user')}, {counted(self.items, 'item')}; "
+            f"interactions: {sizes}",
         ]
         for modality, (rows, dim) in self.modalities.items():
             lines.append(f"  {modality}: {counted(rows, 'row')}, {counted(dim, 'feature')}")
