@@ -218,12 +218,16 @@ class _Delimited(RawTable):
         yield from self._lines(self._reader())
 
     def _lines(self, reader: Any) -> Iterator[list[str]]:
+        while (cells := self._next(reader)) is not None:
+            yield cells
+
+    def _next(self, reader: Any) -> list[str] | None:
+        """Read a row; None at the end. The limit of csv is lifted for this row alone."""
         limit = csv.field_size_limit(_LONGEST)
         try:
-            for cells in reader:
-                if "\0" in "".join(cells):  # pandas would end the cell there
-                    raise csv.Error("a NUL character")
-                yield cells
+            cells: list[str] | None = next(reader, None)
+            if cells and "\0" in "".join(cells):  # pandas would end the cell there
+                raise csv.Error("a NUL character")
         except csv.Error as error:
             raise ValueError(
                 f"{self.path}: line {reader.line_num} must be cells separated by "
@@ -231,6 +235,7 @@ class _Delimited(RawTable):
             ) from error
         finally:
             csv.field_size_limit(limit)
+        return cells
 
     def _reader(self) -> Any:
         def lines() -> Iterator[str]:

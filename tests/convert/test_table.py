@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -819,3 +820,14 @@ def test_the_interface_of_python(shop):
     assert (report.items, report.item_dropped) == (6, {"without an interaction that is left": 1})
     with pytest.raises(ValueError, match="--split: must be one of"):
         import_table(wanted, "shop", split="middle")
+
+
+def test_two_readers_at_once_leave_the_limit_of_csv_alone(tmp_path: Path) -> None:
+    limit, path = csv.field_size_limit(), tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n3,4\n" + "x" * (limit + 1) + ",5\n")
+    table = raw.open_table(path, None, "utf-8")
+    one, other = table._rows(), table._rows()
+    assert [next(one), next(other)] == [["a", "b"], ["a", "b"]]
+    assert csv.field_size_limit() == limit
+    assert len([*one]) == len([*other]) == 3
+    assert csv.field_size_limit() == limit

@@ -575,13 +575,18 @@ def test_a_checkpoint_decides_no_download(run_settings, capsys, monkeypatch):
     assert "pass --set title_model=someone/repo" in said and asked == [True]
 
 
-def test_a_checkpoint_may_name_a_model_that_was_downloaded(
-    run_settings, capsys, models, monkeypatch
+@pytest.mark.parametrize("model", ["someone/repo", "all-MiniLM-L6-v2"])
+def test_a_checkpoint_may_name_a_downloaded_model_or_a_default(
+    run_settings, capsys, models, monkeypatch, model
 ):
     import huggingface_hub
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(models["text"]))
-    cli.main(of_a_checkpoint(run_settings, capsys, "someone/repo"))
+    def download(repository, local_files_only=False, **options):
+        assert not local_files_only or repository == "someone/repo"
+        return str(models["text"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    cli.main(of_a_checkpoint(run_settings, capsys, model))
     assert "u1" in capsys.readouterr().out
 
 
