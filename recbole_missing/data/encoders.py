@@ -111,8 +111,8 @@ def _reduced(who: str, what: str, dim: int, weights: Any, shown: Any) -> np.ndar
 def _note_fewer(who: str, what: str, asked: int, allowed: int) -> None:
     if allowed < asked:
         logging.getLogger().warning(
-            f"{who}: {asked} features were asked for, but {what} allow {allowed} at most; that many "
-            "are used."
+            f"{who}: {asked} features were asked for, but {what} allow {allowed} at most; that "
+            "many are used."
         )
 
 
