@@ -26,6 +26,7 @@ extensions = [
 exclude_patterns = ["results/*.kept"]
 templates_path: list[str] = []
 html_theme = "furo"
+smartquotes = False  # `--name` is an option, not a dash
 html_title = f"recbole_missing {__version__}"
 
 myst_enable_extensions = ["colon_fence"]

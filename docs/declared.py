@@ -81,7 +81,7 @@ def _general() -> str:
 
 
 def _of_modalities() -> str:
-    glossary = _glossary()
+    glossary = {key: text.replace(*_encoders(key)) for key, text in _glossary().items()}
     rows = []
     for key, rule in modality_settings("NAME").items():
         kind = key[len("NAME_") :]
@@ -94,6 +94,16 @@ def _of_modalities() -> str:
         "Their names begin with its name, such as `image_features`. All are empty by default."
     )
     return f"{text}\n\n{_table(['setting', 'must be', 'meaning', 'belongs to'], rows)}"
+
+
+def _encoders(key: str) -> tuple[str, str]:
+    """How the glossary names the defaults of a setting of encoders, and the values themselves."""
+    kind = key.removeprefix("NAME_")
+    file = defaults.load(defaults.root() / "encoders.yaml")
+    values = {name: one[kind] for name, one in file.items() if kind in one}
+    alike = len(set(values.values())) == 1
+    words = [f"`{value}`" if alike else f"`{value}` ({name})" for name, value in values.items()]
+    return "default in encoders.yaml", f"default: {', '.join(words[:1] if alike else words)}"
 
 
 def _glossary() -> dict[str, str]:
@@ -216,14 +226,14 @@ def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
 
 def _command(parser: argparse.ArgumentParser) -> str:
     level = "#" * len(parser.prog.split())
-    parts = [f"{level} {parser.prog}", parser.description or ""]
+    parts = [f"{level} {parser.prog}", _plain(parser.description or "")]
     rows: dict[str, list[list[str]]] = {}
     for group in parser._action_groups:
         title = "" if group in (parser._positionals, parser._optionals) else group.title or ""
         actions = [action for action in group._group_actions if action.dest != "help"]
         rows.setdefault(title, []).extend(map(_argument, actions))
     for title, found in rows.items():
-        parts.append(f"{title[:1].upper()}{title[1:]}:" if title else "")
+        parts.append(_plain(f"{title[:1].upper()}{title[1:]}:") if title else "")
         parts.append(_table(["argument", "meaning"], found) if found else "")
     return "\n\n".join(part for part in parts if part)
 
@@ -246,12 +256,19 @@ def _argument(action: argparse.Action) -> list[str]:
     return [f"{names}{', ' if names else ''}`{action.option_strings[-1]}{shown}`", _help(action)]
 
 
+def _plain(text: str) -> str:
+    """Markdown that shows a text of the command line as it is; code in backquotes stays code."""
+    outside = re.split(r"(`[^`]*`)", text)
+    outside[::2] = [re.sub(r"[\\<*\[]", r"\\\g<0>", part) for part in outside[::2]]
+    return "".join(outside)
+
+
 def _choices(action: argparse.Action) -> str:
     return f": {', '.join(map(str, action.choices))}" if action.choices else ""
 
 
 def _help(action: argparse.Action) -> str:
-    text = (action.help or "") % {**vars(action), "prog": "recbole-missing"}
+    text = _plain((action.help or "") % {**vars(action), "prog": "recbole-missing"})
     default = action.default
     plain = default not in (None, False, [], "") and default is not argparse.SUPPRESS
     if plain and "default" not in text:

@@ -36,6 +36,11 @@ _LATEX = {
 }
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and a noun whose plural ends with s: ``1 user``, ``1,024 users``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.

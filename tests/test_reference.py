@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 from pathlib import Path
 from types import ModuleType
 
@@ -102,3 +103,18 @@ def test_the_pictures_are_those_of_the_code(tmp_path: Path) -> None:
         )
         assert drawn == committed, f"{name}: run docs/pictures/draw.py"
         assert len(drawn) > 5
+
+
+def test_the_defaults_of_encoders_are_written_out() -> None:
+    found = rows(section("## Settings of a modality"))
+    assert found["NAME_dim"][2].endswith("default: `64`")
+    assert "`all-MiniLM-L6-v2` (sentence), `clip-ViT-B-32` (clip)" in found["NAME_model"][2]
+    assert "encoders.yaml" not in SETTINGS
+
+
+def test_nothing_of_the_help_is_lost_as_a_tag_of_html() -> None:
+    for text in (COMMANDS, SETTINGS):
+        shown = re.sub(r"`[^`]*`", "", text)  # code shows what it holds
+        assert not re.findall(r"(?<!\\)<[^<>]*>", shown)
+    assert r"\<modality>" in COMMANDS
+    assert not runpy.run_path(str(DOCS / "conf.py"))["smartquotes"], "-- becomes a dash"

@@ -46,8 +46,8 @@ def execute(known: Namespace) -> None:
         settings = imputation_of(words, known.set, data.config)
         with _each_line_once():
             found = describe(data.splits, settings, known.seed, known.thorough, data.notes)
-    print(text.text(found))
-    _write(known, found)
+    written = _write(known, found)
+    print("\n".join([*written, text.text(found)]))  # its last lines are YAML, to be copied
 
 
 @contextmanager
@@ -89,7 +89,8 @@ def _check(known: Namespace) -> None:
         )
 
 
-def _write(known: Namespace, found: Description) -> None:
+def _write(known: Namespace, found: Description) -> list[str]:
+    """Write the files that are wanted; one line says so of each."""
     from recbole_missing.atomic import whole_file
     from recbole_missing.describe import page
 
@@ -101,4 +102,4 @@ def _write(known: Namespace, found: Description) -> None:
     for path, content in contents.items():
         with whole_file(path, known.force) as temporary:
             temporary.write_text(content, encoding="utf-8")
-        print(f"Wrote {path}")
+    return [f"Wrote {path}" for path in contents]

@@ -62,6 +62,7 @@ class Card:
 def report(width: int = 100) -> str:
     """Text about the environment, every model, every replaced model of RecBole, every imputer.
 
+    What is missing, or that nothing is, comes last.
     The methods are left out where a requirement is absent.
 
     Args:
@@ -78,7 +79,8 @@ def report(width: int = 100) -> str:
     if len(extras) > 1:
         sections.append("\n  ".join(extras))
     try:
-        sections.append(_methods(width))
+        # Last, so that it stays in sight.
+        sections += [_methods(width), "\n".join(environment.problems()) or "Everything is there."]
     except ImportError as error:
         if not environment.problems():
             raise

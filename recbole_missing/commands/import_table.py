@@ -53,7 +53,9 @@ def _add_interactions(parser: ArgumentParser) -> None:
     group.add_argument(
         "--day-first", action="store_true", help="01/02/2023 is the first of February"
     )
-    group.add_argument("--rating", metavar="COLUMN", help="numbers that are kept")
+    group.add_argument(
+        "--rating", metavar="COLUMN", help="column of ratings, kept in the file but not used"
+    )
     group.add_argument(
         "--min-rating", type=float, metavar="X", help="leave out rows with a rating below X"
     )

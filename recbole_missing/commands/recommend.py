@@ -15,6 +15,7 @@ from recbole_missing.commands.trained import (
     trained,
     write_new,
 )
+from recbole_missing.tables import counted
 
 HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
 """Word of ``--hide`` -> how many of the splits (training, validation, test) are hidden."""
@@ -28,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--users", nargs="+", metavar="TOKEN", help="user tokens (default: every user)"
     )
     who.add_argument(
-        "--users-file", type=Path, metavar="FILE", help="file with one user token a line"
+        "--users-file", type=Path, metavar="FILE", help="file with one user token on each line"
     )
     parser.add_argument(
         "--top-k", type=int, default=10, help="number of items for each user (default: 10)"
@@ -38,7 +39,7 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="GROUP|FILE",
         help="rank these items alone: new (no training interaction, also if nobody bought them "
         "yet), warm (the others), `0 missing` and so on (they lack so many modalities), or a file "
-        "with one item token a line",
+        "with one item token on each line",
     )
     parser.add_argument(
         "--hide",
@@ -88,7 +89,8 @@ def execute(known: Namespace) -> None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return
     write_new(known.output, (f"{line}\n" for line in lines), known.force)
-    print(f"Wrote {known.output}: up to {known.top_k} items for {len(users):,} users")
+    most, of = counted(known.top_k, "item"), counted(len(users), "user")
+    print(f"Wrote {known.output}: up to {most} for {of}")
 
 
 def _asked(known: Namespace) -> list[str] | None:
@@ -147,7 +149,9 @@ def _only(word: str, train: Any) -> Any:
             )
         chosen = torch.from_numpy(read_token_file(path, train.field2id_token[train.iid_field]))
         if not chosen.any():
-            raise ValueError(f"{path}: must name an item, got none; add one item token a line.")
+            raise ValueError(
+                f"{path}: must name an item, got none; add one item token on each line."
+            )
         return chosen
     if not groups[word].any():
         raise ValueError(

@@ -18,6 +18,7 @@ from recbole_missing.config.constraints import unknown
 from recbole_missing.convert.content import Content
 from recbole_missing.convert.elliot import write_ducho, write_elliot
 from recbole_missing.convert.mmrec import write_mmrec
+from recbole_missing.tables import counted
 from recbole_missing.version import __version__
 
 WRITERS: Mapping[str, Callable[[Content, Path, Path], str]] = {
@@ -41,14 +42,16 @@ class ExportReport:
         sizes = ", ".join(f"{split} {count:,}" for split, count in counts)
         lines = [
             f"Wrote {self.folder}",
-            f"  {self.report['users']:,} users, {self.report['items']:,} items; "
+            f"  {counted(self.report['users'], 'user')}, {counted(self.report['items'], 'item')}; "
             f"interactions: {sizes}",
         ]
         for name, facts in self.report["modalities"].items():
             missing = facts["missing"]
             filled = f", {missing:,} of them imputed" if missing and facts["imputed"] else ""
             rows = self.report["items"] - (0 if facts["imputed"] else missing)
-            lines.append(f"  {name}: {rows:,} rows, {facts['dim']:,} features{filled}")
+            lines.append(
+                f"  {name}: {counted(rows, 'row')}, {counted(facts['dim'], 'feature')}{filled}"
+            )
         lines += [f"  note: {note}" for note in self.report["notes"]]
         return "\n".join([*lines, f"Next: {self.report['next']}"])
 

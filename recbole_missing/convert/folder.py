@@ -20,6 +20,7 @@ from recbole_missing.data.collection import in_order
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_missing_file, write_token_file
 from recbole_missing.data.names import check_names, of_any_run
+from recbole_missing.tables import counted
 from recbole_missing.version import __version__
 
 USER, ITEM = "userID", "itemID"
@@ -65,19 +66,20 @@ class ImportReport:
         sizes = ", ".join(f"{split} {count:,}" for split, count in self.interactions.items())
         lines = [
             f"Wrote {self.folder}",
-            f"  {self.users:,} users, {self.items:,} items; interactions: {sizes}",
+            f"  {counted(self.users, 'user')}, {counted(self.items, 'item')}; "
+            f"interactions: {sizes}",
         ]
         for modality, (rows, dim) in self.modalities.items():
-            lines.append(f"  {modality}: {rows:,} rows, {dim:,} features")
+            lines.append(f"  {modality}: {counted(rows, 'row')}, {counted(dim, 'feature')}")
         for modality, count in self.texts.items():
-            lines.append(f"  {modality}: {count:,} texts")
+            lines.append(f"  {modality}: {counted(count, 'text')}")
         if self.images:
-            lines.append(f"  {IMAGE}: {self.images:,} pictures, copied")
+            lines.append(f"  {IMAGE}: {counted(self.images, 'picture')}, copied")
         for file, counts in self.masks.items():
             lacking = ", ".join(f"{modality} {count:,}" for modality, count in counts.items())
             lines.append(f"  {file}: items that lack {lacking}")
         if self.new_items:
-            lines.append(f"  new_items.txt: {self.new_items:,} new items")
+            lines.append(f"  new_items.txt: {counted(self.new_items, 'new item')}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, next_command("DGMRec", self.folder)])
 

@@ -21,6 +21,7 @@ from recbole_missing.data import pictures
 from recbole_missing.data.catalogue import first_few
 from recbole_missing.data.encoders import split
 from recbole_missing.data.files import read_ids, read_matrix
+from recbole_missing.tables import counted
 
 _TAG_SEPARATORS = ("|", ",", ";")
 
@@ -185,7 +186,7 @@ def _read_table(wanted: ItemTable, bought: Sequence[str], item: str) -> Items:
     lacks = {item_id: frame[item_id].isna().to_numpy()}
     incomplete = settle_incomplete(wanted.path, table, lacks, wanted.drop_incomplete)
     frame = frame[~incomplete]
-    frame, repeats = _distinct(wanted.path, frame, item_id)
+    frame, repeats = _distinct(wanted.path, table, frame, item_id)
     tokens = texts(frame[item_id])
     unknown = _match(wanted.path, item_id, tokens, bought)
     is_bought = pd.Series(tokens).isin(bought).to_numpy()
@@ -220,7 +221,9 @@ def _options(wanted: ItemTable, item_id: str) -> dict[str, str]:
     return options
 
 
-def _distinct(path: Path, frame: pd.DataFrame, item_id: str) -> tuple[pd.DataFrame, int]:
+def _distinct(
+    path: Path, table: RawTable, frame: pd.DataFrame, item_id: str
+) -> tuple[pd.DataFrame, int]:
     """One row for each id, and the number of equal repeats.
 
     Raises:
@@ -230,9 +233,13 @@ def _distinct(path: Path, frame: pd.DataFrame, item_id: str) -> tuple[pd.DataFra
     torn = plain[item_id].duplicated(keep=False)
     if torn.any():
         ids = list(dict.fromkeys(texts(plain[item_id][torn])))
+        two = plain[(plain[item_id] == ids[0]).to_numpy()].iloc[:2]
+        odd = [name for name in two if len(set(texts(two[name]))) > 1]
+        places = " and ".join(table.where(int(row)) for row in two.index)
         raise ValueError(
-            f"{path}: an item must have one row, got rows that differ for {len(ids):,} ids: "
-            f"{first_few(ids)}; keep one row each."
+            f"{path}: an item must have one row, got rows that differ for "
+            f"{counted(len(ids), 'id')}: {first_few(ids)} (the first in "
+            f"{', '.join(odd)}, {places}); keep one row each."
         )
     return plain, len(frame) - len(plain)
 
@@ -374,9 +381,21 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
         _take_named(folder, files, found)
     else:
         _take_by_stem(files, found)
+    _leave_out_unreadable(found)
     found.folder = folder if wanted.in_place else None
     has = found.pictures
     found.present[IMAGE] = np.array([token in has for token in found.tokens], dtype=bool)
+
+
+def _leave_out_unreadable(found: Items) -> None:
+    """Keep the pictures whose header can be read. What is damaged behind it, a run finds."""
+    odd = {t: path.name for t, path in found.pictures.items() if not pictures.n_pixels(path)}
+    if odd:
+        found.notes.append(
+            f"{IMAGE}: {len(odd):,} of {len(found.pictures):,} pictures cannot be read, left out: "
+            f"{first_few(odd.values(), 3)}"
+        )
+        found.pictures = {t: path for t, path in found.pictures.items() if t not in odd}
 
 
 def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:

@@ -149,6 +149,11 @@ def _parsed(wanted: PurchaseTable, table: RawTable, frame: pd.DataFrame) -> Purc
     if wanted.rating is not None:
         ratings = numbers(f"{wanted.path}: {wanted.rating}", frame[wanted.rating], table)
     found = Purchases(frame[wanted.user], frame[wanted.item], moments, ratings, len(frame))
+    if ratings is not None and wanted.min_rating is None and np.isfinite(ratings).any():
+        found.notes.append(
+            f"{wanted.rating}: {np.nanmin(ratings):g} to {np.nanmax(ratings):g}; every row counts "
+            "as an interaction, low ratings too; --min-rating X leaves them out"
+        )
     if moments is not None:
         _note_times(wanted, frame[str(wanted.time)], moments, found.notes)
     return found
@@ -189,6 +194,12 @@ def _note_times(
     first = column.iloc[known[0]]
     if pd.to_numeric(first, errors="coerce") != moments[known[0]]:
         notes.append(f"{wanted.time}: {first!r} is read as {times.shown(moments[known[0]])} UTC")
+        without = int(times.without_zone(column).sum())
+        if 0 < without < len(known):
+            notes.append(
+                f"{wanted.time}: {without:,} of {len(known):,} times have no zone and are read as "
+                "UTC"
+            )
     before = int((moments < 0).sum())
     if before:
         notes.append(f"{wanted.time}: {before:,} times are before 1970")

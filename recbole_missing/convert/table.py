@@ -32,6 +32,7 @@ from recbole_missing.convert.purchases import Purchases, PurchaseTable, read_pur
 from recbole_missing.convert.raw import check_there
 from recbole_missing.data.files import write_rows
 from recbole_missing.data.missing import write_token_file
+from recbole_missing.tables import counted
 from recbole_missing.version import __version__
 
 SPLIT_RULES = ("time", "last", "random")
@@ -187,7 +188,7 @@ def _check_negatives(purchases: PurchaseTable, found: Purchases, n_items: int) -
     if len(full):
         raise ValueError(
             f"{purchases.path}: every user must have at least one item without an interaction; "
-            f"training draws it as a negative example, got {len(full):,} users with all "
+            f"training draws it as a negative example, got {counted(len(full), 'user')} with all "
             f"{n_items:,}, such as {found.users.cat.categories[full[0]]!r}; leave them "
             "out, or add items (--catalogue all)."
         )

@@ -26,6 +26,10 @@ _STRANGE_WORD = re.compile(rf"(?<!{_LETTER})(?!(?:{_WORDS})(?!{_LETTER})){_LETTE
 _NAME_OF_OFFSET = re.compile(rf"(?<!{_LETTER})(?i:utc|gmt|z)\s*(?=[-+]\d)")
 # JavaScript and e-mail write "10:00:00 GMT+0100 (CET)".
 _COMMENT = re.compile(r"(:[\d.]+\s*(?:GMT|UTC)?\s*[-+]\d\d:?\d\d)\s*\([^()]*\)\s*$")
+_HAS_ZONE = (
+    r"(?i)(?:[\d\s]z|utc|gmt)(?![a-z])"  # by name
+    r"|(?::[\d.]+|t\d{4,6}(?:\.\d+)?)\s*(?:[ap]\.?m\.?\s*)?[-+]\d"  # behind a clock
+)
 _DAY_AND_MONTH = r"^\s*(\d{1,2})[-/. ](\d{1,2})[-/. ]\d{2}"
 _FIRST_DAY, _LAST_DAY = 19000101, 21001231  # as seconds, all of them are in 1970
 _NO_MIXED = int(pd.__version__.split(".")[0]) < 2  # before, every date was read on its own
@@ -69,6 +73,17 @@ def seconds(
                 f"{_remedy(words, form, day_first)}."
             )
     return np.append(values, np.nan)[column.cat.codes.to_numpy()]
+
+
+def without_zone(column: pd.Series) -> NDArray[np.bool_]:
+    """Tell which dates name no time zone, bool ``(n_rows,)``; False where the column is empty.
+
+    Args:
+        column: categorical texts ``(n_rows,)`` that :func:`seconds` has read as dates.
+    """
+    words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+    bare = ~words.str.contains(_HAS_ZONE, regex=True).to_numpy(dtype=bool)
+    return np.append(bare, False)[column.cat.codes.to_numpy()]
 
 
 def shown(second: float) -> str:

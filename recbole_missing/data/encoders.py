@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from recbole_missing import lazy
+from recbole_missing.tables import counted
 
 Rows = Sequence[Sequence[str]]
+
+_ROUNDING = 1e-6
+"""A singular value below this part of the largest one is a zero with rounding errors."""
 
 
 def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] = ()) -> np.ndarray:
@@ -50,15 +54,12 @@ def encode_text(who: str, texts: Sequence[str], dim: int, others: Sequence[str] 
             "observed with a zero vector."
         )
     shown = vectorizer.transform(others) if len(others) else weights[:0]
-    allowed = min(dim, *weights.shape)
-    if allowed < dim:
-        logging.getLogger().warning(
-            f"{who}: {dim} features were asked for, but {len(texts):,} texts with "
-            f"{weights.shape[1]:,} words allow {allowed}; {allowed} are used."
-        )
-    if allowed == weights.shape[1]:
+    words = weights.shape[1]
+    what = f"{counted(len(texts), 'text')} with {counted(words, 'word')}"
+    if words <= min(dim, len(texts)):
+        _note_fewer(who, what, dim, words)
         return np.concatenate([weights.toarray(), shown.toarray()]).astype(np.float32)
-    return _reduced(weights, shown, allowed)
+    return _reduced(who, what, dim, weights, shown)
 
 
 def encode_colours(
@@ -86,22 +87,33 @@ def encode_colours(
         np.concatenate([block / scale for block, scale in zip(part, scales)], axis=1)
         for part in parts
     )
-    allowed = min(dim, *weights.shape)
-    if allowed < dim:
-        logging.getLogger().warning(
-            f"{who}: {dim} features were asked for, but {len(rows):,} pictures with "
-            f"{rows.shape[1]:,} numbers each allow {allowed}; {allowed} are used."
-        )
-    return _reduced(weights, shown, allowed)
+    what = f"{counted(len(rows), 'picture')} with {rows.shape[1]:,} numbers each"
+    return _reduced(who, what, dim, weights, shown)
 
 
-def _reduced(weights: Any, shown: Any, size: int) -> np.ndarray:
-    """Truncated SVD of ``weights``, and ``shown`` in the same space, one below the other."""
+def _reduced(who: str, what: str, dim: int, weights: Any, shown: Any) -> np.ndarray:
+    """Truncated SVD of ``weights``, and ``shown`` in the same space, one below the other.
+
+    A column beyond the rank of ``weights`` would hold rounding errors, which a scale makes as large
+    as the others. So there is none, and a log line says so.
+    """
     with lazy.waiting("scipy.stats", "scipy.interpolate"):  # half a second, for other methods
         from sklearn.utils.extmath import randomized_svd
 
+    size = min(dim, *weights.shape)
     left, scales, right = randomized_svd(weights, n_components=size, random_state=0)
+    rank = max(1, int((scales > _ROUNDING * scales[0]).sum()))
+    _note_fewer(who, what, dim, rank)
+    left, scales, right = left[:, :rank], scales[:rank], right[:rank]
     return np.concatenate([left * scales, shown @ right.T]).astype(np.float32)
+
+
+def _note_fewer(who: str, what: str, asked: int, allowed: int) -> None:
+    if allowed < asked:
+        logging.getLogger().warning(
+            f"{who}: {asked} features were asked for, but {what} allow {allowed} at most; that "
+            "many are used."
+        )
 
 
 def encode_tags(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recbole_missing.describe.advice import CARRIES, CLEAR
-from recbole_missing.describe.content import COLD_SHARE, NEIGHBOURS, K
+from recbole_missing.describe.content import COLD_SHARE, FEWEST_COLD, FEWEST_PAIRS, NEIGHBOURS, K
 from recbole_missing.describe.description import (
     ITEM_KNN,
     POPULARITY,
@@ -145,7 +145,7 @@ def _pairs(found: Description) -> Block:
     rows = []
     for name, one in found.content.items():
         near = one.pairs
-        cells = ["too few pairs", "", ""]
+        cells = [f"fewer than {FEWEST_PAIRS} pairs", "", ""]
         if near is not None:
             cells = [_estimate(value, 3) for value in (near.auc, near.co_consumed, near.random)]
         rows.append([name, *cells])
@@ -193,11 +193,16 @@ def _recall_row(name: str, one: HeldOut) -> list[str]:
 def _cold(found: Description) -> Block:
     rows = [_cold_row(name, one) for name, one in found.content.items()]
     heads = ["hidden items", "items", "users", "AUC", f"Recall@{K}", "chance"]
+    few = (
+        f" Too few: a modality needs {FEWEST_COLD / COLD_SHARE:.0f} items or more that have it and "
+        f"a training interaction, of which {FEWEST_COLD} are hidden."
+    )
     caption = (
         f"{COLD_SHARE:.0%} of the items with the modality lose all training interactions and are "
         "ranked among themselves; popularity cannot help. AUC: how often an item of the user comes "
         "before another hidden item. Means over users; ±: standard error over users and items."
     )
+    caption += few if any(one.cold is None for one in found.content.values()) else ""
     return Block(Table.of_rows(heads, rows), caption, "cold")
 
 

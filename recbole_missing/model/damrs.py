@@ -11,7 +11,8 @@ Quirks:  Features only decide which edges there are, and numbers of shared users
          half the `cl_weight`. There is no norm penalty. Where the releases fail: a row of zeros
          keeps its self loop, and if there are fewer than 2 * `pseudo_labels` items, half of them
          are labels.
-Needs:   User-item graph, a kNN graph a modality, a co-interaction graph; features stay constant.
+Needs:   User-item graph, a kNN graph for each modality, a co-interaction graph; features
+         stay constant.
 Missing: `knn_missing` says what the content graphs do with lacking items. Imputed rows always
          count in the mean similarity. `contrast_items: complete` contrasts only items that have
          every modality. In training, new items have no edge to other items and are no candidates

@@ -17,7 +17,7 @@ Quirks:  The release selects rows of the explicit content by item ids, although 
          With new items, this model and the release differ in training: here a new item keeps a
          self loop and `knn_missing` still holds. The release detaches the gated identities, which
          stops gates and features.
-Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
+Needs:   User-item graph, a kNN graph for each modality; trains the feature tables.
 Missing: Works on imputed features. `knn_missing` says what the item graphs do with lacking items,
          `contrast_items` whether they take part in the item contrast.
 """

@@ -12,7 +12,7 @@ Quirks:  The feature tables are trained through the gates, but the item graphs s
          With new items, this model and the DGMRec release differ in training: here a new item
          keeps a self loop and `knn_missing` still holds. The release gives it no edge, ignores
          `knn_missing`, and detaches the gated identities, which stops gates and features.
-Needs:   User-item graph, a kNN graph a modality; trains the feature tables.
+Needs:   User-item graph, a kNN graph for each modality; trains the feature tables.
 Missing: Works on imputed features; `knn_missing` says what its item graphs do with lacking items.
 """
 

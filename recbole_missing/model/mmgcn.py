@@ -1,4 +1,4 @@
-"""MMGCN: one graph network a modality on the user-item graph; their outputs are averaged.
+"""MMGCN: one graph network for each modality on the user-item graph; their outputs are averaged.
 
 Paper:   Wei, Wang, Nie, He, Hong and Chua, "MMGCN: Multi-modal Graph Convolution Network for
          Personalized Recommendation of Micro-video", ACM MM 2019,
@@ -60,7 +60,7 @@ from recbole_missing.nn.losses import bpr_loss
 
 
 class MMGCN(MultimodalRecommender):
-    """The mean of one graph network a modality."""
+    """The mean of one graph network for each modality."""
 
     hyperparameters = {
         "embedding_size": Int(min=1),  # d, width of identities and of every layer's output

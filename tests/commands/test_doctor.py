@@ -136,6 +136,13 @@ def test_every_extra_has_a_use_and_a_state(monkeypatch: pytest.MonkeyPatch) -> N
     assert [line.split()[1] for _, line in environment.requirements()] == ["recbole", "numpy"]
 
 
+def test_the_verdict_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "problems", lambda: [])
+    assert doctor.report().splitlines()[-1] == "Everything is there."
+    monkeypatch.setattr(environment, "problems", lambda: ["WRONG   a 1: b", "MISSING c: d"])
+    assert doctor.report().splitlines()[-2:] == ["WRONG   a 1: b", "MISSING c: d"]
+
+
 @pytest.mark.parametrize("table", doctor.markdown().split("\n\n"))
 def test_the_reference_shows_the_generated_tables(table: str) -> None:
     pages = [

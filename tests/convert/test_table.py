@@ -503,6 +503,44 @@ def test_ratings(shop, capsys):
     prepare("BPR", {**settings(), "dataset": "shop", "gpu_id": ""})
 
 
+def test_low_ratings_count_too_and_a_note_says_so(shop, capsys):
+    run(*TIMED, "--rating", "stars", "--dry-run")
+    note = "note: stars: 1 to 5; every row counts as an interaction, low ratings too; --min-rating"
+    assert note in capsys.readouterr().out
+    run(*TIMED, "--rating", "stars", "--min-rating", "1", "--dry-run")
+    assert "low ratings" not in capsys.readouterr().out
+
+
+ZONES = ["Z", "+01:00", " GMT", "+0100", "-05", " a.m. +01:00"]
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_dates_without_zone_beside_others_are_counted(shop, capsys, zone):
+    rows = [[*row[:2], row[2] + zone, row[3]] for row in rows_of_purchases()]
+    rows[3][2], rows[5][2] = "2024-01-04 10:00", "2024-01-06"
+    write_purchases(shop / "purchases.csv", rows)
+    run(*TIMED, "--dry-run")
+    assert "note: when: 2 of 15 times have no zone and are read as UTC" in capsys.readouterr().out
+
+
+def test_dates_of_one_kind_need_no_count_of_zones(shop, capsys):
+    for end in ("", "+01:00"):
+        rows = [[*row[:2], row[2] + end, row[3]] for row in rows_of_purchases()]
+        write_purchases(shop / "purchases.csv", rows)
+        run(*TIMED, "--dry-run")
+        assert "have no zone" not in capsys.readouterr().out
+
+
+def test_pictures_that_cannot_be_read_are_holes(shop, capsys):
+    (shop / "photos" / "001.png").write_bytes(b"not a picture")
+    (shop / "photos" / "002.png").write_bytes(b"")
+    run(*TIMED, *ITEMS, "--images", "photos")
+    said = capsys.readouterr().out
+    note = "note: image: 2 of 4 pictures cannot be read, left out: '001.png', '002.png'"
+    assert note in said and "image: 2 items have it, 5 lack it" in said
+    assert len(list((shop / "dataset/shop/images").iterdir())) == 2
+
+
 def test_k_core_is_iterated_and_comes_last(shop, capsys):
     pairs = ["a1", "a2", "a3", "b1", "b2", "b4", "c1", "c3", "c4", "d5", "d5", "e5", "e1"]
     write_purchases(shop / "purchases.csv", [[user, f"00{item}", "5", "1"] for user, item in pairs])
@@ -594,7 +632,7 @@ BAD = {
     "a user with all": (lambda p: p.write_text("customer,article\n" + "".join(
         f"{u},{i}\n" for u in "ab" for i in range(3 + (u == "a")))),
         [*SHOP, "--duplicates", "keep"],
-        "every user must have at least one item without .*got 1 users with all 4, such as 'a'"),
+        "every user must have at least one item without .*got 1 user with all 4, such as 'a'"),
     "orders as users": (lambda p: p.write_text("customer,article\n" + "".join(
         f"o{i},{i % 5}\n" for i in range(9))), SHOP, "three items or more.*at most 1 .*orders"),
     "k-core takes all": (None, [*TIMED, "--k-core", "9"], "got none of 15 .*9-core 14"),
@@ -662,7 +700,8 @@ BAD_ITEMS = {
     "zeros are lost": (("\n00", "\n"), ITEMS, "got none of 6: there an item is '001', here '1' "
                        r"\(zeros at the beginning are lost in one of them\)"),
     "other ids": (("\n00", "\nX"), ITEMS, "there an item is '001', here 'X1'; write ids alike"),
-    "rows that differ": (("006,Rug", "005,Rug"), ITEMS, "rows that differ for 1 ids: '005'"),
+    "rows that differ": (("006,Rug", "005,Rug"), ITEMS, "rows that differ for 1 id: '005' "
+                         r"\(the first in name, description, line 7 and line 8\)"),
     "no id": (("007,", ","), ITEMS, "every row must have article, got 1 of 7 rows"),
     "absent column": (None, [*ITEMS, "--tags", "genres"], "modality tags: .*Did you mean 'genre'"),
     "other id column": (("article,", "sku,"), ITEMS, r"--item \(or give --item-id\): .*'article'"),

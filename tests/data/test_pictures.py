@@ -276,7 +276,7 @@ def test_alike_pictures_have_alike_features(shop):
 def test_size_and_order_of_the_features(shop, said):
     assert opened(shop, photo_dim=3).features(opened(shop).present).shape == (13, 3)
     few = opened(shop)
-    assert few.features(few.present).shape == (13, 10)
+    assert few.features(few.present).shape == (13, 9), "ten pictures less their mean"
     assert any("64 features were asked for, but 10 pictures" in text for text in said())
     assert any("pixels sees the colours" in text and "photo_model" in text for text in said())
 
@@ -394,3 +394,23 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, said):
     rows.add({key: np.ones(2, dtype=np.float32)})
     assert key in rows
     assert any("encodes again" in text for text in said())
+
+
+def test_pictures_of_few_kinds_give_no_features_of_rounding_errors(shop, said):
+    for number in range(1, 11):
+        size = (40, 30 if number % 2 else 20)
+        block(RED, (GREEN, BLUE, RED)[number % 3], size).save(
+            shop.folder / "photos" / f"{number}.png"
+        )
+    source = opened(shop, photo_scale="standard")
+    rows = source.features(source.present)[source.present]
+    assert rows.shape[1] == 2, "three kinds of pictures, less their mean"
+    assert (rows.std(axis=0) > 1e-3 * np.abs(rows).max()).all()
+    assert [line for line in said() if "64 features were asked for" in line and "allow 2" in line]
+
+
+def test_equal_pictures_give_a_zero(shop):
+    for number in range(1, 11):
+        block().save(shop.folder / "photos" / f"{number}.png")
+    source = opened(shop)
+    np.testing.assert_allclose(source.features(source.present), np.zeros((13, 1)), atol=1e-6)

@@ -492,6 +492,19 @@ def test_fewer_features_than_asked_for_are_logged(catalogue, warnings_of):
     ]
 
 
+def test_texts_of_few_kinds_give_no_features_of_rounding_errors(tmp_path, warnings_of):
+    tokens = ["[PAD]", *map(str, range(1, 31))]
+    catalogue = Catalogue("toy", tmp_path, tokens, "item_id")
+    kinds = ["a red mug", "a blue lamp", "one green rug"]
+    write_items(catalogue, *(f"{t}\t{kinds[int(t) % 3]}\tx" for t in tokens[1:]))
+    rows = all_of(text(catalogue, text_dim=6))
+    assert rows.shape[1] == 3
+    assert (np.linalg.norm(rows, axis=0) > 0.1).all()
+    assert [
+        line for line in warnings_of() if "6 features were asked for" in line and "allow 3" in line
+    ]
+
+
 def test_a_small_vocabulary_needs_no_svd(catalogue):
     write_items(catalogue, "10\tred", "9\tred red", "2\tred", "33\tred", header="item_id\ttitle")
     np.testing.assert_array_equal(all_of(text(catalogue)), [[0], [1], [1], [1], [1]])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from folders import AT_WORK, MODALITIES, prepare, recbole_folder, refused, tiny_content
 from folders import workplace as workplace
 from scipy import sparse
@@ -464,7 +465,7 @@ def test_a_data_set_with_every_kind_of_hole(workplace, tmp_path) -> None:
     assert list(found.content) == ["image", "title", "tags", TOGETHER]
     assert found.content["image"].cold is None, "too few items to hide a fifth"
     shown = text(found)
-    assert "too few" in shown
+    assert "too few" in shown and "a modality needs 200 items or more" in " ".join(shown.split())
     assert "file lacks.tsv" in shown
     again = described(settings, **mask)
     assert again.to_json() == found.to_json()
@@ -559,6 +560,10 @@ def test_command_writes_text_page_and_json(workplace, tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     for title in ("1. The data", "2. Who lacks what", "5. Which imputer", "6. What follows"):
         assert title in printed
+    assert yaml.safe_load(printed.split("Lines for a config file:\n")[1])["model"], (
+        "YAML comes last"
+    )
+    assert printed.startswith("Wrote look.json\nWrote look.html\n")
     assert json.loads(Path("look.json").read_text())["schema"] == 1
     assert Path("look.html").read_text().startswith("<!DOCTYPE html>")
     assert "must not exist yet" in refused(capsys, "describe", folder, "--html", "look.html")
