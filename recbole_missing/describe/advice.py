@@ -191,10 +191,7 @@ def _of_baselines(
             f"{without}, both less than {best} alone: models that use content are worth their time."
         ]
     bar = max(values, key=values.__getitem__)
-    return [
-        f"{without}. A model with content must beat the better one, {bar}. Compare with LightGCN, "
-        "which uses no content."
-    ]
+    return [f"{without}. A model with content must beat the better one, {bar}."]
 
 
 def _models(
