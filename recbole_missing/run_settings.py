@@ -215,7 +215,7 @@ def refuse_unread(models: Iterable[type], words: Collection[str]) -> None:
     if theirs and not any(registry.is_outside(model) for model in models):
         raise ValueError(
             f"Unknown setting {unread[0]!r}.{constraints.did_you_mean(unread[0], known)} "
-            f"{theirs[0]} would pass over it; correct its name, or remove it."
+            f"{theirs[0]} would ignore it; correct its name, or remove it."
         )
 
 

@@ -54,7 +54,9 @@ def _add_interactions(parser: ArgumentParser) -> None:
         "--day-first", action="store_true", help="01/02/2023 is the first of February"
     )
     group.add_argument(
-        "--rating", metavar="COLUMN", help="column of ratings, kept in the file but not used"
+        "--rating",
+        metavar="COLUMN",
+        help="column of ratings; kept in the file, read by --min-rating alone",
     )
     group.add_argument(
         "--min-rating", type=float, metavar="X", help="leave out rows with a rating below X"

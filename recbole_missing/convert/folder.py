@@ -157,7 +157,7 @@ def target_folder(source: Path, name: str, output: Path) -> Path:
         )
     if len(name.encode()) > _NAME_SIZE:
         raise ValueError(
-            f"import: the name must have {_NAME_SIZE} letters at most, got {len(name):,} "
+            f"import: the name must have {_NAME_SIZE} bytes at most, got {len(name.encode()):,} "
             f"({name:.20}...); choose a shorter one."
         )
     if not source.is_dir():
@@ -319,8 +319,8 @@ def evaluation(n_items: int) -> tuple[str, dict[str, Any]]:
     topk = [k for k in _CUT_OFFS if _SHARE * k <= n_items][-3:] or [1]
     middle = topk[len(topk) // 2]
     return (
-        f"Lists are judged by their first {topk[-1]} items at most, for there are {n_items:,} "
-        "items.\nTraining stops when valid_metric no longer grows.",
+        f"Lengths of the lists that are judged; they fit the {n_items:,} items.\n"
+        "Training stops when valid_metric no longer grows.",
         {"metrics": ["Recall", "NDCG"], "topk": topk, "valid_metric": f"Recall@{middle}"},
     )
 

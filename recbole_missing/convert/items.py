@@ -404,7 +404,8 @@ def _take_named(folder: Path, files: Sequence[Path], found: Items) -> None:
     named = {token: Path(os.path.normpath(path)) for token, path in found.pictures.items()}
     odd = [token for token in named if not _is_file_name(token)]
     if odd:
-        named = {token: path for token, path in named.items() if token not in odd}
+        strange = set(odd)
+        named = {token: path for token, path in named.items() if token not in strange}
         found.notes.append(
             f"{IMAGE}: {len(odd):,} items whose ids can be no file names lack it, for example "
             f"{first_few(odd, 3)}"

@@ -99,6 +99,13 @@ class Scale:
                 f"{name}: {name}_scale standard must have observed rows that differ, got "
                 f"{len(items):,} equal to each other; choose unit or none, or hide fewer items."
             )
+        small = ~varies & (deviation > _TINY * torch.hypot(mean, deviation))
+        if small.any():
+            getLogger().warning(
+                f"{name}: {int(small.sum()):,} of {len(varies):,} columns vary by less than the "
+                f"rounding of a typical row and count as constant under {name}_scale standard; "
+                "columns that are measures of their own want a modality of their own."
+            )
         return cls(name, word, mean, deviation * varies)
 
     def apply(self, features: Tensor, rows: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Two numbers are told apart if they differ by more than two standard errors. A modality carries
 
 - ``much`` if recommending by it alone beats popularity on held-out interactions;
-- ``some`` if that is not worse than popularity, or if hidden items are ranked with an area under
-  the curve of more than :data:`CLEAR`;
+- ``some`` if that is better than chance and not worse than popularity, or if hidden items are
+  ranked with an area under the curve of more than :data:`CLEAR`;
 - ``little`` if either is better than chance;
 - ``nothing`` if neither is;
 - ``unknown`` if there was too little data to measure either.

@@ -66,9 +66,9 @@ def rules() -> str:
     """How the advice follows from the numbers."""
     return (
         "Rules: two numbers differ if more than two standard errors lie between them. A modality "
-        f"carries ({' or '.join(CARRIES)}) if recommending by it is not worse than popularity, or "
-        f"if hidden items are ranked with an AUC above {CLEAR:g}. Such a difference is taken on "
-        "the same interactions."
+        f"carries ({' or '.join(CARRIES)}) if recommending by it is better than chance and not "
+        "worse than popularity, where the difference is taken on the same interactions, or if "
+        f"hidden items are ranked with an AUC above {CLEAR:g}."
     )
 
 

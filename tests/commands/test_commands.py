@@ -105,7 +105,7 @@ def test_run_refuses_what_nobody_reads(workplace, ran, capsys, model: str) -> No
     text = refused(capsys, "run", f"--model={model}", "--learnign_rate=0.1")
     assert text == (
         "error: Unknown setting 'learnign_rate'. Did you mean 'learning_rate'? "
-        f"{model} would pass over it; correct its name, or remove it.\n"
+        f"{model} would ignore it; correct its name, or remove it.\n"
     )
     assert "Unknown setting 'zzz'. " in refused(capsys, "run", f"--model={model}", "--zzz=1")
     text = refused(capsys, "run", f"--model={model}", "--imputation_layer=3")
@@ -144,7 +144,7 @@ def test_benchmark_refuses_what_nobody_reads(workplace, tmp_path: Path, capsys) 
     words = ["benchmark", str(file), "--data-path", str(tmp_path / "dataset"), "--dry-run", "--set"]
     file.write_text(yaml.safe_dump({"title": "Mine", "grid": grid}))
     text = refused(capsys, *words, "epoch=1")
-    assert "Unknown setting 'epoch'. Did you mean 'epochs'? BPR would pass over it" in text
+    assert "Unknown setting 'epoch'. Did you mean 'epochs'? BPR would ignore it" in text
     grid["model"] = ["BPR"]
     file.write_text(yaml.safe_dump({"title": "Mine", "grid": grid, "settings": settings}))
     cli.main([*words, "epochs=1", "my_key=2", "seed=[3]"])  # the file itself names my_key

@@ -242,7 +242,7 @@ def test_bad_names(source, tmp_path, name):
 
 
 def test_a_name_that_is_no_file_name_for_its_length(source, tmp_path):
-    with pytest.raises(ValueError, match="must have 200 letters at most, got 300"):
+    with pytest.raises(ValueError, match="must have 200 bytes at most, got 300"):
         import_mmrec(source, "x" * 300, tmp_path / "out")
     import_mmrec(source, "x" * 200, tmp_path / "out")
     assert (tmp_path / "out" / ("x" * 200)).is_dir()

@@ -611,3 +611,19 @@ def test_dgmrec_trains_on_scaled_features(settings, names, word):
     trainer = run.trainer()
     trainer.fit(run.train, run.valid, saved=False)
     assert all(np.isfinite(term) for term in trainer.history[0]["loss"].values())
+
+
+def test_columns_too_small_beside_others_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Prices of millions beside a rating: the rating is lost, and the user hears of it."""
+    drawn = torch.Generator().manual_seed(0)
+    prices = 1.5e7 + 1e6 * torch.randn(50, 2, generator=drawn)
+    ratings = torch.randint(1, 6, (50, 1), generator=drawn).float()
+    everyone = torch.ones(50, dtype=torch.bool)
+    table = torch.cat([prices, ratings], dim=1)
+    fitted = Scale.fitted("numbers", "standard", table, everyone, everyone)
+    assert fitted.deviation is not None
+    assert (fitted.deviation > 0).tolist() == [True, True, False]
+    assert "numbers: 1 of 3 columns vary by less than the rounding of a typical row" in caplog.text
+    caplog.clear()
+    Scale.fitted("numbers", "standard", torch.cat([prices, prices], 1), everyone, everyone)
+    assert not caplog.text
