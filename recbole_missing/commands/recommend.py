@@ -15,7 +15,6 @@ from recbole_missing.commands.trained import (
     trained,
     write_new,
 )
-from recbole_missing.tables import counted
 
 HIDDEN = {"train_valid": 2, "train": 1, "none": 0}
 """Word of ``--hide`` -> how many of the splits (training, validation, test) are hidden."""
@@ -66,6 +65,7 @@ def execute(known: Namespace) -> None:
             refused for.
     """
     from recbole_missing.evaluation import ranking
+    from recbole_missing.tables import counted
 
     check_output(known.output, known.force)
     asked = _asked(known)

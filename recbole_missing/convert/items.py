@@ -390,6 +390,11 @@ def _find_pictures(wanted: ItemTable, found: Items) -> None:
 def _leave_out_unreadable(found: Items) -> None:
     """Keep the pictures whose header can be read. What is damaged behind it, a run finds."""
     odd = {t: path.name for t, path in found.pictures.items() if not pictures.n_pixels(path)}
+    if odd and len(odd) == len(found.pictures):
+        raise ValueError(
+            f"--images: one picture or more must be readable, got none of {len(odd):,}: "
+            f"{first_few(odd.values(), 3)}; replace them, or leave out --images."
+        )
     if odd:
         found.notes.append(
             f"{IMAGE}: {len(odd):,} of {len(found.pictures):,} pictures cannot be read, left out: "

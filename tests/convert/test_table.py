@@ -541,6 +541,14 @@ def test_pictures_that_cannot_be_read_are_holes(shop, capsys):
     assert len(list((shop / "dataset/shop/images").iterdir())) == 2
 
 
+def test_one_picture_at_least_must_be_readable(shop, capsys):
+    for path in (shop / "photos").rglob("*.*"):
+        path.write_bytes(b"not a picture")
+    text = refused(capsys, *TIMED, *ITEMS, "--images", "photos")
+    assert "--images: one picture or more must be readable, got none of 3: '001.png'" in text
+    assert not (shop / "dataset").exists()
+
+
 def test_k_core_is_iterated_and_comes_last(shop, capsys):
     pairs = ["a1", "a2", "a3", "b1", "b2", "b4", "c1", "c3", "c4", "d5", "d5", "e5", "e1"]
     write_purchases(shop / "purchases.csv", [[user, f"00{item}", "5", "1"] for user, item in pairs])
