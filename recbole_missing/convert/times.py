@@ -145,7 +145,7 @@ def _parsed(words: pd.Series, options: Mapping[str, object]) -> NDArray[np.float
 
 def _to_seconds(read: pd.Series) -> NDArray[np.float64]:
     start = pd.Timestamp(0, tz="UTC")
-    return ((read - start) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+    return (read - start).dt.total_seconds().to_numpy(dtype=np.float64)
 
 
 def _other_order(words: pd.Series, day_first: bool) -> NDArray[np.bool_]:
