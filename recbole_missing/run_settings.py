@@ -205,14 +205,16 @@ def refuse_unread(models: Iterable[type], words: Collection[str]) -> None:
         ValueError: naming the nearest setting that is known.
     """
     endings = tuple(key[1:] for key in modality_settings("x"))
-    known = _read_by_anyone()
-    unread = [word for word in words if word not in known and not word.endswith(endings)]
+    declared = _of_every_run()
+    unread = [word for word in words if word not in declared and not word.endswith(endings)]
     unread = [word for word in unread if not _may_be_of_an_imputer(word)]
-    if not unread:
-        return
-    models = list(models)
+    models = list(models) if unread else []
     theirs = [model.__name__ for model in models if identity.is_recboles(model)]
-    if theirs and not any(registry.is_outside(model) for model in models):
+    if not theirs or any(registry.is_outside(model) for model in models):
+        return
+    known = _read_by_anyone()
+    unread = [word for word in unread if word not in known]
+    if unread:
         raise ValueError(
             f"Unknown setting {unread[0]!r}.{constraints.did_you_mean(unread[0], known)} "
             f"{theirs[0]} would ignore it; correct its name, or remove it."
@@ -232,10 +234,15 @@ _READ = re.compile(
 )
 
 
+def _of_every_run() -> set[str]:
+    """Settings of every run."""
+    return {*recbole_settings(), *defaults.overall(), "plugin_defaults"}
+
+
 @functools.cache
 def _read_by_anyone() -> frozenset[str]:
     """Settings that some model, data set or trainer reads, RecBole's or ours."""
-    found = {*recbole_settings(), *defaults.overall(), "plugin_defaults"}
+    found = {*_of_every_run()}
     folder = Path(recbole.__file__).parent
     for path in folder.glob("properties/*/*.yaml"):
         found.update(defaults.load(path))

@@ -169,21 +169,24 @@ def _groups(train: Any) -> dict[str, Any]:
     has bought yet. In tables of results ``new`` are the items that the setting ``new_items`` made
     new, because only these have test interactions for that reason.
     """
-    import torch
-
-    counts = torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
+    counts = _counts(train)
     new = counts == 0
     new[0] = False  # padding
     return {**getattr(train, "item_groups", dict)(), "warm": counts > 0, "new": new}
+
+
+def _counts(train: Any) -> Any:
+    """Number of training interactions of each item, int ``(item_num,)``."""
+    import torch
+
+    return torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
 
 
 def _beside_popular(
     train: Any, users: Any, best: tuple[Any, Any], k: int, only: Any
 ) -> tuple[Any, Any]:
     """Lists of known users, and the items with most training interactions for unknown ones."""
-    import torch
-
-    counts = torch.bincount(train.inter_feat[train.iid_field], minlength=train.item_num)
+    counts = _counts(train)
     counts[0] = -1  # padding
     if only is not None:
         counts[~only] = -1

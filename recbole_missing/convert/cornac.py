@@ -112,8 +112,6 @@ def _feature_files(source: Path) -> dict[str, Path]:
     for path in sorted(source.glob(f"*{_END}")):
         name = path.name[: -len(_END)].removesuffix("_")
         name = CONTENT if name in ("", "item") else name
-        if not name.isidentifier():
-            raise ValueError(f"{path}: {name!r} must be an identifier such as image; rename.")
         if name in files:
             raise ValueError(f"{source}: {files[name].name} and {path.name} are both {name}.")
         files[name] = path

@@ -27,7 +27,7 @@ USER, ITEM = "userID", "itemID"
 SPLITS = ("train", "valid", "test")
 WHOLE = "all"
 """Key of interactions that the source does not split; RecBole splits them in a run."""
-RANDOM_SPLIT = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "RO", "mode": "full"}
+RANDOM_SPLIT = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "full"}
 """RecBole's own ``eval_args``, written out for interactions without a split."""
 KEPT_COLUMNS = {
     USER: "user_id:token",

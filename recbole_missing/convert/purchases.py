@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recbole_missing.convert import times
-from recbole_missing.convert.raw import RawTable, open_table
+from recbole_missing.convert.raw import RawTable, distinct, open_table, spread
 
 DUPLICATES = ("last", "first", "keep", "error")
 
@@ -171,7 +171,7 @@ def numbers(who: str, column: pd.Series, table: RawTable) -> NDArray[np.float64]
         ValueError: naming the first cell that is none.
     """
     column = column.cat.remove_unused_categories()
-    words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+    words = distinct(column)
     values = pd.to_numeric(words, errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
@@ -182,7 +182,7 @@ def numbers(who: str, column: pd.Series, table: RawTable) -> NDArray[np.float64]
             f"({len(wrong):,} of {len(words):,} different ones are none); correct it, with a point "
             "before decimals and none between thousands."
         )
-    return np.append(values, np.nan)[column.cat.codes.to_numpy()]
+    return spread(values, column, np.nan)
 
 
 def _note_times(

@@ -366,7 +366,22 @@ def _shown(separator: str) -> str:
     return "tab" if separator == "\t" else repr(separator)
 
 
+def distinct(column: pd.Series) -> pd.Series:
+    """Each different text of a categorical column once, object ``(n,)``."""
+    return pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+
+
+def spread(values: NDArray[Any], column: pd.Series, empty: Any) -> NDArray[Any]:
+    """Value of each row of a categorical column, ``(n_rows,)``.
+
+    Args:
+        values: value of each text of :func:`distinct`.
+        column: the column.
+        empty: value where it is empty.
+    """
+    return np.append(values, empty)[column.cat.codes.to_numpy()]
+
+
 def texts(column: pd.Series) -> NDArray[np.object_]:
     """Text of each row of a categorical column; ``""`` where it is empty."""
-    words = np.append(np.asarray(column.cat.categories, dtype=object), "")
-    return words[column.cat.codes.to_numpy()]
+    return spread(distinct(column).to_numpy(), column, "")

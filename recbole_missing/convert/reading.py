@@ -36,14 +36,18 @@ def feature_files(source: Path) -> dict[str, Path]:
     files = {path.name[: -len(FEATURES)]: path for path in source.glob(f"*{FEATURES}")}
     if not files:
         raise ValueError(f"{source}: must hold <modality>{FEATURES} files, got none; add them.")
-    for modality, path in files.items():
-        if not modality.isidentifier():
-            raise ValueError(f"{path}: {modality!r} must be an identifier such as image; rename.")
     return listed(files)
 
 
 def listed(files: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the same files with the modalities of :data:`ORDER` first, then by name."""
+    """Return the same files with the modalities of :data:`ORDER` first, then by name.
+
+    Raises:
+        ValueError: if a name cannot be the name of a modality.
+    """
+    for modality, path in files.items():
+        if not modality.isidentifier():
+            raise ValueError(f"{path}: {modality!r} must be an identifier such as image; rename.")
 
     def rank(modality: str) -> tuple[int, str]:
         return (ORDER.index(modality) if modality in ORDER else len(ORDER), modality)

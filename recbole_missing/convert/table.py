@@ -21,6 +21,7 @@ from recbole_missing.atomic import new_folder, write_report
 from recbole_missing.convert import times
 from recbole_missing.convert.folder import (
     IMAGE,
+    RANDOM_SPLIT,
     copy_pictures,
     evaluation,
     next_command,
@@ -348,8 +349,6 @@ _ADVICE = {
 
 
 def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    order = "RO" if split == "random" else "TO"
-    rule: dict[str, Any] = {"RS": [0.8, 0.1, 0.1]}
     comment = {
         "time": "The latest tenth of each user's interactions is the test, the tenth before it "
         "validation.\nAt random: `order: RO`. Results look better then, "
@@ -357,9 +356,11 @@ def _evaluation(found: Purchases, n_items: int, split: str) -> Iterator[tuple[st
         "last": "The last interaction of each user is the test, the one before it validation.",
         "random": "A random tenth of each user's interactions is the test, another one validation.",
     }[split]
+    settings: dict[str, Any] = dict(RANDOM_SPLIT)
+    if split != "random":
+        settings["order"] = "TO"
     if split == "last":
-        rule = {"LS": "valid_and_test"}
-    settings = {"split": rule, "order": order, "group_by": "user", "mode": "full"}
+        settings["split"] = {"LS": "valid_and_test"}
     yield comment, {"eval_args": settings}
     if found.repeats:
         yield (

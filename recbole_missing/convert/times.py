@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recbole_missing.convert.raw import distinct, spread
+
 # A clock time alone would become a time of today.
 _HAS_YEAR = r"(?<![\d.,:+])(?:\d{4}(?!\d)|\d{8})|\d+[-/. ,]+\w+[-/. ,]+\d{2}"
 # pandas leaves out a zone that it does not know. So only words without such a meaning may occur.
@@ -60,7 +62,7 @@ def seconds(
         ValueError: naming the first cell that is no time, or if some dates can only be read with
             the day first and others only with the month first.
     """
-    words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+    words = distinct(column)
     values = _numbers(who, words) if form is None else None
     if values is None:
         values = _dates(words, form, day_first)
@@ -72,7 +74,7 @@ def seconds(
                 f"({len(wrong):,} of {len(words):,} different ones are none); "
                 f"{_remedy(words, form, day_first)}."
             )
-    return np.append(values, np.nan)[column.cat.codes.to_numpy()]
+    return spread(values, column, np.nan)
 
 
 def without_zone(column: pd.Series) -> NDArray[np.bool_]:
@@ -81,9 +83,9 @@ def without_zone(column: pd.Series) -> NDArray[np.bool_]:
     Args:
         column: categorical texts ``(n_rows,)`` that :func:`seconds` has read as dates.
     """
-    words = pd.Series(np.asarray(column.cat.categories, dtype=object), dtype=object)
+    words = distinct(column)
     bare = ~words.str.contains(_HAS_ZONE, regex=True).to_numpy(dtype=bool)
-    return np.append(bare, False)[column.cat.codes.to_numpy()]
+    return spread(bare, column, False)
 
 
 def shown(second: float) -> str:

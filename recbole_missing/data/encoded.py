@@ -5,6 +5,7 @@ Content that was encoded before is not encoded again, whichever item it belongs 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
@@ -16,7 +17,12 @@ from safetensors.numpy import load_file, save_file
 from recbole_missing.atomic import whole_file
 
 KEY_SIZE = 16
-"""Bytes of the digest of a content."""
+"""Bytes of :func:`key_of`."""
+
+
+def key_of(content: bytes) -> bytes:
+    """Digest of a content, by which its row is known."""
+    return hashlib.blake2b(content, digest_size=KEY_SIZE).digest()
 
 
 class EncodedRows:

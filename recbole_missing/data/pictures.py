@@ -5,7 +5,6 @@ Pillow reads them. It is imported when the first picture is read.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import stat
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbole_missing.data.encoded import KEY_SIZE
+from recbole_missing.data.encoded import key_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,7 +128,7 @@ def read_again(files: Sequence[tuple[Path, bytes]]) -> list[Image]:
     found = []
     for path, key in files:
         content = path.read_bytes()
-        if digest(content) != key:
+        if key_of(content) != key:
             raise ValueError(
                 f"{path}: must stay as it is while pictures are encoded, got another content; "
                 "run again."
@@ -149,11 +148,6 @@ def n_pixels(path: Path) -> int:
                 return image.width * image.height
     except Exception:  # as in `read`, which gives the reason
         return 0
-
-
-def digest(content: bytes) -> bytes:
-    """Digest of a content, by which its row is known (:mod:`recbole_missing.data.encoded`)."""
-    return hashlib.blake2b(content, digest_size=KEY_SIZE).digest()
 
 
 def _to_rgb(image: Image) -> Image:
@@ -216,7 +210,7 @@ def look(described: Container[bytes], path: Path) -> tuple[bytes, np.ndarray | N
         content = path.read_bytes()
     except OSError as error:
         return b"", None, error.strerror or str(error)
-    key = digest(content)
+    key = key_of(content)
     if key in described:
         return key, None, None
     try:

@@ -20,7 +20,7 @@ from recbole_missing.config.constraints import Choice, Int, ListOf, Optional, Te
 from recbole_missing.data import pictures, pretrained
 from recbole_missing.data.aligned import Cells, Encoded, Matrix, Source
 from recbole_missing.data.catalogue import Catalogue, rows_by_token, rows_in_order
-from recbole_missing.data.encoded import EncodedRows
+from recbole_missing.data.encoded import EncodedRows, key_of
 from recbole_missing.data.encoders import Rows, encode_colours, encode_tags, encode_text, split
 from recbole_missing.data.files import (
     read_columns,
@@ -293,7 +293,7 @@ def _open_columns(request: _Request) -> Source:
 
 def _open_sentences(request: _Request, cells: Sequence[Sequence[str]], rows: np.ndarray) -> Source:
     texts = {item: " ".join(cells[row]) for item, row in enumerate(rows) if row >= 0}
-    keys = {item: pictures.digest(text.encode()) for item, text in texts.items() if text.strip()}
+    keys = {item: key_of(text.encode()) for item, text in texts.items() if text.strip()}
     model = request.model("sentence")
     identified = ["sentence", pretrained.VERSION, model.key]
 
