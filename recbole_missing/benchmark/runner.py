@@ -99,7 +99,6 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     points = _present(plan, options)
     jobs = [_job(plan, store, options, point) for point in points]
     after: list[str] = []
-    after: list[str] = []
     with registry.without_imports():
         if plan.search:
             planned, refused = _trials(plan, store, points, options)
