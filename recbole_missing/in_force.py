@@ -58,6 +58,8 @@ def _read_by(values: Mapping[str, Any], model: type) -> dict[str, Any]:
     keys = {*identity.TRAINING, *identity.EVALUATION, *getattr(model, "hyperparameters", {})}
     if issubclass(model, MultimodalRecommender):
         keys.add("learning_rate_scheduler")  # of our trainer
+    if values.get("ties_improve") is False:  # not the rule of RecBole, which older stores have
+        keys.add("ties_improve")
     if identity.is_recboles(model) or registry.is_outside(model):
         keys |= _own_settings(model) | (values.keys() - _known_settings(values, model))
     found = {key: values[key] for key in sorted(keys) if key in values}

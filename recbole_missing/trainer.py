@@ -359,6 +359,8 @@ class PluginTrainer(Trainer):
             self._validating = False
         if self.history:
             self.history[-1]["valid"] = dict(self._valid_result)
+        if self.config["ties_improve"] is False and score == self.best_valid_score:
+            score = math.nextafter(score, -math.inf if self.valid_metric_bigger else math.inf)
         return score, self._valid_result
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:

@@ -193,7 +193,7 @@ def test_yaml_states_what_the_class_declares(name: str) -> None:
     assert training <= known, f"keys that nobody declares: {training - known}"
     for key, constraint in MODELS[name].hyperparameters.items():
         assert constraint.accepts(values[key]), key
-    for preset in presets.values():
+    for preset in (defaults.fitting(preset, n) for preset in presets.values() for n in (1, 2, 3)):
         assert set(preset) <= declared | known
         assert all(
             MODELS[name].hyperparameters[k].accepts(preset[k]) for k in declared & set(preset)

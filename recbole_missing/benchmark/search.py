@@ -49,7 +49,7 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
             generator = random.Random(f"{search['seed']} {cell(point)}")
             candidates = draw(space, search["trials"], generator)
         found += [(point, settings) for settings in candidates]
-    if not found:
+    if not found and not search["space"] and not any(search["space_of"].values()):
         raise ValueError(f"{plan.name}: search must have a space for one of its models, got none.")
     return found
 

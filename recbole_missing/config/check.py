@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import (
+    Bool,
     Float,
     Int,
     Optional,
@@ -29,6 +30,7 @@ OF_PACKAGE = {
     "eval_users": Int(min=1),
     "learning_rate_scheduler": Pair(Float(min=0), Float(min=1e-9)),
     "preset": Text(),
+    "ties_improve": Bool(),
 }
 """Settings of this package beside those of data, imputation and models."""
 

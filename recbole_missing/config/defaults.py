@@ -20,6 +20,9 @@ import yaml
 _PACKAGE = Path(__file__).resolve().parents[1]
 _ROOTS = (_PACKAGE / "properties", _PACKAGE.parent / "properties")  # installed, or a checkout
 
+BY_MODALITIES = "by_modalities"
+"""Key of a preset: number of modalities -> values that hold from this number on."""
+
 
 def read(kind: str, name: str) -> dict[str, Any]:
     """Content of ``properties/<kind>/<name>.yaml``; empty if that file does not exist."""
@@ -77,7 +80,12 @@ def of_properties(cls: type, own: Any) -> dict[str, Any]:
 
 
 def of_run(
-    model: str, of_model: Mapping[str, Any], dataset: str, preset: str, imputer: Mapping[str, Any]
+    model: str,
+    of_model: Mapping[str, Any],
+    dataset: str,
+    preset: str,
+    n_modalities: int,
+    imputer: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Every default of a run, the layers merged.
 
@@ -87,6 +95,7 @@ def of_run(
         dataset: name of the data set.
         preset: ``auto`` (values released for this very data set), ``none``, or a name in
             ``of_model["presets"]``, whose values then also override the data set's YAML.
+        n_modalities: number of modalities of the run (:func:`fitting`).
         imputer: defaults of an imputer from outside.
 
     Returns:
@@ -103,11 +112,26 @@ def of_run(
     if found not in ("none", *presets):
         choices = ", ".join(["auto", "none", *presets])
         raise ValueError(f"{model}: preset must be one of {choices}, got {preset!r}.")
-    released = {**presets.get(found, {}), "preset": found}
+    released = {**fitting(presets.get(found, {}), n_modalities), "preset": found}
     layers = [overall(), imputer, plain, released, read("dataset", dataset)]
     if preset != "auto":
         layers.append(released)
     return {key: value for layer in layers for key, value in layer.items()}
+
+
+def fitting(preset: Mapping[str, Any], n_modalities: int) -> dict[str, Any]:
+    """Values of a preset for a number of modalities.
+
+    Released code has one path for two modalities and another one for three. Where they differ, a
+    preset has :data:`BY_MODALITIES`: number of modalities -> further values. The values of the
+    largest number that the run reaches hold; with fewer modalities, those of the smallest one.
+    """
+    values = {key: value for key, value in preset.items() if key != BY_MODALITIES}
+    paths = preset.get(BY_MODALITIES, {})
+    if paths:
+        reached = [number for number in paths if number <= n_modalities]
+        values |= paths[max(reached) if reached else min(paths)]
+    return values
 
 
 def root() -> Path:

@@ -384,8 +384,11 @@ def _choice(lines: list[Line]) -> str:
         _all(lines, _setting(key))
         for key in ("valid_metric", "stopping_step", "eval_step", "epochs")
     )
+    ties = {line.config.get("ties_improve", True) for line in lines}
+    rule = {True: "a tie improves", False: "a tie does not improve"}
     return (
-        f"epoch chosen by {metric} on validation, stopping_step {patience}, eval_step {step}, "
+        f"epoch chosen by {metric} on validation, stopping_step {patience} "
+        f"({', '.join(rule[tie] for tie in sorted(ties, reverse=True))}), eval_step {step}, "
         f"at most {epochs} epochs"
     )
 

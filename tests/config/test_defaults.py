@@ -53,7 +53,7 @@ def test_later_layers_win():
     imputer = {"imputation_top_k": 7, "epochs": 1}
 
     def epochs(dataset, preset):
-        values = defaults.of_run("Mine", model, dataset, preset, imputer)
+        values = defaults.of_run("Mine", model, dataset, preset, 2, imputer)
         assert values["imputation_top_k"] == 7 and "presets" not in values
         return values["epochs"], values["preset"]
 
@@ -63,6 +63,21 @@ def test_later_layers_win():
     assert epochs("tiny", "other") == (5, "other")
     with pytest.raises(ValueError, match="Mine: preset must be one of auto, none, tiny, other, go"):
         epochs("tiny", "third")
+
+
+def test_a_preset_fits_the_number_of_modalities():
+    preset = {"a": 0, "b": 0, "by_modalities": {2: {"a": 2}, 3: {"a": 3, "c": 3}}}
+    found = {n: defaults.fitting(preset, n) for n in range(6)}
+    assert found[0] == found[1] == found[2] == {"a": 2, "b": 0}
+    assert found[3] == found[4] == found[5] == {"a": 3, "b": 0, "c": 3}
+    assert defaults.fitting({"a": 1}, 2) == {"a": 1}
+
+
+@pytest.mark.parametrize("modalities, normalised", [(["image", "audio"], True), (list("abc"), False)])
+def test_the_preset_of_tiktok_takes_the_released_path(modalities, normalised):
+    milk = {"presets": defaults.read("model", "MILK")["presets"]}
+    found = defaults.of_run("MILK", milk, "tiktok", "auto", len(modalities), {})
+    assert found["normalise_features"] is normalised and "by_modalities" not in found
 
 
 def test_a_file_of_recboles_is_parsed_once_and_its_content_is_the_callers(tmp_path, monkeypatch):

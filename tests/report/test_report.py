@@ -427,7 +427,8 @@ def test_protocol(lines):
     assert protocol(one_part(lines)) == (
         "Data set tiktok; published split (train, valid, test); missing: file missing_0.6.tsv; "
         "items without image 2,700, audio 2,698; new items: none; test_mask train; epoch chosen "
-        "by Recall@20 on validation, stopping_step 20, eval_step 1, at most 500 epochs; "
+        "by Recall@20 on validation, stopping_step 20 (a tie improves), eval_step 1, "
+        "at most 500 epochs; "
         "imputation mean; seeds 0, 1, 2."
     )
 
