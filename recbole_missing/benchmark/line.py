@@ -53,8 +53,9 @@ class Line(Mapping[str, Any]):
         within_groups: the same groups -> ``users``, ``items`` (number of items of the group) and
             metric -> value. Only the items of the group are candidates. None if this was not
             measured. Groups of all items are left out.
-        retrieval: ``model`` and ``nearest_neighbour`` -> modality -> ``1 missing``, ... ->
-            ``items`` (number), ``hit@10``, ``chance@10`` and more. None if it was not asked for.
+        retrieval: ``model``, ``nearest_neighbour`` and the spaces of the model -> modality ->
+            ``1 missing``, ... -> ``items`` (number), ``hit@10``, ``chance@10``, ``control@10``
+            (not in older lines) and more. None if it was not asked for.
         kept: ``users``, ``lists``, ``checkpoint`` -> path of the file, relative to the store.
         versions: package -> version.
         cost: ``started`` (ISO 8601, UTC), ``seconds``, ``resumed`` (how often the run went on after

@@ -19,7 +19,11 @@ from recbole_missing.quiet import quiet
 _LEGEND = (
     "lacking: how many modalities the items lack\n"
     "model: the feature that the model uses in place of the missing one\n"
-    "nearest: the feature of the nearest item by the other modalities (-: the items lack them too)"
+    "nearest neighbour: the feature of the nearest item by the other modalities (-: the items lack "
+    "them too)\n"
+    "other sources: what the model makes inside, compared with what it makes of the true features\n"
+    "control: the same, after the hidden features changed places; a hit@K is about features only "
+    "as far as it is above its control"
 )
 
 
@@ -70,19 +74,17 @@ def execute(known: Namespace) -> None:
 
 
 def table(results: Mapping[str, Any], ks: Sequence[int], title: str) -> str:
-    """Text table: one row a modality and number of missing modalities."""
+    """Text table: one row a modality, number of missing modalities and source."""
     from recbole_missing import tables
 
-    names = {"model": "model", "nearest_neighbour": "nearest"}
-    headers = ["modality", "lacking", "items"]
-    headers += [f"{name}\nhit@{k}" for name in names.values() for k in ks]
-    headers += [f"chance\nhit@{k}" for k in ks]
+    measures = [f"{name}@{k}" for name in ("hit", "control", "chance") for k in ks]
+    headers = ["modality", "lacking", "items", "source", *measures]
     rows = []
     for modality, groups in results["model"].items():
         for group, values in groups.items():
-            row = [modality, group.split()[0], f"{values['items']:,}"]
-            for key in names:
-                found = results[key][modality][group]
-                row += ["-" if found is None else f"{found[f'hit@{k}']:.4f}" for k in ks]
-            rows.append(row + [f"{values[f'chance@{k}']:.4f}" for k in ks])
+            start = [modality, group.split()[0], f"{values['items']:,}"]
+            for source, found in results.items():
+                numbers = found[modality][group] or {}
+                cells = [f"{numbers[m]:.4f}" if m in numbers else "-" for m in measures]
+                rows.append([*start, source.replace("_", " "), *cells])
     return f"{title}\n{tables.plain(tables.Table.of_rows(headers, rows))}\n{_LEGEND}"

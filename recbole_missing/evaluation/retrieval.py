@@ -9,8 +9,14 @@ b candidates are better than the item's own feature, and t candidates tie with i
 the probability of a hit is min(max((k - b) / t, 0), 1). So a query that is the same for all items
 gets at most k hits in total, and a row of zeros gets exactly the chance level.
 
+The control repeats the measure with true features that changed places: every item whose modality
+was hidden gets the feature of another one. The queries stay as they are. Whoever finds features
+falls to the chance level. Whoever still hits finds the item by something else that the query and
+the candidate share, such as the gate of DGMRec, and the measure says nothing about features.
+
 Source: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation in
 Missing Modality Scenarios", SIGIR 2025. The baseline there copies the feature of the nearest item.
+The control is ours.
 """
 
 from __future__ import annotations
@@ -33,9 +39,9 @@ Groups = dict[str, Optional[dict[str, float]]]
 
 
 def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dict[str, Groups]]:
-    """Measure retrieval by the features of a model, and by those of the nearest item.
+    """Measure retrieval by what a model made, and by the features of the nearest item.
 
-    Both use the same mask.
+    All use the same mask.
 
     Args:
         model: a :class:`~recbole_missing.model.base.MultimodalRecommender`.
@@ -44,9 +50,10 @@ def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dic
         ks: lengths of the lists.
 
     Returns:
-        ``model`` and ``nearest_neighbour`` -> modality -> what :func:`retrieval` gives. An item
-        that lacks every modality has no nearest neighbour; the group of these items is None under
-        ``nearest_neighbour``.
+        Source -> modality -> what :func:`retrieval` gives, and ``control@k``, the ``hit@k`` of the
+        control. Sources are ``model`` (its completed features), the spaces of the model's
+        ``retrieval_spaces``, and ``nearest_neighbour``. An item that lacks every modality has no
+        nearest neighbour; the group of these items is None under ``nearest_neighbour``.
 
     Raises:
         ValueError: if the model has no modalities, or nothing is hidden.
@@ -62,14 +69,64 @@ def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dic
             "retrieval: an experiment must hide features that can be searched for, got none "
             "hidden; set missing_protocol."
         )
+    features = {
+        "model": model.completed_features(),
+        "nearest_neighbour": _copied(given, ~dataset.new_items),
+    }
     device = model.observed.device
-    completed = {name: rows.to(device) for name, rows in model.completed_features().items()}
-    results = {"model": retrieval(true, completed, given.observed, ks)}
-    copied = {name: rows.to(device) for name, rows in _copied(given, ~dataset.new_items).items()}
-    nearest = retrieval(true, copied, given.observed, ks)
-    for groups in nearest.values():
+    made = {
+        source: {name: rows.to(device) for name, rows in tables.items()}
+        for source, tables in features.items()
+    }
+    results = _searched(model, made, true, given.observed, ks)
+    control = _searched(model, made, _exchanged(true, given.observed), given.observed, ks)
+    for source, by_modality in results.items():
+        for name, groups in by_modality.items():
+            for group, values in groups.items():
+                other = control[source][name][group]
+                values.update({f"control@{k}": other[f"hit@{k}"] for k in ks})
+    for groups in results["nearest_neighbour"].values():
         groups.update({key: None for key in groups if key == f"{len(given)} missing"})
-    return {**results, "nearest_neighbour": nearest}
+    return results
+
+
+def _searched(
+    model: Any,
+    made: Mapping[str, Mapping[str, Tensor]],
+    true: Modalities,
+    observed: Tensor,
+    ks: Sequence[int],
+) -> dict[str, dict[str, Groups]]:
+    """Retrieval by the features ``made`` (source -> modality), and in the spaces of the model."""
+    results = {"model": retrieval(true, made["model"], observed, ks)}
+    truth = {name: modality.features.to(model.observed.device) for name, modality in true.items()}
+    for space, pairs in model.retrieval_spaces(truth).items():
+        queries = {name: query for name, (query, _) in pairs.items()}
+        candidates = {name: _candidates(true[name], rows) for name, (_, rows) in pairs.items()}
+        results[space] = retrieval(candidates, queries, observed, ks)
+    results["nearest_neighbour"] = retrieval(true, made["nearest_neighbour"], observed, ks)
+    return results
+
+
+def _candidates(true: Modality, rows: Tensor) -> Modality:
+    """What a model makes of the true features, for the items that have them."""
+    rows = torch.where(true.observed[:, None], rows.cpu(), torch.zeros(()))
+    return Modality(true.name, rows, true.observed)
+
+
+def _exchanged(true: Modalities, observed: Tensor) -> Modalities:
+    """Every item whose modality was hidden gets the true feature of another such item.
+
+    The order is random but always the same. If only one item is hidden, it keeps its feature.
+    """
+    generator, exchanged = torch.Generator().manual_seed(0), []
+    for column, (name, modality) in enumerate(true.items()):
+        hidden = (modality.observed & ~observed[:, column].to("cpu")).nonzero()[:, 0]
+        order = hidden[torch.randperm(len(hidden), generator=generator)]
+        rows = modality.features.clone()
+        rows[order] = modality.features[order.roll(1)]
+        exchanged.append(Modality(name, rows, modality.observed))
+    return Modalities(exchanged)
 
 
 @torch.no_grad()

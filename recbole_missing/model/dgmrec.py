@@ -337,6 +337,46 @@ class DGMRec(MultimodalRecommender):
         self._write_features(tables, parts, left, noisy=False)
         return tables
 
+    @torch.no_grad()
+    def retrieval_spaces(
+        self, features: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
+        """Generated parts compared with those of ``features``, and features from gated parts.
+
+        Returns:
+            ``general part`` and ``specific part``: Tr_m([g_m' of the others]) with g_m, and
+            Gen_m(p_m) with s_m, both before gate and graph. ``gated parts``: [G_m ; S_m] of
+            :meth:`completed_features` with those of ``features``; both sides contain p_m, so an
+            item is found whatever its features are. ``features from gated parts``:
+            Dec_m([Tr_m([G_m' of the others]) ; A_m^L (p_m * Gen_m(p_m))]) with ``features``: the
+            decoder reads what it was trained on, which it does not in :meth:`completed_features`.
+        """
+        gates = self._gates()
+        raw, gated = self._disentangled(gates)
+        made = self._made_parts(raw, gates)
+        sought, sought_gated = self._disentangled(gates, tables=features)
+        _, completed = self._disentangled(gates, tables=self.completed_features())
+        graphs = self.inference_graphs
+        known, found = self._propagated(gated, graphs), self._propagated(completed, graphs)
+        wanted = self._propagated(sought_gated, graphs)
+        specific = {name: gates[name] * part for name, part in made.specific.items()}
+        spaces: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+        for name, network in self.networks.items():
+            general = known.general[name]
+            if network.translator is not None:
+                general = network.translator(_others(network, known.general))
+            taste = propagate(graphs[name], specific[name], self.n_mm_layers)
+            decoded = network.decoder(torch.cat([general, taste], dim=1))
+            pairs = {
+                "general part": (made.general[name], sought.general[name]),
+                "specific part": (made.specific[name], sought.specific[name]),
+                "gated parts": (found.both[name], wanted.both[name]),
+                "features from gated parts": (decoded, features[name]),
+            }
+            for space, pair in pairs.items():
+                spaces.setdefault(space, {})[name] = pair
+        return spaces
+
     def _fit_clubs(self, raw: Parts, minimise: Callable[[Tensor], None]) -> None:
         if not self.clubs:
             return
@@ -353,14 +393,17 @@ class DGMRec(MultimodalRecommender):
     def _generated_parts(
         self, raw: Parts, gates: dict[str, Tensor], graphs: nn.ModuleDict
     ) -> Parts:
-        """Parts of all items, made from their other modalities and from their users."""
+        """Propagated parts of all items, made from their other modalities and from their users."""
+        return self._propagated(self._made_parts(raw, gates), graphs)
+
+    def _made_parts(self, raw: Parts, gates: dict[str, Tensor]) -> Parts:
+        """Tr_m([g_m' of the others]) and Gen_m(p_m) of all items."""
         parts = {}
         for name, network in self.networks.items():
             general, specific = raw.general[name], network.generator(gates[name])
             if network.translator is not None:
                 general = network.translator(_others(network, raw.general))
-            made = torch.cat([general, specific], dim=1)
-            parts[name] = propagate(graphs[name], made, self.n_mm_layers)
+            parts[name] = torch.cat([general, specific], dim=1)
         return Parts(parts)
 
     @torch.no_grad()
@@ -437,17 +480,22 @@ class DGMRec(MultimodalRecommender):
         return light_gcn(self.user_item_graph, *identities, self.n_ui_layers)
 
     def _disentangled(
-        self, gates: dict[str, Tensor], ids: Tensor | None = None
+        self,
+        gates: dict[str, Tensor],
+        ids: Tensor | None = None,
+        tables: Mapping[str, Tensor] | None = None,
     ) -> tuple[Parts, Parts]:
         """g_m and s_m of the items ``ids`` or of all, and p_m * g_m and p_m * s_m of all items.
 
-        Nothing reads those of the padding item.
+        X_m are the feature tables of the model or ``tables``. Nothing reads the parts of the
+        padding item.
         """
         raw, gated = {}, {}
+        tables = self.features if tables is None else tables
         for name, network in self.networks.items():
             layers = *network.encoder.parameters(), *self.shared_encoder.parameters()
-            table = self.features[name]
-            raw[name], gated[name] = _Disentangling.apply(table, gates[name], ids, *layers)
+            applied = _Disentangling.apply(tables[name], gates[name], ids, *layers)
+            raw[name], gated[name] = applied
         return Parts(raw), Parts(gated)
 
     def _gates(self) -> dict[str, Tensor]:

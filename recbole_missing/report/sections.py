@@ -142,7 +142,7 @@ def ratio_table(part: Part, metric: str) -> Table:
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
-    """Cross-modal retrieval by model and by nearest neighbour; None if no run measured it."""
+    """Cross-modal retrieval by model, in its spaces, and by nearest neighbour, if measured."""
     rows = _retrieved(part)
     if not rows:
         return None
@@ -161,6 +161,13 @@ def retrieval_table(part: Part, printed: Published | None) -> Table | None:
         "feature among the nearest (cosine) of all items. Nearest neighbour: the feature of the "
         "nearest item by another modality. `all`: mean over modalities by items."
     )
+    if any(name.startswith("control@") for name in names):
+        caption += (
+            " Control: the same, after the hidden features changed places; a hit is about features "
+            "only as far as it is above its control. Other sources than the model and the nearest "
+            "neighbour: what the model makes inside, compared with what it makes of the true "
+            "features."
+        )
     if len(columns) > len(names) and printed:
         caption += f" Published (beside `all`; it names no modality): {printed.source}."
     title = f"{part.heading}: cross-modal retrieval"

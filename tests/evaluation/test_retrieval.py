@@ -15,7 +15,7 @@ from recbole.utils import init_seed
 from recbole_missing import cli
 from recbole_missing.data.aligned import Source
 from recbole_missing.data.dataset import MultimodalDataset
-from recbole_missing.evaluation.retrieval import evaluate, retrieval
+from recbole_missing.evaluation.retrieval import _exchanged, evaluate, retrieval
 from recbole_missing.imputation import Mean, NearestNeighbour
 from recbole_missing.modality import Modalities, Modality
 
@@ -138,20 +138,31 @@ def test_features_must_have_the_shape_of_the_true_ones():
 # ------------------------------------------------------------------------------ on a data set
 
 
+def without_control(groups):
+    """What :func:`retrieval` gave, before ``evaluate`` added the control."""
+    return {
+        group: {key: v for key, v in values.items() if not key.startswith("control@")}
+        for group, values in groups.items()
+    }
+
+
 def test_evaluate_reports_model_and_nearest_neighbour(settings):
     run = prepare(Toy, settings, imputation="featprop")
     dataset = run.train._dataset
     result = evaluate(run.network(), dataset)
     true, given = dataset.true_features(), dataset.modalities
     filled = {name: modality.features for name, modality in given.items()}
-    assert result["model"] == retrieval(true, filled, given.observed)
+    measured = retrieval(true, filled, given.observed)
+    assert {name: without_control(groups) for name, groups in result["model"].items()} == measured
     copies = NearestNeighbour().fit(torch.zeros(1, given["image"].n_items).numpy()).transform(given)
     nearest = retrieval(
         true, {name: modality.features for name, modality in copies.items()}, given.observed
     )
     for name in NAMES:
         assert "3 missing" in nearest[name]
-        assert result["nearest_neighbour"][name] == {**nearest[name], "3 missing": None}
+        found = result["nearest_neighbour"][name]
+        assert found.pop("3 missing") is None
+        assert without_control(found) == {k: v for k, v in nearest[name].items() if k in found}
 
 
 def test_a_model_that_knows_the_truth_gets_every_hit(settings):
@@ -161,6 +172,41 @@ def test_a_model_that_knows_the_truth_gets_every_hit(settings):
     result = evaluate(network, run.train._dataset)["model"]
     hits = [v["hit@10"] for groups in result.values() for v in groups.values()]
     assert len(hits) > 3 and set(hits) == {1}
+
+
+def pooled(groups, measure):
+    """Mean over the items of all groups."""
+    total = sum(v["items"] for v in groups.values())
+    return sum(v["items"] * v[measure] for v in groups.values()) / total
+
+
+def test_the_control_tells_features_from_identities(settings):
+    run = prepare(Toy, settings)
+    dataset = run.train._dataset
+    network, true, given = run.network(), dataset.true_features(), dataset.modalities
+    codes = torch.eye(given["image"].n_items)
+    network.retrieval_spaces = lambda features: {
+        "features": {name: (true[name].features, rows) for name, rows in features.items()},
+        "identity": {name: (codes, codes + 0 * rows.sum()) for name, rows in features.items()},
+    }
+    result = evaluate(network, dataset, ks=(1,))
+    for name in NAMES:
+        assert pooled(result["features"][name], "hit@1") > 0.9, "items with equal titles tie"
+        assert pooled(result["features"][name], "control@1") < 0.5
+        assert pooled(result["identity"][name], "hit@1") == 1
+        assert pooled(result["identity"][name], "control@1") == 1
+
+
+def test_every_hidden_feature_changes_its_place():
+    true, observed = tables()
+    changed = _exchanged(true, observed)
+    for column, (name, modality) in enumerate(true.items()):
+        hidden = modality.observed & ~observed[:, column]
+        moved = (changed[name].features != modality.features).any(dim=1)
+        assert moved.equal(hidden) and changed[name].observed.equal(modality.observed)
+        rows = [sorted(m.features[hidden].tolist()) for m in (modality, changed[name])]
+        assert rows[0] == rows[1], "the same features, at other places"
+        assert changed[name].features.equal(_exchanged(true, observed)[name].features)
 
 
 def test_one_modality_has_no_nearest_item(settings):
@@ -268,7 +314,19 @@ def test_dgmrec_returns_its_tables_and_invents_what_no_epoch_generates(settings)
         rest[0] = False
         assert rest.sum() > 1 and not features[rest].equal(table[rest])
         assert len(features[rest].unique(dim=0)) > 1, "taste tells them apart"
-    assert set(evaluate(model, run.train._dataset)["model"]) == set(NAMES)
+    result = evaluate(model, run.train._dataset)
+    assert set(result["model"]) == set(NAMES)
+    parts = ["general part", "specific part", "gated parts", "features from gated parts"]
+    assert list(result) == ["model", *parts, "nearest_neighbour"]
+    assert set(result["gated parts"]) == set(NAMES)
+
+
+def test_gated_parts_are_found_with_the_wrong_features(settings):
+    run = prepare("DGMRec", settings, epochs=1)
+    result = evaluate(run.network().eval(), run.train._dataset, (1,))
+    for name in NAMES:
+        groups = result["gated parts"][name]
+        assert pooled(groups, "control@1") > 5 * pooled(groups, "chance@1")
 
 
 # ------------------------------------------------------------------------------- command line
@@ -288,8 +346,10 @@ def test_command_prints_and_writes(settings, capsys, tmp_path):
     cli.main(["retrieve", file, *HERE, "--top", "5", "2", "--output", str(target)])
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("VBPR on tiny; missing: 50% stratified; imputation: featprop")
-    assert out[2].split() == [f"hit@{k}" for k in (2, 5)] * 3
-    rows = [line.split() for line in out[4:-4]]
+    measures = [f"{name}@{k}" for name in ("hit", "control", "chance") for k in (2, 5)]
+    assert out[1].split() == ["modality", "lacking", "items", "source", *measures]
+    rows = [line.replace("nearest neighbour", "nearest").split() for line in out[3:-6]]
+    nearest, rows = rows[1::2], rows[::2]
     report = json.loads(target.read_text())
     shown = {
         (name, group[0]): v
@@ -297,8 +357,11 @@ def test_command_prints_and_writes(settings, capsys, tmp_path):
         for group, v in g.items()
     }
     assert [tuple(row[:2]) for row in rows] == list(shown)
-    assert all(float(row[3]) == round(shown[row[0], row[1]]["hit@2"], 4) for row in rows)
-    assert all((row[5:7] == ["-", "-"]) == (row[1] == "3") for row in rows)
+    for place, measure in enumerate(measures, start=4):
+        assert all(float(row[place]) == round(shown[row[0], row[1]][measure], 4) for row in rows)
+    assert all(row[3] == "model" for row in rows)
+    assert all(row[3] == "nearest" for row in nearest)
+    assert all((row[4:] == ["-"] * 6) == (row[1] == "3") for row in nearest)
     assert report["title"] == out[0]
     assert report["retrieval"] == evaluate(run.network(), run.train._dataset, (2, 5))
 

@@ -21,6 +21,7 @@ from helpers import (
     tiny_modalities,
 )
 
+from recbole_missing.graph.sparse import propagate
 from recbole_missing.model.dgmrec import DGMRec, _Disentangling, _imitation
 from recbole_missing.nn import layers
 
@@ -117,6 +118,42 @@ def test_completed_features_add_rows_that_no_epoch_generates() -> None:
         left[0] = False
         assert left.any()
         assert (made[name] != table).any(dim=1).equal(left)
+
+
+def test_retrieval_spaces_in_formulas() -> None:
+    model, _ = build(names=letters(2))
+    torch.manual_seed(3)
+    sought = {name: torch.randn_like(table) for name, table in model.features.items()}
+    spaces = model.retrieval_spaces(sought)
+    gates, made = model._gates(), model.completed_features()
+
+    def parts(tables: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        lin, lin_specific = model.networks[name].encoder(tables[name]).chunk(2, dim=1)
+        return torch.sigmoid(model.shared_encoder(torch.tanh(lin))), torch.sigmoid(lin_specific)
+
+    def through_graph(name: str, part: torch.Tensor) -> torch.Tensor:
+        return propagate(model.inference_graphs[name], part, model.n_mm_layers)
+
+    def gated(tables: Any, name: str) -> torch.Tensor:
+        both = [through_graph(name, gates[name] * part) for part in parts(tables, name)]
+        return torch.cat(both, dim=1)
+
+    for name, other in (("a", "b"), ("b", "a")):
+        network, general = model.networks[name], parts(model.features, other)[0]
+        taste = network.generator(gates[name])
+        translated = network.translator(gated(model.features, other)[:, : general.shape[1]])
+        consistent = torch.cat([translated, through_graph(name, gates[name] * taste)], dim=1)
+        expected = {
+            "general part": (network.translator(general), parts(sought, name)[0]),
+            "specific part": (taste, parts(sought, name)[1]),
+            "gated parts": (gated(made, name), gated(sought, name)),
+            "features from gated parts": (network.decoder(consistent), sought[name]),
+        }
+        assert list(spaces) == list(expected)
+        for space, pair in expected.items():
+            for found, right in zip(spaces[space][name], pair):
+                torch.testing.assert_close(found[1:], right[1:])
+                assert not found.requires_grad
 
 
 def test_nothing_missing() -> None:

@@ -287,6 +287,18 @@ def test_retrieval():
     assert column(table, "items").cells() == ["30", "10", "40", "-", "-"]
     assert column(table, "hit@10 published").values == [None, None, 0.3, None, None]
     assert sections.retrieval_table(one_part([made("A", 1, 0.1)]), None) is None
+    assert "Control:" not in table.caption, "older lines have none"
+
+
+def test_retrieval_with_control():
+    found = {
+        source: {"image": {"1 missing": {"items": 30, "hit@10": hit, "control@10": control}}}
+        for source, hit, control in (("model", 0.4, 0.1), ("gated parts", 0.9, 0.8))
+    }
+    table = sections.retrieval_table(one_part([made("A", 1, 0.1, retrieval=found)]), None)
+    assert table.labels["source"] == ["model", "model", "gated parts", "gated parts"]
+    assert column(table, "control@10").values == [0.1, 0.1, 0.8, 0.8]
+    assert "Control: the same, after the hidden features changed places" in table.caption
 
 
 # ---------------------------------------------------------------------------- which way is better
