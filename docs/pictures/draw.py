@@ -138,12 +138,69 @@ def results(path: Path) -> None:
     save(figure, path)
 
 
+def retrieval(path: Path) -> None:
+    """How often hidden features are found on three data sets, and how often exchanged ones are."""
+    asking = {
+        ("VBPR", "autoencoder", "model"): "auto-encoder",
+        ("DGMRec", "mean", "nearest_neighbour"): "nearest neighbour",
+        ("VBPR", "featprop", "model"): "FeatProp",
+        ("DGMRec", "mean", "model"): "DGMRec: generated features",
+        ("DGMRec", "mean", "features from gated parts"): "DGMRec: features from gated parts",
+        ("DGMRec", "mean", "general part"): "DGMRec: general part",
+        ("DGMRec", "mean", "specific part"): "DGMRec: specific part",
+        ("DGMRec", "mean", "gated parts"): "DGMRec: gated parts",
+    }
+    panels = {"office-mm": "title, text", "hm-mm": "image, caption", "lfm2k-mm": "text, audio"}
+    figure = new_figure(figsize=(10, 3.4), layout="constrained")
+    places = {key: place for place, key in enumerate(reversed(asking))}
+    for axes, (data_set, names) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
+        for key, (hit, control) in found_features(data_set).items():
+            if key in places:
+                axes.plot([control, hit], [places[key]] * 2, color=GREY, lw=1, zorder=1)
+                axes.plot(hit, places[key], "o", color=COLOURS[0], ms=7, zorder=2)
+                axes.plot(control, places[key], "D", color=COLOURS[1], ms=5, mfc="none", zorder=3)
+        axes.set_yticks(range(len(asking)), list(asking.values())[::-1])
+        axes.set(title=f"{data_set}: {names}", xlabel="hit@20", xlim=(-0.04, 1.04))
+        plain_axes(axes, "x")
+    axes.plot([], [], "o", color=COLOURS[0], ms=7, label="the hidden feature is found")
+    axes.plot([], [], "D", color=COLOURS[1], ms=5, mfc="none", label="control: an exchanged one is")
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    save(figure, path)
+
+
+def found_features(data_set: str) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Model, imputation and source -> hit@20 and control@20, mean over queries of all modalities.
+
+    Only items that lack one modality ask. Standard scale and a learning rate of 0.005.
+    """
+    found = {}
+    for line in Store(HERE.parent / "results" / "retrieval_real.jsonl").latest():
+        point = line["point"]
+        main = point["modality_scale"] == "standard" and point["learning_rate"] == 0.005
+        if point["dataset"] != data_set or not main:
+            continue
+        for source, by_modality in line["retrieval"].items():
+            groups = [modality["1 missing"] for modality in by_modality.values()]
+            weights = [group["items"] for group in groups]
+            hit, control = (
+                float(np.average([group[measure] for group in groups], weights=weights))
+                for measure in ("hit@20", "control@20")
+            )
+            found[point["model"], point["imputation"], source] = (hit, control)
+    return found
+
+
 def save(figure: Any, path: Path) -> None:
     """Write an SVG without the date."""
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight", facecolor="white")
 
 
-PICTURES = {"flow.svg": flow, "mask.svg": mask, "results.svg": results}
+PICTURES = {
+    "flow.svg": flow,
+    "mask.svg": mask,
+    "results.svg": results,
+    "retrieval.svg": retrieval,
+}
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if sys.argv[1:] else HERE

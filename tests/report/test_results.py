@@ -54,6 +54,18 @@ def test_the_documented_commands_have_nothing_left_to_do(
         assert all(row.endswith("(done)") for row in planned), line
 
 
+def test_the_page_of_retrieval_shows_rows_of_the_report(tmp_path: Path) -> None:
+    page = (RESULTS / "retrieval.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^recbole-missing report retrieval_real.jsonl .*", page, re.MULTILINE)
+    words = [str(RESULTS / word) if word.endswith(".jsonl") else word for word in shlex.split(line)]
+    words[words.index("--output") + 1] = str(tmp_path / "report")
+    cli.main(words[1:])
+    report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8").splitlines()
+    shown = [row for row in page.splitlines() if re.match(r"\| (DGMRec|VBPR|model) \|", row)]
+    assert len(shown) > 10
+    assert set(shown) <= set(report)
+
+
 def test_the_readme_shows_the_first_table_of_the_report() -> None:
     report = (REPORT / "report.md").read_text(encoding="utf-8")
     table = re.search(r"#### tiktok: test metrics\n.*?(\n\|.*?\n)\n", report, flags=re.DOTALL)
