@@ -151,9 +151,12 @@ def retrieval(path: Path) -> None:
         ("DGMRec", "mean", "gated parts"): "DGMRec: gated parts",
     }
     panels = {"office-mm": "title, text", "hm-mm": "image, caption", "lfm2k-mm": "text, audio"}
+    panels = {name: text for name, text in panels.items() if found_features(name)}
     figure = new_figure(figsize=(10, 3.4), layout="constrained")
     places = {key: place for place, key in enumerate(reversed(asking))}
-    for axes, (data_set, names) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
+    for axes, (data_set, names) in zip(
+        figure.subplots(1, len(panels), sharey=True), panels.items()
+    ):
         for key, (hit, control) in found_features(data_set).items():
             if key in places:
                 axes.plot([control, hit], [places[key]] * 2, color=GREY, lw=1, zorder=1)

@@ -10,9 +10,10 @@ the probability of a hit is min(max((k - b) / t, 0), 1). So a query that is the 
 gets at most k hits in total, and a row of zeros gets exactly the chance level.
 
 The control repeats the measure with true features that changed places: every item whose modality
-was hidden gets the feature of another one. The queries stay as they are. Whoever finds features
-falls to the chance level. Whoever still hits finds the item by something else that the query and
-the candidate share, such as the gate of DGMRec, and the measure says nothing about features.
+was hidden gets the feature of another one. The queries stay as they are. A method that finds
+features falls to the chance level. A method that still hits finds the item by something else that
+the query and the candidate share, such as the gate of DGMRec. Then a hit says nothing about
+features.
 
 Source: Kim, Kang, Kim, Kim and Park, "Disentangling and Generating Modalities for Recommendation in
 Missing Modality Scenarios", SIGIR 2025. The baseline there copies the feature of the nearest item.
@@ -44,15 +45,18 @@ def evaluate(model: Any, dataset: Any, ks: Sequence[int] = TOP) -> dict[str, dic
     All use the same mask.
 
     Args:
-        model: a :class:`~recbole_missing.model.base.MultimodalRecommender`.
+        model: a :class:`~recbole_missing.model.base.MultimodalRecommender`. It may have a method
+            ``retrieval_spaces``. This takes features (modality -> ``(n_items, dim)``), and gives
+            name of a space -> modality -> what the model made for each item without these
+            features, and what it makes of them; both ``(n_items, d)``.
         dataset: the data set that it was built from, or another split of it. Its files are read
             again to get the true features.
         ks: lengths of the lists.
 
     Returns:
         Source -> modality -> what :func:`retrieval` gives, and ``control@k``, the ``hit@k`` of the
-        control. Sources are ``model`` (its completed features), the spaces of the model's
-        ``retrieval_spaces``, and ``nearest_neighbour``. An item that lacks every modality has no
+        control. Sources are ``model`` (its completed features), the spaces of the model, and
+        ``nearest_neighbour``. An item that lacks every modality has no
         nearest neighbour; the group of these items is None under ``nearest_neighbour``.
 
     Raises:
@@ -100,7 +104,8 @@ def _searched(
     """Retrieval by the features ``made`` (source -> modality), and in the spaces of the model."""
     results = {"model": retrieval(true, made["model"], observed, ks)}
     truth = {name: modality.features.to(model.observed.device) for name, modality in true.items()}
-    for space, pairs in model.retrieval_spaces(truth).items():
+    spaces = model.retrieval_spaces(truth) if hasattr(model, "retrieval_spaces") else {}
+    for space, pairs in spaces.items():
         queries = {name: query for name, (query, _) in pairs.items()}
         candidates = {name: _candidates(true[name], rows) for name, (_, rows) in pairs.items()}
         results[space] = retrieval(candidates, queries, observed, ks)

@@ -134,21 +134,6 @@ class MultimodalRecommender(GeneralRecommender):
         """
         return {name: modality.features for name, modality in self.modalities.items()}
 
-    def retrieval_spaces(
-        self, features: Mapping[str, Tensor]
-    ) -> dict[str, dict[str, tuple[Tensor, Tensor]]]:
-        """What else cross-modal retrieval compares, beside :meth:`completed_features`.
-
-        Args:
-            features: name -> ``(n_items, dim)``, the features that are searched for.
-
-        Returns:
-            Name of the space -> modality -> what the model made for each item without knowing
-            ``features``, and what it makes of ``features``; both ``(n_items, d)``. By default
-            there is no other space.
-        """
-        return {}
-
     # ----------------------------------------------------------------------- what models share
 
     def user_item_matrix(self, dataset: Any) -> SparseMatrix:
