@@ -336,6 +336,14 @@ def test_a_setting_of_ours_that_has_no_effect_is_warned_of(settings, caplog):
     assert "BPR: imputation of recbole_missing has no effect without" in caplog.text
 
 
+def test_the_rule_of_ties_has_an_effect_without_the_package_too(settings, caplog):
+    """The trainer is ours for every model."""
+    assert Config("BPR", "ml-100k", config_dict={"ties_improve": False})["ties_improve"] is False
+    assert "ties_improve" not in caplog.text
+    with pytest.raises(ValueError, match="BPR: ties_improve must be True or False, got 'no'"):
+        Config("BPR", "ml-100k", config_dict={"ties_improve": "no"})
+
+
 def test_recbole_evaluates_without_a_validation_split_as_ever(settings):
     plain = {key: settings[key] for key in settings if key not in MODALITIES}
     split = {"eval_args": {"split": {"LS": "test_only"}}, "benchmark_filename": None}
