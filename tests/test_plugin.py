@@ -27,6 +27,7 @@ from folders import (
 from folders import workplace as workplace
 from recbole.config import Config
 from recbole.data import create_dataset
+from recbole.quick_start import load_data_and_model
 from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
@@ -781,6 +782,33 @@ def test_sampled_evaluation_keeps_recboles_number_of_pairs(settings):
 def test_a_preset_asked_for_by_name_goes_over_the_data_set_yaml():
     config = Config("VBPR", "ml-100k", config_dict={"preset": "baby"})
     assert (config["learning_rate"], config["stopping_step"]) == (0.005, 25)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "place", "normalised"),
+    [
+        (["title"], "call", True),
+        (["image", "title"], "file", True),
+        (["image", "title", "tags"], "call", False),
+    ],
+)
+def test_a_released_preset_takes_the_path_of_its_number_of_modalities(
+    tmp_path, modalities, place, normalised
+):
+    """Up to the model; a value of the user wins."""
+    layer = {"modalities": modalities}
+    settings = {**tiny_content().write(tmp_path, "tiktok"), **layer}
+    files = ["own.yaml"] if place == "file" else None
+    if files:
+        Path("own.yaml").write_text(yaml.safe_dump(layer))
+        del settings["modalities"]
+    result = recbole_missing.run_recbole_missing("MILK", "tiktok", files, settings)
+    config, model, *_ = load_data_and_model(result["checkpoint"], settings["data_path"])
+    assert config["preset"] == "tiktok" and model.invariance_weight == 50
+    assert config["normalise_features"] is model.normalise_features is normalised
+    assert "by_modalities" not in config
+    asked = {**settings, "normalise_features": not normalised}
+    assert Config("MILK", "tiktok", files, asked)["normalise_features"] is not normalised
 
 
 def test_a_class_passed_may_bear_a_name_that_is_taken(settings):
