@@ -46,6 +46,8 @@ def settle(
     Raises:
         ValueError: if a symbolic link is in the place of a file or folder beside the store.
     """
+    if not jobs:
+        return []
     sources = {job.run: job.source for job in jobs}
 
     def repeated(line: Line) -> bool:
