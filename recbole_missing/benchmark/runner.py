@@ -64,9 +64,8 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
     if plan.search:
         trials, refused = _identified(_trials(plan, store, points, options))
         lines = _recorded(refused, store, options)
-        if trials:  # a model without a space has none
-            tried = settle(_once(trials), store, workers, options.say, **again)
-            lines += _of_every_cell(trials, tried)
+        tried = settle(_once(trials), store, workers, options.say, **again)
+        lines += _of_every_cell(trials, tried)
         chosen, failures = search.choose(lines), search.failures(lines)
         lost = [point for point in points if cell(point) in failures]
         points = [point for point in points if point not in lost]
