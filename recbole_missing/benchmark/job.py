@@ -360,12 +360,15 @@ def _now() -> str:
 
 
 def _best_epoch(history: Sequence[Mapping[str, Any]], config: Any) -> int | None:
-    """The epoch that is tested. RecBole keeps the last one of several equally good epochs."""
+    """The epoch that is tested: of several equally good ones the last, as ``ties_improve`` says."""
     metric, sign = config["valid_metric"].lower(), 1 if config["valid_metric_bigger"] else -1
+    order = -1 if config["ties_improve"] is False else 1
     places = [
-        (sign * entry["valid"][metric], entry["epoch"]) for entry in history if "valid" in entry
+        (sign * entry["valid"][metric], order * entry["epoch"], entry["epoch"])
+        for entry in history
+        if "valid" in entry
     ]
-    return max(places)[1] if places else None
+    return max(places)[-1] if places else None
 
 
 def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:
