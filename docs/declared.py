@@ -202,7 +202,12 @@ def yaml_text(value: Any) -> str:
 
 
 def _flow(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}: {yaml_text(value)}`" for key, value in values.items())
+    """Values of a preset, and those that hold for a number of modalities alone."""
+    paths = values.get(defaults.BY_MODALITIES, {})
+    plain = {key: value for key, value in values.items() if key != defaults.BY_MODALITIES}
+    parts = [", ".join(f"`{key}: {yaml_text(value)}`" for key, value in plain.items())]
+    parts += [f"with {number} modalities {_flow(path)}" for number, path in paths.items()]
+    return "; ".join(parts)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

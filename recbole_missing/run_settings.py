@@ -257,7 +257,13 @@ def _read_by_anyone() -> frozenset[str]:
 
 
 def _warn_of_idle_settings(config: Any) -> None:
-    """Say it where settings of this package are given and nothing turns the package on."""
+    """Say it where settings of this package are given and nothing turns the package on.
+
+    ``ties_improve`` has an effect: the trainer, which is ours for every model, reads it.
+
+    Raises:
+        ValueError: if ``ties_improve`` is no bool.
+    """
     theirs = recbole_settings()
     ours = {key: value for key, value in defaults.overall().items() if key not in theirs}
     given = config.external_config_dict
@@ -266,7 +272,9 @@ def _warn_of_idle_settings(config: Any) -> None:
         check.warn_of_likeness(config.model, given, known, choices=known)
     own = own_settings(config.model_class)
     mine = [key for key in ours if key in given and key not in own]
-    idle = [key for key in mine if given[key] not in (None, ours[key])]
+    of_trainer = {key: check.OF_PACKAGE[key] for key in mine if key == "ties_improve"}
+    constraints.check(config.model, given, of_trainer)
+    idle = [key for key in mine if given[key] not in (None, ours[key]) and key not in of_trainer]
     if idle:
         getLogger().warning(
             f"{config.model}: {', '.join(idle)} of recbole_missing has no effect without "

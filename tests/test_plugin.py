@@ -27,6 +27,7 @@ from folders import (
 from folders import workplace as workplace
 from recbole.config import Config
 from recbole.data import create_dataset
+from recbole.quick_start import load_data_and_model
 from recbole.sampler import Sampler
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer
@@ -334,6 +335,14 @@ def test_our_commands_give_recboles_models_our_defaults(settings, monkeypatch):
 def test_a_setting_of_ours_that_has_no_effect_is_warned_of(settings, caplog):
     Config("BPR", "ml-100k", config_dict={"imputation": "mean", "missing_seed": 42})
     assert "BPR: imputation of recbole_missing has no effect without" in caplog.text
+
+
+def test_the_rule_of_ties_has_an_effect_without_the_package_too(settings, caplog):
+    """The trainer is ours for every model."""
+    assert Config("BPR", "ml-100k", config_dict={"ties_improve": False})["ties_improve"] is False
+    assert "ties_improve" not in caplog.text
+    with pytest.raises(ValueError, match="BPR: ties_improve must be True or False, got 'no'"):
+        Config("BPR", "ml-100k", config_dict={"ties_improve": "no"})
 
 
 def test_recbole_evaluates_without_a_validation_split_as_ever(settings):
@@ -773,6 +782,33 @@ def test_sampled_evaluation_keeps_recboles_number_of_pairs(settings):
 def test_a_preset_asked_for_by_name_goes_over_the_data_set_yaml():
     config = Config("VBPR", "ml-100k", config_dict={"preset": "baby"})
     assert (config["learning_rate"], config["stopping_step"]) == (0.005, 25)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "place", "normalised"),
+    [
+        (["title"], "call", True),
+        (["image", "title"], "file", True),
+        (["image", "title", "tags"], "call", False),
+    ],
+)
+def test_a_released_preset_takes_the_path_of_its_number_of_modalities(
+    tmp_path, modalities, place, normalised
+):
+    """Up to the model; a value of the user wins."""
+    layer = {"modalities": modalities}
+    settings = {**tiny_content().write(tmp_path, "tiktok"), **layer}
+    files = ["own.yaml"] if place == "file" else None
+    if files:
+        Path("own.yaml").write_text(yaml.safe_dump(layer))
+        del settings["modalities"]
+    result = recbole_missing.run_recbole_missing("MILK", "tiktok", files, settings)
+    config, model, *_ = load_data_and_model(result["checkpoint"], settings["data_path"])
+    assert config["preset"] == "tiktok" and model.invariance_weight == 50
+    assert config["normalise_features"] is model.normalise_features is normalised
+    assert "by_modalities" not in config
+    asked = {**settings, "normalise_features": not normalised}
+    assert Config("MILK", "tiktok", files, asked)["normalise_features"] is not normalised
 
 
 def test_a_class_passed_may_bear_a_name_that_is_taken(settings):

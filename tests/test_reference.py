@@ -73,6 +73,14 @@ def test_every_setting_of_a_model_is_explained(name: str) -> None:
     assert set(presets) <= set(found)
 
 
+def test_a_preset_says_what_belongs_to_a_number_of_modalities() -> None:
+    (_, values) = rows(section("### MILK"))["tiktok"]
+    assert values.endswith(
+        "`stopping_step: 20`; with 2 modalities `normalise_features: True`; "
+        "with 3 modalities `normalise_features: False`"
+    )
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_is_there(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -187,6 +187,20 @@ def test_whatever_training_changes_comes_back(settings, changes, epoch):
     assert run.trainer.start_epoch == epoch and run.trainer.model.count > epoch
 
 
+def test_a_resumed_run_keeps_its_rule_of_ties(settings):
+    """All validations of this run give one result, and the first one was before it was killed."""
+    changes = {"epochs": 9, "stopping_step": 3, "learning_rate": 0.0, "ties_improve": False}
+    expected = ended(begun("VBPR", settings, **changes))
+    assert [entry["epoch"] for entry in expected["history"]] == [0, 1, 2, 3, 4]
+    killed(begun("VBPR", settings, **changes), epoch=2)
+    other = {**changes, "ties_improve": True}
+    with pytest.raises(ValueError, match=r"ties_improve False instead of None"):
+        ended(begun("VBPR", settings, **other), only(settings, "*.last"))
+    run = begun("VBPR", settings, **changes)
+    assert_same(ended(run, "auto"), expected)
+    assert run.trainer.start_epoch == 2 and run.trainer._best_epoch == 0
+
+
 def test_a_model_that_no_checkpoint_can_hold_is_said_to_be_one(settings, caplog):
     class Bare(Toy):
         def on_epoch_start(self, minimise: Any) -> None:

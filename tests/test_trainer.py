@@ -332,6 +332,62 @@ def test_resume_refuses_the_file_of_another_model(settings):
         prepare("BM3", settings).trainer().resume_checkpoint(first.saved_model_file)
 
 
+# ------------------------------------------------------------------- which epoch is the best one
+
+GINI = {"metrics": ["Recall", "GiniIndex"], "valid_metric": "GiniIndex@5"}  # smaller is better
+
+
+def validated(settings, scores, monkeypatch, **changes):
+    """Epochs that were trained, and the epoch that is kept, for given validation results."""
+    coming = iter(scores)
+
+    def result(self, *args, **kwargs):
+        score = next(coming)
+        return score, {self.valid_metric: score}
+
+    monkeypatch.setattr(recbole.trainer.Trainer, "_valid_epoch", result)
+    _, trainer = fitted("VBPR", settings, epochs=len(scores), stopping_step=1, **changes)
+    saved = torch.load(trainer.saved_model_file, weights_only=True)
+    seen = [next(iter(entry["valid"].values())) for entry in trainer.history]
+    assert seen == scores[: len(seen)], "the history has the results as they are"
+    best = max(seen) if trainer.valid_metric_bigger else min(seen)
+    assert trainer.best_valid_score == saved["best_valid_score"] == best
+    return len(seen), saved["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "tie_improves", "tie_does_not"),
+    [
+        ([0.3, 0.3, 0.3, 0.3, 0.3], (5, 4), (3, 0)),
+        ([0.1, 0.2, 0.3, 0.3, 0.4], (5, 4), (5, 4)),
+        ([0.2, 0.3, 0.1, 0.3, 0.1], (5, 3), (4, 1)),
+        ([0.0, 0.0, 0.0, 0.1, 0.1], (5, 4), (3, 0)),
+        ([0.4, 0.3, 0.2, 0.2, 0.4], (3, 0), (3, 0)),
+    ],
+)
+def test_a_tie_improves_or_not(settings, scores, tie_improves, tie_does_not, monkeypatch):
+    for rule, expected in ((True, tie_improves), (False, tie_does_not)):
+        assert validated(settings, scores, monkeypatch, ties_improve=rule) == expected
+        turned = [-score for score in scores]
+        smaller = {**GINI, "ties_improve": rule}
+        assert validated(settings, turned, monkeypatch, **smaller) == expected
+    assert validated(settings, scores, monkeypatch) == tie_improves, "RecBole's rule by default"
+
+
+@pytest.mark.parametrize("model", ["VBPR", "BPR"])
+@pytest.mark.parametrize("metric", [{}, GINI])
+def test_a_run_that_learns_nothing_ties(settings, model, metric):
+    """All its validations give one result."""
+    changes = {"learning_rate": 0.0, "epochs": 6, "stopping_step": 2, **metric}
+    ended = {}
+    for rule in (True, False):
+        _, trainer = fitted(model, settings, ties_improve=rule, **changes)
+        saved = torch.load(trainer.saved_model_file, weights_only=True)
+        ended[rule] = len(trainer.history), saved["epoch"], trainer.best_valid_result
+    assert ended[True][:2] == (6, 5) and ended[False][:2] == (4, 0)
+    assert ended[True][2] == ended[False][2]
+
+
 # --------------------------------------------------------------------------- epochs and batches
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,10 @@ def run(plan: Plan, store: Store, workers: Any, options: Options) -> list[Line]:
     chosen: Mapping[str, Any] = {}
     hopeless: list[Refused] = []
     if plan.search:
-        trials, refused = _trials(plan, store, points, options)
+        trials, refused = _identified(_trials(plan, store, points, options))
         lines = _recorded(refused, store, options)
-        lines += settle(trials, store, workers, options.say, **again)
+        tried = settle(_once(trials), store, workers, options.say, **again)
+        lines += _of_every_cell(trials, tried)
         chosen, failures = search.choose(lines), search.failures(lines)
         lost = [point for point in points if cell(point) in failures]
         points = [point for point in points if point not in lost]
@@ -87,8 +88,8 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
     No code that the plan names as ``module:Class`` is imported. A run that needs some which is not
     imported yet is listed, but not looked up in the store.
 
-    If the plan has a search, the trials are listed first, and then the runs that will use the
-    chosen settings.
+    If the plan has a search, the trials are listed first, and at the end the runs that will use the
+    chosen settings. The runs of models that the search has no space for stand between them.
 
     Returns:
         One text for each run, and remarks on runs that other code made.
@@ -97,15 +98,14 @@ def preview(plan: Plan, store: Store, options: Options) -> list[str]:
         ValueError: as :func:`run`.
     """
     points = _present(plan, options)
-    jobs = [_job(plan, store, options, point) for point in points]
-    after: list[str] = []
+    trials = _trials(plan, store, points, options) if plan.search else []
+    searched = {cell(job.point) for job in trials}
+    jobs = [_job(plan, store, options, point) for point in points if cell(point) not in searched]
+    later = [point for point in points if cell(point) in searched]
+    after = [" ".join([*_words(point), "(after the search)"]) for point in later]
     with registry.without_imports():
-        if plan.search:
-            planned, refused = _trials(plan, store, points, options)
-            after = [" ".join([*_words(job.point), "(after the search)"]) for job in jobs]
-        else:
-            planned, refused = _identified(jobs)
-            planned = distinct(planned, options.say)
+        found, refused = _identified([*trials, *jobs])
+    planned = _once(found) if plan.search else distinct(found, options.say)
     board = Board(planned, store)
     board.look()
     lines = []
@@ -120,16 +120,30 @@ def _words(point: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in point.items()]
 
 
-def _trials(
-    plan: Plan, store: Store, points: list[Point], options: Options
-) -> tuple[list[Identified], list[Refused]]:
-    found, refused = _identified(
-        [
-            _job(plan, store, options, point, settings, stage="search")
-            for point, settings in search.trials(plan, points)
-        ]
-    )
-    return list({job.run: job for job in found}.values()), refused  # settings may be drawn twice
+def _trials(plan: Plan, store: Store, points: list[Point], options: Options) -> list[Job]:
+    return [
+        _job(plan, store, options, point, settings, stage="search")
+        for point, settings in search.trials(plan, points)
+    ]
+
+
+def _once(jobs: list[Identified]) -> list[Identified]:
+    """Each run once; a search may draw the same settings twice."""
+    first: dict[str, Identified] = {}
+    for job in jobs:
+        first.setdefault(job.run, job)
+    return list(first.values())
+
+
+def _of_every_cell(trials: list[Identified], lines: list[Line]) -> list[Line]:
+    """Lines of the trials, once in every cell that has the trial.
+
+    Cells share a trial if they differ only in what has no effect on it, such as the imputer of a
+    model that reads no modalities.
+    """
+    line_of = {line.run: line for line in lines}
+    of_cells = {(cell(job.job.point), job.run): job.job.point for job in trials}
+    return [replace(line_of[run], point=dict(point)) for (_, run), point in of_cells.items()]
 
 
 def _present(plan: Plan, options: Options) -> list[Point]:

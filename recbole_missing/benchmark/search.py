@@ -93,7 +93,8 @@ def _drawn(values: Any, generator: random.Random) -> Any:
 def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """Choose the best trial of each cell by its validation metric.
 
-    If several trials are equally good, the earliest one wins. Failed trials never win.
+    If several trials are equally good, the earliest one wins. Trials that failed, or that were
+    never validated, never win.
 
     Returns:
         Cell -> ``settings`` of the best trial, and ``found``, the value of the field ``search`` of
@@ -101,7 +102,7 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """
     chosen = {}
     for key, rivals in _by_cell(lines).items():
-        done = [line for line in rivals if line.done]
+        done = [line for line in rivals if _is_validated(line)]
         if done:
             best = max(done, key=_score)
             settings = best.trial
@@ -114,10 +115,21 @@ def failures(lines: Iterable[Line]) -> dict[str, str]:
     """Cell -> message, for each cell of which every trial failed."""
     return {
         key: f"search: a trial must succeed, got {len(rivals)} failures, the first: "
-        f"{str(rivals[0].error).splitlines()[0]}"
+        f"{_reason(rivals[0])}"
         for key, rivals in _by_cell(lines).items()
-        if not any(line.done for line in rivals)
+        if not any(map(_is_validated, rivals))
     }
+
+
+def _is_validated(line: Line) -> bool:
+    return line.done and bool(line.valid)
+
+
+def _reason(line: Line) -> str:
+    if not line.done:
+        return str(line.error).splitlines()[0]
+    epochs, step = len(line.epochs or ()), line.config["eval_step"]
+    return f"it was never validated in {epochs} epochs with eval_step {step}; lower eval_step"
 
 
 def _by_cell(lines: Iterable[Line]) -> dict[str, list[Line]]:

@@ -46,6 +46,8 @@ def settle(
     Raises:
         ValueError: if a symbolic link is in the place of a file or folder beside the store.
     """
+    if not jobs:
+        return []
     sources = {job.run: job.source for job in jobs}
 
     def repeated(line: Line) -> bool:
@@ -104,7 +106,10 @@ def distinct(jobs: list[Identified], say: Callable[[str], None]) -> list[Identif
         others = {str([v for key, v in point.items() if key != axis]) for point in points}
         unread = all(axis not in job.config for job in jobs)
         if unread and len(others) == len(first) and len({str(p[axis]) for p in points}) > 1:
-            raise ValueError(f"{name}: {axis} must not be an axis, it decides no result; drop it.")
+            raise ValueError(
+                f"{name}: {axis} must not be an axis, it decides no result of these runs; drop it, "
+                "or choose one of its values with --only."
+            )
     left_out = [job for job in jobs if first[job.run] is not job]
     words = [" ".join(f"{k}={v}" for k, v in job.job.point.items()) for job in left_out[:3]]
     say(

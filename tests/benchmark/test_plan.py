@@ -330,6 +330,25 @@ def test_the_best_on_validation_wins_and_failures_never_do() -> None:
     }
 
 
+def test_a_trial_that_was_never_validated_is_not_chosen() -> None:
+    """An eval_step over the number of epochs: Pop, ItemKNN and EASE have one epoch."""
+    config = {"valid_metric": "Recall@20", "valid_metric_bigger": True, "eval_step": 5}
+    unseen = line(
+        stage="search", point=trial(0.1).point, config=config, valid=None, epochs=[{"epoch": 0}]
+    )
+    assert search.choose([unseen]) == {}
+    (reason,) = search.failures([unseen]).values()
+    assert reason.endswith("never validated in 1 epochs with eval_step 5; lower eval_step")
+    (found,) = search.choose([unseen, trial(0.2, x=1)]).values()
+    assert found["settings"] == {"x": 1}
+
+
+def test_a_model_without_a_space_needs_no_trials(tmp_path: Path) -> None:
+    given = {"method": "grid", "space_of": {"MGCN": {"cl_weight": [0.1, 1.0]}}}
+    mine = plan.read(write(tmp_path, search=given)).only({"model": ["BPR"]})
+    assert search.trials(mine, mine.points()) == []
+
+
 def test_hyper_files_of_recbole(tmp_path: Path) -> None:
     path = tmp_path / "mine.hyper"
     path.write_text(

@@ -128,12 +128,37 @@ def test_a_line_holds_what_recbole_returns_and_how_it_came_about(folder: Path) -
     assert said[-1].startswith("[1/1] dataset=tiny model=VBPR seed=2: recall@5")
 
 
-def test_of_equal_epochs_the_last_is_tested_as_recbole_keeps_it() -> None:
-    config = {"valid_metric": "Recall@5", "valid_metric_bigger": True}
-    history = [{"epoch": n, "valid": {"recall@5": v}} for n, v in enumerate([0.1, 0.3, 0.3, 0.2])]
-    assert _best_epoch(history, config) == 2
-    assert _best_epoch(history, {**config, "valid_metric_bigger": False}) == 0
+def test_of_equal_epochs_the_last_is_tested_unless_a_tie_does_not_improve() -> None:
+    config = {"valid_metric": "Recall@5", "valid_metric_bigger": True, "ties_improve": True}
+    values = [0.1, 0.3, 0.3, 0.1]
+    history = [{"epoch": n, "valid": {"recall@5": v}} for n, v in enumerate(values)]
+    for rule, bigger, smaller in ((True, 2, 3), (False, 1, 0)):
+        config["ties_improve"] = rule
+        assert _best_epoch(history, config) == bigger
+        assert _best_epoch(history, {**config, "valid_metric_bigger": False}) == smaller
     assert _best_epoch([{"epoch": 0}], config) is None
+
+
+def test_the_rule_of_ties_is_part_of_a_run_where_it_is_not_recboles(folder: Path) -> None:
+    """So runs of stores that are older than the setting keep their ids."""
+    grid = {**GRID, "seed": [1]}
+    mine = make(folder, grid=grid, settings={"learning_rate": 0.0})
+    usual, _ = run(folder, mine)
+    same, said = run(folder, mine.override({"ties_improve": True}))
+    assert [line["run"] for line in same] == [line["run"] for line in usual]
+    assert said[0].startswith("mine: 2 runs, 2 done, 0 to do")
+    other, _ = run(folder, mine.override({"ties_improve": False}))
+    assert not {line["run"] for line in other} & {line["run"] for line in usual}
+    assert all("ties_improve" not in line["config"] for line in usual)
+    assert [line["config"]["ties_improve"] for line in other] == [False, False]
+    assert [line["best_epoch"] for line in (*usual, *other)] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("value", ["no", 0, None, [True]])
+def test_a_rule_of_ties_that_is_none_is_refused_before_any_run(folder: Path, value: Any) -> None:
+    mine = make(folder, settings={"ties_improve": value})
+    with pytest.raises(ValueError, match=r"(BPR|VBPR): ties_improve must be True or False, got"):
+        run(folder, mine)
 
 
 def test_models_without_training_are_baselines_too(folder: Path) -> None:
@@ -402,6 +427,27 @@ def test_what_is_not_a_number_is_null_in_a_line(folder: Path) -> None:
     assert line["epochs"] == [{"loss": {"bpr": None, "reg": 0.5}}]
     Store(folder / "mine.jsonl").append(line)
     assert Store(folder / "mine.jsonl").lines() == [line]
+
+
+def test_a_measure_is_in_the_line_and_a_model_without_modalities_has_none(folder: Path) -> None:
+    settings = {"missing_protocol": "stratified", "missing_ratio": 0.5, "imputation": "mean"}
+    lines, _ = run(folder, make(folder, settings=settings))
+    assert all(line["restoration"] is None and line["retrieval"] is None for line in lines)
+    asked = make(folder, settings=settings, measures=["restoration", "retrieval"])
+    lines, _ = run(folder, asked)
+    for line in lines:
+        if line["point"]["model"] == "BPR":
+            assert line["restoration"] == {} and line["retrieval"] == {}
+            continue
+        assert line["restoration"].keys() == line["mask"]["missing"].keys()
+        for name, measures in line["restoration"].items():
+            assert list(measures) == ["items", "cosine", "relative_mse", "hit@10", "chance@10"]
+            assert 0 < measures["items"] <= line["mask"]["missing"][name]
+            assert (measures["cosine"], measures["relative_mse"]) == (0, 1)
+    again, said = run(folder, asked)
+    assert again == lines, "a line with every measure answers"
+    nothing, _ = run(folder, make(folder, settings={}, measures=["restoration"]))
+    assert all(line["status"] == "done" and line["restoration"] == {} for line in nothing)
 
 
 def test_a_shared_store_serves_two_benchmarks_with_one_run(folder: Path) -> None:
@@ -756,6 +802,42 @@ def test_a_search_that_is_changed_chooses_anew(folder: Path) -> None:
     assert best["trial"].keys() == {"learning_rate", "embedding_size"}
     assert line["search"]["chosen"] == best["trial"]
     assert line["config"]["embedding_size"] == best["trial"]["embedding_size"]
+
+
+def test_a_model_without_a_space_is_tested_as_it_is(folder: Path) -> None:
+    grid = {**GRID, "model": ["Pop", "VBPR"], "imputation": ["zeros"]}
+    space = {"space_of": {"VBPR": {"learning_rate": [0.01, 0.05]}}}
+    mine = make(folder, grid=grid, search=space)
+    options = runner.Options(data_path=folder / "dataset")
+    pop = mine.only({"model": ["Pop"]})
+    lines, said = run(folder, pop)
+    assert [(line["status"], line["search"]) for line in lines] == [("done", None)] * 2
+    assert said[0].startswith("mine: 2 runs, 0 done, 2 to do"), "there is no search"
+    listed = runner.preview(mine, Store(folder / "mine.jsonl"), options)
+    assert listed == [
+        "dataset=tiny model=VBPR seed=1 imputation=zeros learning_rate=0.01 (to do)",
+        "dataset=tiny model=VBPR seed=1 imputation=zeros learning_rate=0.05 (to do)",
+        "dataset=tiny model=Pop seed=1 imputation=zeros (done)",
+        "dataset=tiny model=Pop seed=2 imputation=zeros (done)",
+        "dataset=tiny model=VBPR seed=1 imputation=zeros (after the search)",
+        "dataset=tiny model=VBPR seed=2 imputation=zeros (after the search)",
+    ]
+    assert runner.preview(pop, Store(folder / "mine.jsonl"), options) == listed[2:4]
+
+
+def test_cells_that_share_their_trials_have_one_choice(folder: Path) -> None:
+    """The imputer decides nothing of BPR; all its cells must be tuned, not the last one alone."""
+    grid = {**GRID, "model": ["Pop", "BPR", "VBPR"], "imputation": ["zeros", "mean"], "seed": [1]}
+    space = {"learning_rate": [1e-5, 0.05]}
+    mine = make(folder, grid=grid, search={"space_of": {"BPR": space, "VBPR": space}})
+    options = runner.Options(data_path=folder / "dataset")
+    listed = runner.preview(mine, Store(folder / "mine.jsonl"), options)
+    assert sum("model=Pop" in one for one in listed) == 1, "nor is it refused for want of an effect"
+    lines, said = run(folder, mine)
+    assert said[0].startswith("mine (search): 6 runs, 0 done, 6 to do")
+    assert [line["point"]["model"] for line in lines] == ["Pop", "BPR", "VBPR", "VBPR"]
+    assert [line["search"] and line["search"]["trials"] for line in lines] == [None, 2, 2, 2]
+    assert lines[1]["config"]["learning_rate"] == lines[1]["search"]["chosen"]["learning_rate"]
 
 
 # --------------------------------------------------------------------------------------- command

@@ -445,6 +445,19 @@ def test_protocol(lines):
     )
 
 
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ([{}, {}], "(a tie improves)"),
+        ([{"ties_improve": False}] * 2, "(a tie does not improve)"),
+        ([{"ties_improve": False}, {}], "(a tie improves, a tie does not improve)"),
+    ],
+)
+def test_protocol_names_the_rule_of_ties(rules, words):
+    lines = [made(model, 1, 0.1, config=rule) for model, rule in zip("AB", rules)]
+    assert f"stopping_step 20 {words}, eval_step 1" in protocol(one_part(lines))
+
+
 def test_protocol_says_what_differs():
     split = {"split": {"RS": [0.8, 0.1, 0.1]}, "order": "RO", "group_by": "user", "mode": "full"}
     drawn = {"missing_protocol": "stratified", "missing_ratio": 0.6, "missing_seed": 42}
