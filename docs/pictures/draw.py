@@ -142,7 +142,7 @@ def retrieval(path: Path) -> None:
     """How often hidden features are found on three data sets, and how often exchanged ones are."""
     asking = {
         ("VBPR", "autoencoder", "model"): "auto-encoder",
-        ("DGMRec", "mean", "nearest_neighbour"): "nearest neighbour",
+        ("VBPR", "mean", "nearest_neighbour"): "nearest neighbour",
         ("VBPR", "featprop", "model"): "FeatProp",
         ("DGMRec", "mean", "model"): "DGMRec: generated features",
         ("DGMRec", "mean", "features from gated parts"): "DGMRec: features from gated parts",
