@@ -340,7 +340,7 @@ def _published_hit(
     the model, but no other axes of the part such as the imputation.
     """
     *values, source, count, modality = row
-    if printed is None or modality != _ALL:
+    if printed is None or modality != _ALL or source not in _SOURCES.values():
         return None
     runs = part.rows[tuple(values)]
     model = results.text(runs[0]["point"]["model"])

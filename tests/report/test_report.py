@@ -295,8 +295,13 @@ def test_retrieval_with_control():
         source: {"image": {"1 missing": {"items": 30, "hit@10": hit, "control@10": control}}}
         for source, hit, control in (("model", 0.4, 0.1), ("gated parts", 0.9, 0.8))
     }
-    table = sections.retrieval_table(one_part([made("A", 1, 0.1, retrieval=found)]), None)
+    printed = published(
+        {**PUBLISHED, "axes": ["dataset", "row"], "metrics": ["hit@10"]}
+        | {"values": {"tiktok": {"A, 1 missing": [0.3], "nearest_neighbour, 1 missing": [0.2]}}}
+    )
+    table = sections.retrieval_table(one_part([made("A", 1, 0.1, retrieval=found)]), printed)
     assert table.labels["source"] == ["model", "model", "gated parts", "gated parts"]
+    assert column(table, "hit@10 published").values == [None, 0.3, None, None]
     assert column(table, "control@10").values == [0.1, 0.1, 0.8, 0.8]
     assert "Control: the same, after the hidden features changed places" in table.caption
 
