@@ -61,8 +61,12 @@ def test_the_page_of_retrieval_shows_rows_of_the_report(tmp_path: Path) -> None:
     words[words.index("--output") + 1] = str(tmp_path / "report")
     cli.main(words[1:])
     report = (tmp_path / "report" / "report.md").read_text(encoding="utf-8").splitlines()
-    shown = [row for row in page.splitlines() if re.match(r"\| (DGMRec|VBPR|model) \|", row)]
-    assert len(shown) > 10
+    shown = [
+        row
+        for row in page.splitlines()
+        if re.match(r"\| (DGMRec|VBPR|mean|featprop|imputation) \|", row)
+    ]
+    assert len(shown) > 30
     assert set(shown) <= set(report)
 
 
