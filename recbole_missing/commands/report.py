@@ -67,8 +67,8 @@ def execute(known: Namespace) -> None:
         write_report(folder, {"stores": names, "runs": len(lines)})
     for table in main:
         print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
-    if main:
-        print("* best, + second best mean of a column")
+    if any(any(column.marked) for table in main for column in table.columns):
+        print("* bold in the report")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
     with registry.without_imports():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ from recbole_missing.config.constraints import unknown
 from recbole_missing.report import figures, results, sections
 from recbole_missing.report.published import Published, published
 from recbole_missing.report.results import Part
+from recbole_missing.report.significance import UserFiles
 from recbole_missing.tables import Column, Table
 
 METRICS = ("recall@20", "ndcg@20")
 _QUICK = ":quick"
+_LEAST_DOTS = 5  # fewer rows need no figure beside their table
 _READING = (
-    "Mean over runs ± sample standard deviation where there are several; **best** and "
-    "<ins>second best</ins> mean of a column as printed; `-` where there is no value. `runs` "
-    "counts the runs behind a row: 0 where all failed."
+    "Mean over runs ± sample standard deviation where there are several; `-` where there is no "
+    "value. `runs` counts the runs behind a row: 0 where all failed. A test over users concerns "
+    "these trained models on these users. How much a method varies from one training to the next "
+    "is what ± says."
 )
 _MACHINE = (
     "Measured on the machine that ran each run, whatever else it was doing: a property of that "
@@ -82,15 +85,18 @@ class Report:
         self.say(f"#### {tables.markdown_text(table.title)}", caption, tables.markdown(table))
 
     def draw(self, part: Part, kind: str, drawing: Any, *arguments: Any) -> None:
-        """Add a figure, if figures are wanted."""
+        """Add a figure of a part, if figures are wanted."""
+        self.draw_as(sections.stem(part, kind), f"{part.heading}: {kind}", drawing, part, *arguments)
+
+    def draw_as(self, stem: str, words: str, drawing: Any, *arguments: Any) -> None:
+        """Add a figure with a file name of its own, if figures are wanted."""
         if not self.options.figures:
             return
-        stem = sections.stem(part, kind)
         endings = (".png", ".pdf") if self.options.pdf else (".png",)
         paths = [self.folder / f"{stem}{ending}" for ending in endings]
-        drawing(part, *arguments, paths)
+        drawing(*arguments, paths)
         self.figures.extend(paths)
-        self.say(f"![{tables.markdown_text(part.heading)}: {kind}]({paths[0].name})")
+        self.say(f"![{tables.markdown_text(words)}]({paths[0].name})")
 
 
 def write(
@@ -128,10 +134,11 @@ def write(
         titles = sorted({run.title for run in tested if run.benchmark == name})
         title = f"{'; '.join(titles)} ({name})"
         report.say(f"## {tables.markdown_text(title)}")
+        _overview(report, own, metrics[0])
         main += [_part(report, part, metrics, printed[name], stores) for part in own]
         for part in results.robustness_parts(tested, orders):
             if part.benchmark == name:
-                _robustness(report, part, metrics[0])
+                _robustness(report, part, metrics[0], stores)
     _end(report, parts, tested)
     return _files(report), main
 
@@ -219,6 +226,21 @@ def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replac
     )
 
 
+def _overview(report: Report, parts: Sequence[Part], metric: str) -> None:
+    """Show the figure over all data sets of a benchmark, for each context."""
+    groups: dict[tuple[str, ...], list[Part]] = {}
+    for part in parts:
+        if any(part.rows.values()) and results.RATIO not in (*part.context, *part.axes):
+            groups.setdefault((*part.axes, *part.context.values()), []).append(part)
+    for group in groups.values():
+        if max(sum(map(bool, part.rows.values())) for part in group) < _LEAST_DOTS:
+            continue
+        context = results.label(group[0].context)
+        stem = sections.stem(replace(group[0], dataset="all"), "dots")
+        words = f"{metric} of every row{f', {context}' if context else ''}"
+        report.draw_as(stem, words, figures.dots, group, metric)
+
+
 def _part(
     report: Report,
     part: Part,
@@ -227,14 +249,14 @@ def _part(
     stores: Sequence[Path],
 ) -> Table:
     """Show the tables and figures of a part, and return its main table."""
-    main = sections.main_table(part, metrics, printed)
+    files = UserFiles([store.parent for store in stores])
+    main = sections.main_table(part, metrics, printed, files)
     report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)
     for within in (False, True):
         _groups(report, part, metrics[0], within)
     report.show(sections.retrieval_table(part, printed))
-    folders = [store.parent for store in stores]
-    for table in sections.significance_tables(part, metrics[0], report.options.method, folders):
+    for table in sections.significance_tables(part, metrics[0], report.options.method, files):
         report.show(table)
     return main
 
@@ -247,13 +269,14 @@ def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
             report.draw(part, name, figures.by_group, groups, metric, within)
 
 
-def _robustness(report: Report, part: Part, metric: str) -> None:
+def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path]) -> None:
     table = sections.loss_table(part, metric)
     if table is None:
         return
     heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
     report.say(heading, tables.markdown_text(table.protocol))
-    report.show(sections.ratio_table(part, metric))
+    files = UserFiles([store.parent for store in stores])
+    report.show(sections.ratio_table(part, metric, files))
     report.draw(part, "ratio", figures.against_ratio, metric)
     report.show(table)
     kind = "rise" if part.smaller_is_better(metric) else "drop"

@@ -1,8 +1,8 @@
-"""Figures of benchmark results: a metric against the missing ratio, and by group of test items."""
+"""Figures of benchmark results: a metric by row, by missing ratio, and by group of test items."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from recbole_missing.report.results import Part
 from recbole_missing.report.style import COLOURS, line_styles, new_figure, plain_axes
 
 _MOST_BANDS = 4  # with more lines, bands would hide one another, so error bars are drawn
+_MOST_PANELS = 3  # side by side
+_PAGE = 8.6  # width of a figure as wide as a page, in inches
 _MOST_ROWS = 40  # more bars do not fit on a page
 _LEAST_RANGE = 0.25  # an axis spans at least this share of the largest value
 _ERROR = {"ecolor": "0.25", "elinewidth": 1.0, "capsize": 2}
@@ -55,6 +57,90 @@ def loss(part: Part, metric: str, paths: Sequence[Path]) -> None:
     word = "rise" if smaller else "drop"
     words = f"{word} against missing ratio {means.columns[0]} (%)"
     _lines(part, percents, stds, words, f"{_place(part)}: relative {word} of {metric}", paths)
+
+
+def dots(parts: Sequence[Part], metric: str, paths: Sequence[Path]) -> None:
+    """Draw the mean of a metric of every row: a panel for each data set, best rows on top.
+
+    A line of a panel is a value of the first axis of the rows, such as a model. A dot is a row; its
+    colour and marker tell the other axis, such as the imputation. Bars show the standard deviation
+    over runs. Models that read no content have a name in italics and an open marker.
+
+    Args:
+        parts: tables of one benchmark, one for each data set, with the same axes.
+        metric: test metric.
+        paths: files to write.
+
+    Raises:
+        ValueError: if matplotlib is absent.
+    """
+    columns = min(len(parts), _MOST_PANELS)
+    panels = -(-len(parts) // columns)
+    lines = max(len({row[0] for row in part.rows}) for part in parts)
+    height = 0.9 + panels * (0.75 + 0.19 * max(lines, 4))
+    figure = new_figure(figsize=(max(4.6, _PAGE * columns / 3), height), layout="constrained")
+    others = list(dict.fromkeys(row[1] for part in parts for row in part.rows if len(row) > 1))
+    styles = _dot_styles(others)
+    axes = figure.subplots(panels, columns, squeeze=False).flatten()
+    for panel, part in zip(axes, parts):
+        _dot_panel(panel, part, metric, styles)
+    for panel in axes[len(parts) :]:
+        panel.set_visible(False)
+    handles = {}
+    for panel in axes:
+        handles.update(zip(*panel.get_legend_handles_labels()[::-1]))
+    if styles:
+        known = [name for name in styles if name in handles]
+        figure.legend(
+            [handles[name] for name in known], known, loc="outside lower center",
+            ncols=min(len(known), 5), frameon=False, fontsize="small",
+        )  # fmt: skip
+    figure.suptitle(f"{parts[0].benchmark}: {metric}", fontsize="medium")
+    _save(figure, paths)
+
+
+def _dot_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Look of each value of the second axis. That of models without content is open and grey."""
+    styles = line_styles([name for name in names if name != results.NO_CONTENT])
+    for style in styles.values():
+        style["linestyle"] = "none"
+    plain = {"label": results.NO_CONTENT, "color": "0.35", "linestyle": "none", "marker": "o"}
+    plain.update(markerfacecolor="white", markersize=5.5)
+    return {**styles, **({results.NO_CONTENT: plain} if results.NO_CONTENT in names else {})}
+
+
+def _dot_panel(
+    panel: Any, part: Part, metric: str, styles: Mapping[str, Mapping[str, Any]]
+) -> None:
+    frame = results.scores(part, [metric])[metric]
+    rows = [
+        (row[0], row[1] if len(row) > 1 else "", mean, spread)
+        for row, mean, spread in zip(part.rows, frame["mean"], frame["std"].fillna(0))
+        if not np.isnan(mean)
+    ]
+    upwards = not part.smaller_is_better(metric)  # the last line is drawn on top
+    best: dict[str, float] = {}
+    for name, _, mean, _ in rows:
+        best[name] = (max if upwards else min)(mean, best.get(name, mean))
+    names = sorted(best, key=lambda name: best[name] if upwards else -best[name])
+    default = {"color": COLOURS[0], "linestyle": "none", "marker": "o"}
+    for name, other, mean, spread in rows:
+        mates = [one[1] for one in rows if one[0] == name]
+        shift = (mates.index(other) - (len(mates) - 1) / 2) * min(0.2, 0.7 / len(mates))
+        style = {**default, **styles.get(other, {})}
+        panel.errorbar(
+            mean, names.index(name) - shift, xerr=spread or None,
+            elinewidth=1.0, ecolor=style["color"], **{**style, "markersize": 5},
+        )  # fmt: skip
+    panel.set_yticks(range(len(names)), names, fontsize="small")
+    plain = {name for name, other, *_ in rows if other == results.NO_CONTENT}
+    for text, name in zip(panel.get_yticklabels(), names):
+        text.set(style="italic" if name in plain else "normal")
+    panel.set_title(part.heading, fontsize="medium")
+    panel.set_ylim(-0.7, len(names) - 0.3)
+    panel.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+    panel.tick_params(axis="x", labelsize="small")
+    plain_axes(panel, "both")
 
 
 def by_group(

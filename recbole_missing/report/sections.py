@@ -13,6 +13,7 @@ from recbole_missing.benchmark.line import Line
 from recbole_missing.report import results, significance
 from recbole_missing.report.published import Published
 from recbole_missing.report.results import Part, protocol
+from recbole_missing.report.significance import Marks, UserFiles
 from recbole_missing.tables import Column, Table, number
 
 _SOURCES = {"model": "model", "nearest_neighbour": "nearest neighbour"}
@@ -32,13 +33,21 @@ def stem(part: Part, kind: str) -> str:
     return "_".join(re.sub(r"[^\w.-]+", "_", word).strip("_") for word in words)
 
 
-def main_table(part: Part, metrics: Sequence[str], printed: Published | None) -> Table:
-    """Test metrics, with the published ones if there are any."""
+def main_table(
+    part: Part, metrics: Sequence[str], printed: Published | None, files: UserFiles | None = None
+) -> Table:
+    """Test metrics, with the published ones if there are any.
+
+    If runs kept their users, half of the 95 % interval of the first metric stands beside it.
+    """
     frame = results.scores(part, metrics)
-    columns = []
+    columns, marked = [], {}
     for metric in metrics:
-        column = _column(frame, metric, best=part.best(metric))
+        value, smaller = significance.of_test(metric), part.smaller_is_better(metric)
+        marked[metric] = significance.marks(part.by_label, value, smaller, metric, files)
+        column = _column(frame, metric, marked=marked[metric].rows)
         columns.append(column)
+        columns += _interval(part, metric, files) if metric == metrics[0] else []
         theirs = [_published(runs, printed, metric) for runs in part.rows.values()]
         if any(value is not None for value in theirs):
             pairs = zip(column.values, theirs)
@@ -46,10 +55,46 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
             columns.append(Column(f"{metric} published", theirs))
             columns.append(Column(f"{metric} difference", gaps, form="difference"))
     columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
-    caption = _direction(part, metrics)
+    captions = [_direction(part, metrics), bold(marked)]
+    if any(column.name == _INTERVAL for column in columns):
+        captions.append(_INTERVAL_CAPTION)
     if any(column.name.endswith(" published") for column in columns) and printed:
-        caption = f"{caption} Published: {printed.source}.".lstrip()
-    return _table(part, "scores", f"{part.heading}: test metrics", caption, columns)
+        captions.append(f"Published: {printed.source}.")
+    return _table(part, "scores", f"{part.heading}: test metrics", joined(captions), columns)
+
+
+_INTERVAL = "95% ±"
+_INTERVAL_CAPTION = (
+    f"{_INTERVAL}: half of the 95% interval of the mean over users, whose values are averaged over "
+    "the runs."
+)
+
+
+def _interval(part: Part, metric: str, files: UserFiles | None) -> list[Column]:
+    """Column of half intervals over users; empty if no run kept its users."""
+    if files is None:
+        return []
+    halves = [files.interval(runs, metric) for runs in part.rows.values()]
+    return [Column(_INTERVAL, halves)] if any(half is not None for half in halves) else []
+
+
+def bold(marked: Mapping[str, Marks]) -> str:
+    """Sentences on what bold means in a table.
+
+    Args:
+        marked: heading of a column -> its marks.
+    """
+    tests = {one.over for one in marked.values()} - {""}
+    shown = {name for name, one in marked.items() if any(one.rows)}
+    alike = {name for name, one in marked.items() if one.over} - shown
+    if not tests:
+        return "Nothing is bold, because nothing was tested: neither users nor several seeds."
+    over = " or ".join(sorted(tests, reverse=True))
+    words = f"paired t-test over {over}, 5%, Holm's correction over the rows"
+    if not shown:
+        return f"Nothing is bold, because no row is told from the best one ({words})."
+    where = f" No row of {', '.join(c for c in marked if c in alike)} is." if alike else ""
+    return f"Bold: the best mean and the rows that are not told from it ({words}).{where}"
 
 
 def group_table(
@@ -67,21 +112,25 @@ def group_table(
     if not groups:
         return None
     frame = results.group_scores(part, groups, metric, within)
-    columns = []
+    columns, marked, smaller = [], {}, part.smaller_is_better(metric)
     for group in groups:
+        value = results.of_group(group, metric, within)
+        marked[group] = significance.marks(part.by_label, value, smaller)
         found = [results.groups_in(run, within).get(group, {}) for run in part.lines]
         sizes = [_span(found, "users"), *([_span(found, "items")] if within else [])]
         title = f"{group} ({', '.join(sizes)})"
-        columns.append(_column(frame, group, best=part.best(metric), title=title))
-    caption = (
+        columns.append(_column(frame, group, marked=marked[group].rows, title=title))
+    captions = [
         f"{metric} over the test items of a group and the users who have one: columns differ in "
-        f"items and users, so compare within a column. {_direction(part, [metric])}"
-    ).rstrip()
+        "items and users, so compare within a column.",
+        _direction(part, [metric]),
+        bold(marked),
+    ]
     words = {"missing": "by number of missing modalities", "new": "warm and new items"}
     title = f"{part.heading}: {words[kind]}"
     if not within:
-        return _table(part, f"by_{kind}", title, caption, columns)
-    caption = " ".join([_WITHIN, caption, *_unmeasured(part)])
+        return _table(part, f"by_{kind}", title, joined(captions), columns)
+    caption = joined([_WITHIN, *captions, *_unmeasured(part)])
     return _table(part, f"within_{kind}", f"{title}, within the group", caption, columns)
 
 
@@ -129,16 +178,21 @@ def loss_table(part: Part, metric: str) -> Table | None:
     return _table(part, word, title, caption, [base, *columns])
 
 
-def ratio_table(part: Part, metric: str) -> Table:
+def ratio_table(part: Part, metric: str, files: UserFiles | None = None) -> Table:
     """One metric, with a column for each missing ratio."""
     frame = results.ratio_scores(part, metric)
-    best = part.best(metric)
-    ratios = list(dict.fromkeys(ratio for ratio, _ in frame.columns))
-    columns = [
-        _column(frame, ratio, best=best, title=f"{results.RATIO} {ratio}") for ratio in ratios
-    ]
+    value, smaller = significance.of_test(metric), part.smaller_is_better(metric)
+    columns, marked = [], {}
+    for ratio in dict.fromkeys(ratio for ratio, _ in frame.columns):
+        rows = results.at_ratio(part, ratio)
+        marks = significance.marks(rows, value, smaller, metric, files)
+        columns.append(
+            _column(frame, ratio, marked=marks.rows, title=f"{results.RATIO} {ratio}")
+        )
+        marked[columns[-1].name] = marks
     title = f"{part.heading}: {metric} against the missing ratio"
-    return _table(part, "ratio", title, _direction(part, [metric]), columns)
+    caption = joined([_direction(part, [metric]), bold(marked)])
+    return _table(part, "ratio", title, caption, columns)
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
@@ -221,7 +275,7 @@ def best_row(part: Part, metric: str) -> str | None:
 
 
 def significance_tables(
-    part: Part, metric: str, method: str | None, folders: Sequence[Path]
+    part: Part, metric: str, method: str | None, files: UserFiles
 ) -> list[Table]:
     """Tests of one row against the others, over users and over seeds.
 
@@ -235,15 +289,14 @@ def significance_tables(
         return []
     means = _means(results.scores(part, [metric]))[metric].set_axis(part.labels)[known]
     ordered = means.sort_values(ascending=part.smaller_is_better(metric), kind="stable").index
-    runs = dict(zip(part.labels, part.rows.values()))
-    rows = {label: runs[label] for label in ordered}
+    rows = {label: part.by_label[label] for label in ordered}
     why = "" if method else ", chosen for its mean on the same test results"
     opening = f"{metric} of {chosen}{why}, minus that of the row; best row first."
     tables = []
     if any((run.kept or {}).get("users") for run in part.lines):
-        comparisons = significance.over_users(rows, chosen, metric, folders)
+        comparisons = significance.over_users(rows, chosen, metric, files)
         tables.append(_tests(part, "users", comparisons, opening))
-    comparisons = significance.over_seeds(rows, chosen, metric)
+    comparisons = significance.over_seeds(rows, chosen, significance.of_test(metric))
     if any(one.n > 1 for one in comparisons):
         tables.append(_tests(part, "seeds", comparisons, opening))
     return tables
@@ -290,6 +343,11 @@ def _table(
     return Table(rows, columns, stem(part, kind), title, caption, protocol(part))
 
 
+def joined(sentences: Iterable[str]) -> str:
+    """Put sentences together, without the empty ones."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
 def _direction(part: Part, metrics: Sequence[str]) -> str:
     """Sentence on the metrics for which smaller values are better; empty if there are none."""
     smaller = [metric for metric in metrics if part.smaller_is_better(metric)]
@@ -301,7 +359,11 @@ def _labels(part: Part) -> dict[str, list[str]]:
 
 
 def _column(
-    frame: pd.DataFrame, name: str, form: str = "score", best: str = "", title: str = ""
+    frame: pd.DataFrame,
+    name: str,
+    form: str = "score",
+    marked: Sequence[bool] = (),
+    title: str = "",
 ) -> Column:
     """Column of a summary. A cell is None if no run has the value."""
     mean, std, count = (
@@ -310,7 +372,7 @@ def _column(
         else [None] * len(frame)
         for stat in ("mean", "std", "count")
     )
-    return Column(title or name, mean, std, [int(n or 0) for n in count], form, best)
+    return Column(title or name, mean, std, [int(n or 0) for n in count], form, marked)
 
 
 def _means(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,18 +1,18 @@
-"""Paired tests of the difference between two rows of a table.
+"""Paired tests of the difference between two rows of a table, and the rows that they mark.
 
-Pairs are users (from the metrics of every user that runs kept) or repetitions (seeds). P-values are
-corrected by Holm's method (Scandinavian Journal of Statistics 1979) over all comparisons of one
-table.
+Pairs are users (from the metrics of every user that runs kept) or repetitions (seeds and mask
+seeds). P-values are corrected by Holm's method (Scandinavian Journal of Statistics 1979) over all
+comparisons of one table or column.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,11 @@ from recbole_missing.report.results import text
 _FEWEST_FOR_RANKS = 6  # with fewer pairs, Wilcoxon's smallest two-sided p-value is over 0.05
 _MOST_FOR_EXACT = 50  # with more pairs, the normal approximation is close
 _DIGITS = 12  # differences are compared after rounding, so that equal ones tie
+LEVEL = 0.05  # a corrected p-value below it tells two rows apart
 
 Repetition = tuple[str, ...]
+Value = Callable[[Line], Optional[float]]
+Rows = Mapping[str, Sequence[Line]]  # label -> its runs
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,111 @@ def _wilcoxon(difference: NDArray[Any]) -> float:
     return float(result.pvalue)
 
 
-def over_users(
-    rows: Mapping[str, Sequence[Line]], method: str, metric: str, folders: Sequence[Path]
-) -> list[Comparison]:
+class UserFiles:
+    """Values of single users, from the files that runs kept. A file is read once."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Remember the folders that the paths in ``kept`` are relative to."""
+        self._folders = folders
+        self._read: dict[str, Mapping[str, Mapping[str, float]]] = {}
+
+    def values(self, run: Line, metric: str) -> pd.Series:
+        """User token -> value of a metric.
+
+        Raises:
+            FileNotFoundError: if the run kept no file, it is absent, or it lacks the metric.
+        """
+        kept = (run.kept or {}).get("users")
+        if not kept:
+            raise FileNotFoundError("no file of users kept")
+        if kept not in self._read:
+            path = next((f / kept for f in self._folders if (f / kept).is_file()), None)
+            if path is None:
+                raise FileNotFoundError(f"file absent: {kept}")
+            self._read[kept] = read_metrics(path)
+        if metric not in self._read[kept]:
+            raise FileNotFoundError(f"no {metric} in the file: {kept}")
+        return pd.Series(self._read[kept][metric], dtype=float)
+
+    def interval(self, runs: Sequence[Line], metric: str) -> float | None:
+        """Half of the 95 % interval of the mean over users, by the t distribution.
+
+        The values of a user are averaged over the runs. It is None if a run has no values of users,
+        or if there are fewer than two users.
+        """
+        try:
+            values = _mean([self.values(run, metric) for run in runs]) if runs else pd.Series()
+        except FileNotFoundError:
+            return None
+        n = len(values)
+        return float(stats.t.ppf(0.975, n - 1) * values.std() / n**0.5) if n > 1 else None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The rows of a column that are marked.
+
+    Args:
+        rows: whether each row is marked.
+        over: pairs of the test: ``users``, ``repetitions``, or empty if nothing could be tested.
+    """
+
+    rows: tuple[bool, ...]
+    over: str = ""
+
+
+def marks(
+    rows: Rows, value: Value, smaller: bool, metric: str | None = None, files: UserFiles | None = None
+) -> Marks:
+    """Mark the row with the best mean, and every row that a test does not tell from it.
+
+    The test is the paired t-test of the best row against each other row at 5 %, with Holm's
+    correction over the rows. Pairs are users, or repetitions if no users were kept. Rows that could
+    not be tested are not marked. If no row is told from the best one, none is marked: the marks
+    would say nothing.
+
+    Args:
+        rows: label -> its runs.
+        value: the value of a run that the column shows the mean of.
+        smaller: whether smaller values are better.
+        metric: name of that value in the files of users. None if they do not hold it.
+        files: the files of users.
+    """
+    means = {label: _average(runs, value) for label, runs in rows.items()}
+    known = {label: mean for label, mean in means.items() if mean is not None}
+    if len(known) < 2:
+        return Marks((False,) * len(rows))
+    best = (min if smaller else max)(known, key=known.__getitem__)
+    tested: dict[str, list[Comparison]] = {}
+    if metric is not None and files is not None:
+        tested["users"] = over_users(rows, best, metric, files)
+    tested["repetitions"] = over_seeds(rows, best, value)
+    for over, comparisons in tested.items():
+        if any(one.t_test is not None for one in comparisons):
+            worse = {one.other for one in comparisons if _told_apart(one, smaller)}
+            equal = {one.other for one in comparisons if _tested(one)} - worse
+            return Marks(tuple(bool(worse) and row in {best, *equal} for row in rows), over)
+    return Marks((False,) * len(rows))
+
+
+def _average(runs: Sequence[Line], value: Value) -> float | None:
+    found = [one for one in map(value, runs) if one is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _tested(one: Comparison) -> bool:
+    """Whether two rows were compared. Equal pairs are a result, although they have no p-value."""
+    return one.t_test is not None or (one.n > 1 and one.difference == 0)
+
+
+def _told_apart(one: Comparison, smaller: bool) -> bool:
+    """Whether the test says that the best row, from which the other is taken, is better."""
+    if one.t_test_holm is None or one.difference is None:
+        return False
+    return one.t_test_holm < LEVEL and (one.difference < 0 if smaller else one.difference > 0)
+
+
+def over_users(rows: Rows, method: str, metric: str, files: UserFiles) -> list[Comparison]:
     """Compare a row with every other row over users.
 
     The values of a user are averaged over the repetitions that both rows have.
@@ -111,7 +216,7 @@ def over_users(
         rows: label -> its runs.
         method: label of the chosen row.
         metric: name of a column of the files.
-        folders: folders that the paths in ``kept`` are relative to.
+        files: the files of users.
 
     Returns:
         One comparison for each other row, in the order of ``rows``.
@@ -119,23 +224,21 @@ def over_users(
     found: dict[str, dict[Repetition, pd.Series] | str] = {}
     for label, runs in rows.items():
         try:
-            found[label] = {_repetition(run): _users(run, metric, folders) for run in runs}
+            found[label] = {_repetition(run): files.values(run, metric) for run in runs}
         except FileNotFoundError as error:
             found[label] = str(error)
     chosen = found.pop(method)
     return _corrected([_by_user(other, chosen, values) for other, values in found.items()])
 
 
-def over_seeds(rows: Mapping[str, Sequence[Line]], method: str, metric: str) -> list[Comparison]:
-    """Compare a row with every other row over the repetitions that both have."""
-    values = {
-        label: {
-            _repetition(run): run.test[metric]
-            for run in runs
-            if run.test and run.test.get(metric) is not None
-        }
-        for label, runs in rows.items()
-    }
+def of_test(metric: str) -> Value:
+    """The value of a test metric."""
+    return lambda run: (run.test or {}).get(metric)
+
+
+def over_seeds(rows: Rows, method: str, value: Value) -> list[Comparison]:
+    """Compare a value of a row with that of every other row over the repetitions of both."""
+    values = {label: repeated(runs, value) for label, runs in rows.items()}
     chosen = values.pop(method)
     found = []
     for other, theirs in values.items():
@@ -171,18 +274,10 @@ def _mean(series: Sequence[pd.Series]) -> pd.Series:
     return sum(s[users] for s in series) / len(series)
 
 
-def _users(run: Line, metric: str, folders: Sequence[Path]) -> pd.Series:
-    """User token -> value, read from the file that a run kept."""
-    kept = (run.kept or {}).get("users")
-    if not kept:
-        raise FileNotFoundError("no file of users kept")
-    path = next((folder / kept for folder in folders if (folder / kept).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"file absent: {kept}")
-    values = read_metrics(path)
-    if metric not in values:
-        raise FileNotFoundError(f"no {metric} in the file: {kept}")
-    return pd.Series(values[metric], dtype=float)
+def repeated(runs: Sequence[Line], value: Value) -> dict[Repetition, float]:
+    """Repetition -> value, of the runs that have one."""
+    found = {_repetition(run): value(run) for run in runs}
+    return {key: one for key, one in found.items() if one is not None}
 
 
 def _repetition(run: Line) -> Repetition:
