@@ -35,6 +35,12 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="ROW",
         help="row to test against the others, as in `DGMRec, featprop` (default: the best one)",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="IMPUTATION",
+        default="zeros",
+        help="imputation that the gains of the others are measured against (default: zeros)",
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables and tests alone")
     parser.add_argument("--pdf", action="store_true", help="write every figure as PDF too")
     parser.add_argument("--force", action="store_true", help="replace a former report")
@@ -58,7 +64,12 @@ def execute(known: Namespace) -> None:
     first = known.stores[0]
     target = known.output or first.with_name(f"{first.stem}_report")
     options = document.Options(
-        known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
+        known.metrics,
+        known.method,
+        known.benchmark,
+        not known.no_figures,
+        known.pdf,
+        known.reference,
     )
     with new_folder(target, "report", known.force) as folder:
         lines = latest(line for store in known.stores for line in Store(store).lines())

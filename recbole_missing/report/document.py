@@ -50,6 +50,7 @@ class Options:
             name of the benchmark.
         figures: whether figures are drawn.
         pdf: whether every figure is also written as PDF.
+        reference: the imputation that the gains of the others are measured against.
     """
 
     metrics: Sequence[str] | None = None
@@ -57,6 +58,7 @@ class Options:
     benchmark: Path | None = None
     figures: bool = True
     pdf: bool = False
+    reference: str = "zeros"
 
 
 @dataclass
@@ -86,7 +88,9 @@ class Report:
 
     def draw(self, part: Part, kind: str, drawing: Any, *arguments: Any) -> None:
         """Add a figure of a part, if figures are wanted."""
-        self.draw_as(sections.stem(part, kind), f"{part.heading}: {kind}", drawing, part, *arguments)
+        self.draw_as(
+            sections.stem(part, kind), f"{part.heading}: {kind}", drawing, part, *arguments
+        )
 
     def draw_as(self, stem: str, words: str, drawing: Any, *arguments: Any) -> None:
         """Add a figure with a file name of its own, if figures are wanted."""
@@ -134,7 +138,7 @@ def write(
         titles = sorted({run.title for run in tested if run.benchmark == name})
         title = f"{'; '.join(titles)} ({name})"
         report.say(f"## {tables.markdown_text(title)}")
-        _overview(report, own, metrics[0])
+        _overview(report, own, metrics[0], UserFiles([store.parent for store in stores]))
         main += [_part(report, part, metrics, printed[name], stores) for part in own]
         for part in results.robustness_parts(tested, orders):
             if part.benchmark == name:
@@ -226,7 +230,7 @@ def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replac
     )
 
 
-def _overview(report: Report, parts: Sequence[Part], metric: str) -> None:
+def _overview(report: Report, parts: Sequence[Part], metric: str, files: UserFiles) -> None:
     """Show the figure over all data sets of a benchmark, for each context."""
     groups: dict[tuple[str, ...], list[Part]] = {}
     for part in parts:
@@ -238,7 +242,7 @@ def _overview(report: Report, parts: Sequence[Part], metric: str) -> None:
         context = results.label(group[0].context)
         stem = sections.stem(replace(group[0], dataset="all"), "dots")
         words = f"{metric} of every row{f', {context}' if context else ''}"
-        report.draw_as(stem, words, figures.dots, group, metric)
+        report.draw_as(stem, words, figures.dots, group, metric, files)
 
 
 def _part(
@@ -255,6 +259,8 @@ def _part(
     report.show(main)
     for within in (False, True):
         _groups(report, part, metrics[0], within)
+    if results.RATIO not in part.context:
+        _gains(report, part, metrics[0], files)
     report.show(sections.retrieval_table(part, printed))
     for table in sections.significance_tables(part, metrics[0], report.options.method, files):
         report.show(table)
@@ -269,6 +275,14 @@ def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
             report.draw(part, name, figures.by_group, groups, metric, within)
 
 
+def _gains(report: Report, part: Part, metric: str, files: UserFiles) -> None:
+    reference = report.options.reference
+    found = sections.gains(part, metric, reference, files)
+    report.show(sections.gain_table(part, metric, reference, found))
+    if len(found) > 1:
+        report.draw(part, "gain", figures.gains, metric, reference, found)
+
+
 def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path]) -> None:
     table = sections.loss_table(part, metric)
     if table is None:
@@ -278,6 +292,7 @@ def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path])
     files = UserFiles([store.parent for store in stores])
     report.show(sections.ratio_table(part, metric, files))
     report.draw(part, "ratio", figures.against_ratio, metric)
+    _gains(report, part, metric, files)
     report.show(table)
     kind = "rise" if part.smaller_is_better(metric) else "drop"
     report.draw(part, kind, figures.loss, metric)

@@ -92,14 +92,20 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def reads_content(line: Line) -> bool:
+    """Tell whether a model reads modalities: its settings in force have an imputation then."""
+    return not line.config or IMPUTATION in line.config
+
+
 def value_of(line: Line, axis: str) -> str:
     """Text of a run's value on an axis.
 
     The grid may have imputations, and the model may read no modalities. Then the value on that axis
-    is :data:`NO_CONTENT`. Such a model has no imputation among its settings in force.
+    is :data:`NO_CONTENT`.
     """
-    reads_none = axis == IMPUTATION and line.config and IMPUTATION not in line.config
-    return NO_CONTENT if reads_none and axis in line.point else text(line.point.get(axis))
+    if axis == IMPUTATION and axis in line.point and not reads_content(line):
+        return NO_CONTENT
+    return text(line.point.get(axis))
 
 
 def label(values: Mapping[str, str]) -> str:
@@ -231,22 +237,29 @@ def groups_of(part: Part, metric: str, within: bool = False) -> tuple[list[str],
     return counts, [group for group in ("warm", "new") if group in found]
 
 
+def ratio_of(line: Line) -> str:
+    """Text of a run's missing ratio."""
+    return text(line.point.get(RATIO))
+
+
+def ratios_of(part: Part) -> list[str]:
+    """Missing ratios of a part, in rising order."""
+    return sorted({ratio_of(run) for run in part.lines}, key=by_size)
+
+
 def at_ratio(part: Part, ratio: str) -> dict[str, list[Line]]:
     """Text of each row -> its runs at one missing ratio."""
     return {
-        label: [run for run in runs if text(run.point[RATIO]) == ratio]
+        label: [run for run in runs if ratio_of(run) == ratio]
         for label, runs in part.by_label.items()
     }
 
 
 def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
     """:func:`summary` of one metric, with a column for each missing ratio, in rising order."""
-    ratios = sorted({text(run.point[RATIO]) for run in part.lines}, key=by_size)
+    ratios = ratios_of(part)
     rows = [
-        [
-            {**dict.fromkeys(ratios), text(run.point[RATIO]): (run.test or {}).get(metric)}
-            for run in runs
-        ]
+        [{**dict.fromkeys(ratios), ratio_of(run): (run.test or {}).get(metric)} for run in runs]
         for runs in part.rows.values()
     ]
     return summary(rows)
@@ -267,7 +280,7 @@ def _done(rows: Mapping[tuple[str, ...], list[Line]]) -> dict[tuple[str, ...], l
     """Runs of each row that are done. A run that stands at several places of a row counts once."""
     done: dict[tuple[str, ...], list[Line]] = {}
     for row, runs in rows.items():
-        once = {(run.run, text(run.point.get(RATIO))): run for run in runs if run.done}
+        once = {(run.run, ratio_of(run)): run for run in runs if run.done}
         done[row] = [*once.values()]
     return done
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,8 +11,8 @@ import pandas as pd
 from recbole_missing.benchmark.line import Line
 from recbole_missing.report import results, significance
 from recbole_missing.report.published import Published
-from recbole_missing.report.results import Part, protocol
-from recbole_missing.report.significance import Marks, UserFiles
+from recbole_missing.report.results import RATIO, Part, protocol
+from recbole_missing.report.significance import Gains, Marks, UserFiles
 from recbole_missing.tables import Column, Table, number
 
 _SOURCES = {"model": "model", "nearest_neighbour": "nearest neighbour"}
@@ -164,7 +163,7 @@ def loss_table(part: Part, metric: str) -> Table | None:
     smaller = part.smaller_is_better(metric)
     losses = results.losses(means, smaller)
     columns = [
-        Column(f"{results.RATIO} {ratio}", [number(v) for v in losses[ratio]], form="percent")
+        Column(f"{RATIO} {ratio}", [number(v) for v in losses[ratio]], form="percent")
         for ratio in means.columns[1:]
     ]
     base = Column(f"{metric} at {first}", [number(value) for value in means[first]])
@@ -186,13 +185,100 @@ def ratio_table(part: Part, metric: str, files: UserFiles | None = None) -> Tabl
     for ratio in dict.fromkeys(ratio for ratio, _ in frame.columns):
         rows = results.at_ratio(part, ratio)
         marks = significance.marks(rows, value, smaller, metric, files)
-        columns.append(
-            _column(frame, ratio, marked=marks.rows, title=f"{results.RATIO} {ratio}")
-        )
+        columns.append(_column(frame, ratio, marked=marks.rows, title=f"{RATIO} {ratio}"))
         marked[columns[-1].name] = marks
     title = f"{part.heading}: {metric} against the missing ratio"
     caption = joined([_direction(part, [metric]), bold(marked)])
     return _table(part, "ratio", title, caption, columns)
+
+
+def gains(part: Part, metric: str, reference: str, files: UserFiles) -> dict[str, Gains]:
+    """Gain of each row over the row with another imputation and the same other settings.
+
+    Args:
+        part: a table, or one of :func:`.results.robustness_parts`.
+        metric: test metric.
+        reference: the imputation of the rows that the others are compared with.
+        files: the files of users.
+
+    Returns:
+        Missing ratio -> gains of the rows that have a counterpart; :data:`ALL_RATIOS` -> gains over
+        all ratios. It is empty if no row has a counterpart.
+    """
+    pairs = _counterparts(part, reference)
+    ratios = results.ratios_of(part)
+    wanted = {**{ratio: {ratio} for ratio in ratios if len(ratios) > 1}, ALL_RATIOS: set(ratios)}
+    found = {}
+    for name, some in wanted.items() if pairs else ():
+        sides = {
+            label: [[run for run in runs if results.ratio_of(run) in some] for runs in both]
+            for label, both in pairs.items()
+        }
+        found[name] = significance.gains(sides, metric, files)
+    return found
+
+
+ALL_RATIOS = "all ratios"
+
+
+def _counterparts(part: Part, reference: str) -> dict[str, list[list[Line]]]:
+    """Label of a row -> its runs, and those of the same row with another imputation."""
+    if results.IMPUTATION not in part.axes:
+        return {}
+    place = part.axes.index(results.IMPUTATION)
+    found = {}
+    for label, (row, runs) in zip(part.labels, part.rows.items()):
+        theirs = part.rows.get((*row[:place], reference, *row[place + 1 :]), [])
+        if runs and theirs and row[place] != reference:
+            found[label] = [runs, theirs]
+    return found
+
+
+def gain_table(part: Part, metric: str, reference: str, found: Mapping[str, Gains]) -> Table | None:
+    """What an imputation gains over another one, and what it costs; None if there are no gains.
+
+    Args:
+        part, metric, reference: as of :func:`gains`.
+        found: what :func:`gains` returned.
+    """
+    if not found:
+        return None
+    columns = []
+    for name, one in found.items():
+        title = ("gain" if len(found) == 1 else name) if name == ALL_RATIOS else f"{RATIO} {name}"
+        marked = [(c.t_test_holm or 1.0) < significance.LEVEL for c in one.gains]
+        shown, counts = [c.difference for c in one.gains], [c.n for c in one.gains]
+        columns.append(Column(title, shown, n=counts, form="difference", marked=marked))
+        head = _INTERVAL if len(found) == 1 else f"{name} {_INTERVAL}"
+        columns.append(Column(head, [c.half for c in one.gains]))
+    kept = [c.other for c in found[ALL_RATIOS].gains]
+    over = " or ".join(sorted({one.over for one in found.values()}))
+    caption = (
+        f"{metric} of a row minus that of the same row with {reference}, paired over {over}. "
+        f"{_INTERVAL}: half of its 95% interval. Bold: it differs from 0 (paired t-test, 5%, "
+        "Holm's correction over the rows)."
+    )
+    costs = _gain_costs(part, reference, kept)
+    captions = [caption, _direction(part, [metric]), _SECONDS if costs else ""]
+    rows = [row for row, label in zip(part.rows, part.labels) if label in kept]
+    labels = {axis: [row[i] for row in rows] for i, axis in enumerate(part.axes)}
+    title = f"{part.heading}: gain over {reference}"
+    return _table(part, "gain", title, joined(captions), [*columns, *costs], labels)
+
+
+_SECONDS = "Seconds of a whole run, averaged over the runs of the row."
+
+
+def _gain_costs(part: Part, reference: str, kept: Sequence[str]) -> list[Column]:
+    """Seconds of the rows and of those that they are compared with; empty if none are known."""
+    pairs = _counterparts(part, reference)
+    names = {"seconds": "seconds", "imputation_seconds": "seconds of imputation"}
+    columns = []
+    for key, name in names.items():
+        for side, title in enumerate((name, f"{name}, {reference}")):
+            runs = [[{title: run.cost.get(key)} for run in pairs[label][side]] for label in kept]
+            columns.append(_column(results.summary(runs), title, form="amount"))
+    return [column for column in columns if any(value is not None for value in column.values)]
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:

@@ -8,7 +8,7 @@ comparisons of one table or column.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -22,7 +22,7 @@ from scipy import stats
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import REPETITIONS
 from recbole_missing.evaluation.users import read_metrics
-from recbole_missing.report.results import text
+from recbole_missing.report.results import ratio_of, text
 
 _FEWEST_FOR_RANKS = 6  # with fewer pairs, Wilcoxon's smallest two-sided p-value is over 0.05
 _MOST_FOR_EXACT = 50  # with more pairs, the normal approximation is close
@@ -60,6 +60,11 @@ class Comparison:
     note: str = ""
     wilcoxon_holm: float | None = None
     t_test_holm: float | None = None
+
+    @property
+    def half(self) -> float | None:
+        """Half of the 95 % interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -157,7 +162,11 @@ class Marks:
 
 
 def marks(
-    rows: Rows, value: Value, smaller: bool, metric: str | None = None, files: UserFiles | None = None
+    rows: Rows,
+    value: Value,
+    smaller: bool,
+    metric: str | None = None,
+    files: UserFiles | None = None,
 ) -> Marks:
     """Mark the row with the best mean, and every row that a test does not tell from it.
 
@@ -221,14 +230,9 @@ def over_users(rows: Rows, method: str, metric: str, files: UserFiles) -> list[C
     Returns:
         One comparison for each other row, in the order of ``rows``.
     """
-    found: dict[str, dict[Repetition, pd.Series] | str] = {}
-    for label, runs in rows.items():
-        try:
-            found[label] = {_repetition(run): files.values(run, metric) for run in runs}
-        except FileNotFoundError as error:
-            found[label] = str(error)
-    chosen = found.pop(method)
-    return _corrected([_by_user(other, chosen, values) for other, values in found.items()])
+    values = {label: _users(runs, metric, files, _repetition) for label, runs in rows.items()}
+    chosen = values.pop(method)
+    return _corrected([_by_user(other, chosen, theirs) for other, theirs in values.items()])
 
 
 def of_test(metric: str) -> Value:
@@ -240,12 +244,75 @@ def over_seeds(rows: Rows, method: str, value: Value) -> list[Comparison]:
     """Compare a value of a row with that of every other row over the repetitions of both."""
     values = {label: repeated(runs, value) for label, runs in rows.items()}
     chosen = values.pop(method)
+    return _corrected([_by_repetition(other, chosen, theirs) for other, theirs in values.items()])
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Gains of rows over the rows that they are compared with.
+
+    Args:
+        gains: one comparison for each row, with the row's value minus the other.
+        over: pairs of the test: ``repetitions``, or ``users`` if no two repetitions are common.
+    """
+
+    gains: tuple[Comparison, ...]
+    over: str
+
+
+def gains(pairs: Mapping[str, Sequence[Sequence[Line]]], metric: str, files: UserFiles) -> Gains:
+    """Compare each row with another one, over the repetitions of both, or else over users.
+
+    If both have runs at several missing ratios, the value of a repetition is its mean over these
+    ratios. Repetitions without one of the ratios are left out.
+
+    Args:
+        pairs: label -> runs of the row, and runs of the one that it is compared with.
+        metric: test metric.
+        files: the files of users.
+
+    Returns:
+        The comparisons, corrected over the rows.
+    """
     found = []
-    for other, theirs in values.items():
-        common = sorted(chosen.keys() & theirs.keys())
-        first, second = (np.array([side[key] for key in common]) for side in (chosen, theirs))
-        found.append(paired(other, first, second, len(common)))
-    return _corrected(found)
+    for label, sides in pairs.items():
+        ratios = set.intersection(*({ratio_of(run) for run in runs} for runs in sides))
+        mine, theirs = (_over_ratios(runs, ratios, of_test(metric)) for runs in sides)
+        found.append(_by_repetition(label, mine, theirs))
+    if any(one.n > 1 for one in found):
+        return Gains(tuple(_corrected(found)), "repetitions")
+    found = []
+    for label, sides in pairs.items():
+        mine_of, theirs_of = (_users(runs, metric, files, _place) for runs in sides)
+        found.append(_by_user(label, mine_of, theirs_of))
+    return Gains(tuple(_corrected(found)), "users")
+
+
+def _over_ratios(
+    runs: Sequence[Line], ratios: Iterable[str], value: Value
+) -> dict[Repetition, float]:
+    """Repetition -> mean of its values over some missing ratios."""
+    found = [repeated([run for run in runs if ratio_of(run) == one], value) for one in ratios]
+    common = set.intersection(*map(set, found)) if found else set()
+    return {key: float(np.mean([values[key] for values in found])) for key in common}
+
+
+def _by_repetition(
+    other: str, first: Mapping[Repetition, float], second: Mapping[Repetition, float]
+) -> Comparison:
+    common = sorted(first.keys() & second.keys())
+    sides = (np.array([side[key] for key in common]) for side in (first, second))
+    return paired(other, *sides, len(common))
+
+
+def _users(
+    runs: Sequence[Line], metric: str, files: UserFiles, key: Callable[[Line], Repetition]
+) -> dict[Repetition, pd.Series] | str:
+    """Key of a run -> values of users; a text if a file is absent."""
+    try:
+        return {key(run): files.values(run, metric) for run in runs}
+    except FileNotFoundError as error:
+        return str(error)
 
 
 def _by_user(
@@ -282,6 +349,10 @@ def repeated(runs: Sequence[Line], value: Value) -> dict[Repetition, float]:
 
 def _repetition(run: Line) -> Repetition:
     return tuple(text(run.point.get(axis)) for axis in REPETITIONS)
+
+
+def _place(run: Line) -> Repetition:
+    return (*_repetition(run), ratio_of(run))
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
