@@ -16,7 +16,7 @@ from recbole_missing import tables
 from recbole_missing.benchmark.line import Line, current
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
-from recbole_missing.report import figures, results, sections
+from recbole_missing.report import figures, restored, results, sections
 from recbole_missing.report.published import Published, published
 from recbole_missing.report.results import Part
 from recbole_missing.report.significance import UserFiles
@@ -260,7 +260,7 @@ def _part(
     for within in (False, True):
         _groups(report, part, metrics[0], within)
     if results.RATIO not in part.context:
-        _gains(report, part, metrics[0], files)
+        _imputations(report, part, metrics[0], files)
     report.show(sections.retrieval_table(part, printed))
     for table in sections.significance_tables(part, metrics[0], report.options.method, files):
         report.show(table)
@@ -275,12 +275,16 @@ def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
             report.draw(part, name, figures.by_group, groups, metric, within)
 
 
-def _gains(report: Report, part: Part, metric: str, files: UserFiles) -> None:
+def _imputations(report: Report, part: Part, metric: str, files: UserFiles) -> None:
     reference = report.options.reference
     found = sections.gains(part, metric, reference, files)
     report.show(sections.gain_table(part, metric, reference, found))
     if len(found) > 1:
         report.draw(part, "gain", figures.gains, metric, reference, found)
+    points = restored.points(part, metric)
+    report.show(sections.restoration_table(part, metric, points))
+    if len(points) > 1:
+        report.draw(part, "restoration", figures.restoration, metric, points)
 
 
 def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path]) -> None:
@@ -292,7 +296,7 @@ def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path])
     files = UserFiles([store.parent for store in stores])
     report.show(sections.ratio_table(part, metric, files))
     report.draw(part, "ratio", figures.against_ratio, metric)
-    _gains(report, part, metric, files)
+    _imputations(report, part, metric, files)
     report.show(table)
     kind = "rise" if part.smaller_is_better(metric) else "drop"
     report.draw(part, kind, figures.loss, metric)

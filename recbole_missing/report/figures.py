@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_missing.report import results
+from recbole_missing.report import restored, results
+from recbole_missing.report.restored import Point
 from recbole_missing.report.results import Part
 from recbole_missing.report.significance import Gains, UserFiles
 from recbole_missing.report.style import COLOURS, line_styles, new_figure, plain_axes
@@ -84,6 +85,46 @@ def gains(
     title = f"{_place(part)}: gain of {metric} over {reference}, with its 95% interval"
     words = f"gain over {reference}"
     _draw(Lines([rows[label] for label in kept], *frames), words, title, paths, from_zero=True)
+
+
+def restoration(part: Part, metric: str, found: Sequence[Point], paths: Sequence[Path]) -> None:
+    """Draw a metric against the cosine of the restored features; a panel for each model.
+
+    A dot is an imputation at one missing ratio. It is larger where more is missing.
+
+    Args:
+        part: the runs.
+        metric: test metric.
+        found: what :func:`.restored.points` returned.
+        paths: files to write.
+
+    Raises:
+        ValueError: if matplotlib is absent.
+    """
+    panels = restored.by_panel(found)
+    names = list(dict.fromkeys(point.name for point in found))
+    styles, columns = line_styles(names), min(len(panels), _MOST_PANELS)
+    figure, axes = _panels(len(panels), columns, names, len(names), shared=False)
+    for panel, (heading, own) in zip(axes, panels.items()):
+        for point in own:
+            style = {**styles[point.name], "linestyle": "none"}
+            style["markersize"] = 4 + 5 * min(1.0, results.by_size(point.ratio)[1])
+            panel.plot(point.quality[_RESTORED], point.value, **style)
+        rhos = [restored.rho(own, _RESTORED), restored.rho_within(own, _RESTORED)]
+        shown = ["-" if one is None else f"{one:.2f}" for one in rhos]
+        words = f"rho {shown[0]}, within a ratio {shown[1]}"
+        panel.set_title(f"{heading}\n{words}".strip(), fontsize="small")
+        panel.locator_params(nbins=5)
+        plain_axes(panel, "both")
+    figure.supxlabel(f"{_RESTORED} of the restored features", fontsize="medium")
+    figure.supylabel(metric, fontsize="medium")
+    title = f"{_place(part)}: restoration and recommendation (larger dots: more is missing)"
+    figure.suptitle(fill(title, int(figure.get_figwidth() * 11)), fontsize="medium")
+    _legend(figure, axes, None)
+    _save(figure, paths)
+
+
+_RESTORED = "cosine"
 
 
 def dots(parts: Sequence[Part], metric: str, files: UserFiles, paths: Sequence[Path]) -> None:
@@ -329,14 +370,14 @@ def _draw(
 
 
 def _panels(
-    count: int, columns: int, names: Sequence[str], n_styles: int
+    count: int, columns: int, names: Sequence[str], n_styles: int, shared: bool = True
 ) -> tuple[Any, Sequence[Any]]:
-    """Figure and panels that share their axes, with room for a legend beside them."""
+    """Figure and panels with room for a legend beside them; they may have ``shared`` axes."""
     rows = -(-count // columns)
     width = (4.8 if count == 1 else 2.7 * columns) + 0.6 + 0.085 * max(map(len, names))
     height = max(3.9, 2.5 * rows, 1 + 0.23 * n_styles)
     figure = new_figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    axes = figure.subplots(rows, columns, sharex=shared, sharey=shared, squeeze=False).flatten()
     for panel in axes[count:]:
         panel.set_visible(False)
     for panel in axes[max(0, count - columns) : count]:

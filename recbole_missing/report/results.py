@@ -237,6 +237,15 @@ def groups_of(part: Part, metric: str, within: bool = False) -> tuple[list[str],
     return counts, [group for group in ("warm", "new") if group in found]
 
 
+def pooled(groups: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Mean of measures over modalities, weighted by their ``items``, which are summed."""
+    known = [group for group in groups if group]
+    items = sum(group["items"] for group in known)
+    names = [name for group in known[:1] for name in group if name != "items"]
+    means = {n: sum(group[n] * group["items"] for group in known) / items for n in names}
+    return {"items": items, **means} if known else {}
+
+
 def ratio_of(line: Line) -> str:
     """Text of a run's missing ratio."""
     return text(line.point.get(RATIO))

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from recbole_missing.benchmark.line import Line
-from recbole_missing.report import results, significance
+from recbole_missing.report import restored, results, significance
 from recbole_missing.report.published import Published
+from recbole_missing.report.restored import Point
 from recbole_missing.report.results import RATIO, Part, protocol
 from recbole_missing.report.significance import Gains, Marks, UserFiles
 from recbole_missing.tables import Column, Table, number
@@ -316,19 +317,47 @@ def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
                 counts = dict.fromkeys(count for groups in by_modality.values() for count in groups)
                 for count in counts:
                     found = {name: groups.get(count) for name, groups in by_modality.items()}
-                    for name, measures in {**found, _ALL: _pooled(found.values())}.items():
+                    for name, measures in {**found, _ALL: results.pooled(found.values())}.items():
                         key = (*row, _SOURCES.get(source, source), count, name)
                         rows.setdefault(key, []).append(measures or {})
     return rows
 
 
-def _pooled(groups: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
-    """Mean over modalities, weighted by their number of items, which is summed."""
-    known = [group for group in groups if group]
-    items = sum(group["items"] for group in known)
-    names = [name for group in known[:1] for name in group if name != "items"]
-    means = {n: sum(group[n] * group["items"] for group in known) / items for n in names}
-    return {"items": items, **means} if known else {}
+def restoration_table(part: Part, metric: str, found: Sequence[Point]) -> Table | None:
+    """Spearman's rho of restoration and recommendation; None without points.
+
+    Args:
+        part: the runs.
+        metric: test metric.
+        found: what :func:`.restored.points` returned.
+    """
+    rows = [
+        (panel, measure, own)
+        for panel, own in restored.by_panel(found).items()
+        for measure in restored.MEASURES
+        if any(measure in point.quality for point in own)
+    ]
+    if not rows:
+        return None
+    columns = [
+        Column("points", [len(own) for *_, own in rows], form="count"),
+        Column("rho", [restored.rho(own, measure) for _, measure, own in rows], form="difference"),
+        Column(
+            "rho within a ratio",
+            [restored.rho_within(own, measure) for _, measure, own in rows],
+            form="difference",
+        ),
+    ]
+    labels = {"restoration": [measure for _, measure, _ in rows]}
+    if len(part.axes) > 1:
+        labels = {part.axes[0]: [panel for panel, *_ in rows], **labels}
+    caption = (
+        f"Spearman's rho of restoration and {metric}, over the imputations at each missing ratio. "
+        "Within a ratio: mean of rho over the ratios. A relative_mse is better if it is lower, so "
+        "a negative rho is the expected one. There is no p-value, because points share masks."
+    )
+    title = f"{part.heading}: restoration and recommendation"
+    return _table(part, "restoration", title, caption, columns, labels)
 
 
 def cost_table(part: Part) -> Table:
