@@ -24,6 +24,7 @@ from recbole_missing.tables import Column, Table
 
 METRICS = ("recall@20", "ndcg@20")
 _QUICK = ":quick"
+_LEAST_USERS = 30  # a group of fewer users has a table but no figure
 _LEAST_DOTS = 5  # fewer rows need no figure beside their table
 _READING = (
     "Mean over runs ± sample standard deviation where there are several; `-` where there is no "
@@ -232,10 +233,10 @@ def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replac
 
 def _overview(report: Report, parts: Sequence[Part], metric: str, files: UserFiles) -> None:
     """Show the figure over all data sets of a benchmark, for each context."""
-    groups: dict[tuple[str, ...], list[Part]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Part]] = {}
     for part in parts:
         if any(part.rows.values()) and results.RATIO not in (*part.context, *part.axes):
-            groups.setdefault((*part.axes, *part.context.values()), []).append(part)
+            groups.setdefault(tuple(part.context.items()), []).append(part)
     for group in groups.values():
         if max(sum(map(bool, part.rows.values())) for part in group) < _LEAST_DOTS:
             continue
@@ -270,9 +271,18 @@ def _part(
 def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
     for groups, kind in zip(results.groups_of(part, metric, within), ("missing", "new")):
         report.show(sections.group_table(part, groups, metric, kind, within))
-        if groups and sum(map(bool, part.rows.values())) > 1:
+        large = [group for group in groups if _users(part, group, within) >= _LEAST_USERS]
+        if large and sum(map(bool, part.rows.values())) > 1:
             name = f"{'within' if within else 'by'}_{kind}"
-            report.draw(part, name, figures.by_group, groups, metric, within)
+            report.draw(part, name, figures.by_group, large, metric, within)
+            if large != groups:
+                report.say(f"The figure leaves out groups of fewer than {_LEAST_USERS} users.")
+
+
+def _users(part: Part, group: str, within: bool) -> int:
+    """Largest number of users of a group, over the runs."""
+    found = [results.groups_in(run, within).get(group, {}).get("users", 0) for run in part.lines]
+    return max(found, default=0)
 
 
 def _imputations(report: Report, part: Part, metric: str, files: UserFiles) -> None:

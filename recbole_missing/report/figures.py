@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_missing.benchmark.line import Line
 from recbole_missing.report import restored, results
 from recbole_missing.report.restored import Point
 from recbole_missing.report.results import Part
@@ -176,7 +177,7 @@ def by_group(
     """
     frame = results.group_scores(part, groups, metric, within)
     panels = {group: _cells(part, frame[group]) for group in groups}
-    over = frame.xs("mean", axis=1, level=1).mean(axis=1)
+    over = frame.xs("mean", axis=1, level=1)[list(groups)].mean(axis=1)
     whole = _cells(part, pd.DataFrame({"mean": over, "std": np.nan}))
     order = _ordered(whole, not part.smaller_is_better(metric))
     words = "within the group" if within else "by group"
@@ -186,7 +187,7 @@ def by_group(
 
 @dataclass(frozen=True)
 class Dot:
-    """One row in a panel: the line that it stands on, its style, mean, and bar."""
+    """One row in a panel: the line that it stands on, its style, mean, and half of its bar."""
 
     line: str
     style: str
@@ -195,18 +196,21 @@ class Dot:
 
 
 def _cells(part: Part, frame: pd.DataFrame) -> list[Dot]:
-    """Dots of the rows that have a mean. A style is the second axis, or "no content"."""
+    """Dots of the rows that have a mean."""
     cells = zip(part.rows.items(), frame["mean"], frame["std"].fillna(0))
     return [
-        Dot(
-            row[0],
-            "".join(row[1:2]) if any(map(results.reads_content, runs)) else results.NO_CONTENT,
-            mean,
-            spread,
-        )
+        Dot(row[0], _style(row, runs), mean, spread)
         for (row, runs), mean, spread in cells
         if not np.isnan(mean)
     ]
+
+
+def _style(row: tuple[str, ...], runs: Sequence[Line]) -> str:
+    """The second axis of a row, or its imputation; "no content" for models that read none."""
+    if not any(map(results.reads_content, runs)):
+        return results.NO_CONTENT
+    used = {results.text(run.config.get(results.IMPUTATION)) for run in runs if run.config}
+    return row[1] if len(row) > 1 else ", ".join(sorted(used))
 
 
 def _ordered(cells: Sequence[Dot], upwards: bool) -> list[str]:

@@ -55,7 +55,7 @@ def main_table(
             columns.append(Column(f"{metric} published", theirs))
             columns.append(Column(f"{metric} difference", gaps, form="difference"))
     columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
-    captions = [_direction(part, metrics), bold(marked)]
+    captions = [_direction(part, metrics), bold(marked), *_uneven(part, marked)]
     if any(column.name == _INTERVAL for column in columns):
         captions.append(_INTERVAL_CAPTION)
     if any(column.name.endswith(" published") for column in columns) and printed:
@@ -456,6 +456,14 @@ def _table(
     """Table of a part. Its rows are those of the part, unless ``labels`` names others."""
     rows = _labels(part) if labels is None else labels
     return Table(rows, columns, stem(part, kind), title, caption, protocol(part))
+
+
+def _uneven(part: Part, marked: Mapping[str, Marks]) -> list[str]:
+    """Sentence on rows with different numbers of runs, if there is a test."""
+    counts = {len(runs) for runs in part.rows.values()} - {0}
+    if len(counts) < 2 or not any(one.over for one in marked.values()):
+        return []
+    return ["Rows have different numbers of runs; a test takes the seeds that both rows have."]
 
 
 def joined(sentences: Iterable[str]) -> str:
