@@ -20,7 +20,7 @@ from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.line import Line, current
 from recbole_missing.commands import report as command
 from recbole_missing.evaluation.users import write_rows
-from recbole_missing.report import document, figures, results, sections, significance
+from recbole_missing.report import document, figures, restored, results, sections, significance
 from recbole_missing.report.document import Options
 from recbole_missing.report.published import published
 from recbole_missing.report.results import protocol
@@ -956,3 +956,70 @@ def test_gains_are_drawn_in_a_panel_a_model(monkeypatch):
     assert many.panels() == {"A": [0, 1, 2, 3, 4], "B": [5, 6, 7, 8, 9]}
     assert many.names(alone=False)[:2] == ["i0", "i1"]
     assert figures.Lines(names[:3], frame[:3], frame[:3]).panels() == {"": [0, 1, 2]}
+
+
+# ------------------------------------------------------------------------------------ restoration
+
+
+def restored_line(imputation: str, ratio: float, cosine: float, recall: float) -> Line:
+    """A run whose modalities have 10 and 30 items; the mean cosine over items is ``cosine``."""
+    point = {"imputation": imputation, "missing_ratio": ratio}
+    quality = {
+        "image": {"items": 10, "cosine": cosine + 0.03, "relative_mse": 1 - cosine, "hit@10": 0.1},
+        "audio": {"items": 30, "cosine": cosine - 0.01, "relative_mse": 1 - cosine, "hit@10": 0.1},
+    }
+    return made("A", 1, recall, point=point, config=point, restoration=quality)
+
+
+def test_restoration_and_recommendation(monkeypatch):
+    values = {  # within each ratio the better restored is the worse; over all it looks otherwise
+        0.2: [("zeros", 0.5, 0.33), ("mean", 0.6, 0.32), ("featprop", 0.7, 0.31)],
+        0.8: [("zeros", 0.1, 0.13), ("mean", 0.2, 0.12), ("featprop", 0.3, 0.11)],
+    }
+    lines = [restored_line(i, ratio, c, r) for ratio, rows in values.items() for i, c, r in rows]
+    lines.append(made("A", 1, 0.2, point={"imputation": "heat", "missing_ratio": 0.2}))
+    (part,) = results.robustness_parts(results.tested(lines), {})
+    points = restored.points(part, "recall@20")
+    assert [(p.name, p.ratio) for p in points[:2]] == [("featprop", "0.2"), ("featprop", "0.8")]
+    assert points[0].quality["cosine"] == pytest.approx(0.7)
+    table = sections.restoration_table(part, "recall@20", points)
+    assert list(table.labels["restoration"]) == ["cosine", "relative_mse", "hit@10"]
+    x, y = zip(*[(c, r) for rows in values.values() for _, c, r in rows])
+    whole = stats.spearmanr(x, y)[0]
+    assert whole > 0
+    assert column(table, "rho").values == [pytest.approx(whole), pytest.approx(-whole), None]
+    assert column(table, "rho within a ratio").values[:2] == pytest.approx([-1, 1])
+    assert column(table, "points").cells() == ["6", "6", "6"]
+    assert sections.restoration_table(part, "recall@20", []) is None
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    figures.restoration(part, "recall@20", points, [])
+    panel = kept[0].axes[0]
+    assert panel.get_title() == f"rho {whole:.2f}, within a ratio -1.00"
+    assert {tuple(line.get_xydata()[0]) for line in panel.lines} == {
+        (p.quality["cosine"], p.value) for p in points
+    }
+
+
+def test_a_report_shows_gains_and_restoration_where_there_are_any(lines, tmp_path):
+    runs = [restored_line(i, r, 0.1, 0.1 + r) for i in ("zeros", "mean") for r in (0.2, 0.8)]
+    files = written(runs, tmp_path / "out")
+    assert {"mine_tiktok_gain.csv", "mine_tiktok_restoration.csv"} <= files.keys()
+    text = files["report.md"].decode()
+    assert "#### tiktok: gain over zeros" in text
+    mean = written(runs, tmp_path / "mean", reference="mean")["report.md"].decode()
+    assert "#### tiktok: gain over mean" in mean
+    assert not [name for name in written(lines, tmp_path / "none") if "gain" in name]
+
+
+def test_a_small_group_has_no_figure(lines, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    few = [
+        replace(line, groups={**line.groups, "2 missing": {"users": 7, "recall@20": 0.5}})
+        if line.groups else line
+        for line in lines
+    ]  # fmt: skip
+    text = written(few, tmp_path / "out", figures=True)["report.md"].decode()
+    assert text.count("The figure leaves out groups of fewer than 30 users.") == 1
+    assert "2 missing (7 users)" in text
