@@ -38,7 +38,6 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="IMPUTATION",
-        default="zeros",
         help="imputation that the gains of the others are measured against (default: zeros)",
     )
     parser.add_argument("--no-figures", action="store_true", help="tables and tests alone")

@@ -24,6 +24,7 @@ from recbole_missing.tables import Column, Table
 
 METRICS = ("recall@20", "ndcg@20")
 _QUICK = ":quick"
+_REFERENCE = "zeros"
 _LEAST_USERS = 30  # a group of fewer users has a table but no figure
 _LEAST_DOTS = 5  # fewer rows need no figure beside their table
 _READING = (
@@ -51,7 +52,8 @@ class Options:
             name of the benchmark.
         figures: whether figures are drawn.
         pdf: whether every figure is also written as PDF.
-        reference: the imputation that the gains of the others are measured against.
+        reference: the imputation that the gains of the others are measured against. None means
+            ``zeros``.
     """
 
     metrics: Sequence[str] | None = None
@@ -59,7 +61,7 @@ class Options:
     benchmark: Path | None = None
     figures: bool = True
     pdf: bool = False
-    reference: str = "zeros"
+    reference: str | None = None
 
 
 @dataclass
@@ -71,9 +73,14 @@ class Report:
 
     folder: Path
     options: Options
+    stores: Sequence[Path]
     blocks: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     figures: list[Path] = field(default_factory=list)
+
+    def users(self) -> UserFiles:
+        """The files of users beside the stores, none of them read yet."""
+        return UserFiles([store.parent for store in self.stores])
 
     def say(self, *blocks: str) -> None:
         """Add paragraphs."""
@@ -131,19 +138,19 @@ def write(
     orders = {name: content.get("grid") or {} for name, content in files.items()}
     parts = results.parts(tested, orders)
     _check_method(parts, options)
-    report = Report(folder, options)
-    _head(report, tested, stores, replaced)
+    report = Report(folder, options, stores)
+    _head(report, tested, replaced)
     main = []
     for name in sorted(files):
         own = [part for part in parts if part.benchmark == name]
         titles = sorted({run.title for run in tested if run.benchmark == name})
         title = f"{'; '.join(titles)} ({name})"
         report.say(f"## {tables.markdown_text(title)}")
-        _overview(report, own, metrics[0], UserFiles([store.parent for store in stores]))
-        main += [_part(report, part, metrics, printed[name], stores) for part in own]
+        _overview(report, own, metrics[0])
+        main += [_part(report, part, metrics, printed[name]) for part in own]
         for part in results.robustness_parts(tested, orders):
             if part.benchmark == name:
-                _robustness(report, part, metrics[0], stores)
+                _robustness(report, part, metrics[0])
     _end(report, parts, tested)
     return _files(report), main
 
@@ -217,12 +224,15 @@ def _check_method(parts: Sequence[Part], options: Options) -> None:
     known = {label for part in parts for label in part.labels}
     if options.method and options.method not in known:
         raise ValueError(f"report: --method: {unknown('row', options.method, known)}")
+    used = {results.value_of(run, results.IMPUTATION) for part in parts for run in part.lines}
+    if options.reference and options.reference not in used:
+        raise ValueError(f"report: --reference: {unknown('imputation', options.reference, used)}")
 
 
-def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replaced: int) -> None:
+def _head(report: Report, tested: Sequence[Line], replaced: int) -> None:
     titles = sorted({run.title for run in tested})
     failed = sum(not run.done for run in tested)
-    sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in stores}))
+    sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in report.stores}))
     tally = f"{len(tested) - failed} runs succeeded, {failed} failed"
     if replaced:
         tally += f"; {replaced} earlier runs of the same points with other settings are left out"
@@ -231,7 +241,7 @@ def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replac
     )
 
 
-def _overview(report: Report, parts: Sequence[Part], metric: str, files: UserFiles) -> None:
+def _overview(report: Report, parts: Sequence[Part], metric: str) -> None:
     """Show the figure over all data sets of a benchmark, for each context."""
     groups: dict[tuple[tuple[str, str], ...], list[Part]] = {}
     for part in parts:
@@ -243,7 +253,7 @@ def _overview(report: Report, parts: Sequence[Part], metric: str, files: UserFil
         context = results.label(group[0].context)
         stem = sections.stem(replace(group[0], dataset="all"), "dots")
         words = f"{metric} of every row{f', {context}' if context else ''}"
-        report.draw_as(stem, words, figures.dots, group, metric, files)
+        report.draw_as(stem, words, figures.dots, group, metric, report.users())
 
 
 def _part(
@@ -251,10 +261,9 @@ def _part(
     part: Part,
     metrics: Sequence[str],
     printed: Published | None,
-    stores: Sequence[Path],
 ) -> Table:
     """Show the tables and figures of a part, and return its main table."""
-    files = UserFiles([store.parent for store in stores])
+    files = report.users()
     main = sections.main_table(part, metrics, printed, files)
     report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)
@@ -286,7 +295,7 @@ def _users(part: Part, group: str, within: bool) -> int:
 
 
 def _imputations(report: Report, part: Part, metric: str, files: UserFiles) -> None:
-    reference = report.options.reference
+    reference = report.options.reference or _REFERENCE
     found = sections.gains(part, metric, reference, files)
     report.show(sections.gain_table(part, metric, reference, found))
     if len(found) > 1:
@@ -297,13 +306,13 @@ def _imputations(report: Report, part: Part, metric: str, files: UserFiles) -> N
         report.draw(part, "restoration", figures.restoration, metric, points)
 
 
-def _robustness(report: Report, part: Part, metric: str, stores: Sequence[Path]) -> None:
+def _robustness(report: Report, part: Part, metric: str) -> None:
     table = sections.loss_table(part, metric)
     if table is None:
         return
     heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
     report.say(heading, tables.markdown_text(table.protocol))
-    files = UserFiles([store.parent for store in stores])
+    files = report.users()
     report.show(sections.ratio_table(part, metric, files))
     report.draw(part, "ratio", figures.against_ratio, metric)
     _imputations(report, part, metric, files)

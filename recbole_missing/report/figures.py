@@ -145,7 +145,7 @@ def dots(parts: Sequence[Part], metric: str, files: UserFiles, paths: Sequence[P
     Raises:
         ValueError: if matplotlib is absent.
     """
-    frames = [results.scores(part, [metric])[metric] for part in parts]
+    frames = [results.scores(part, [metric])[metric].copy() for part in parts]
     words = f"{metric}, with its standard deviation over runs"
     if all(frame["std"].isna().all() for frame in frames):
         words = f"{metric}, with its 95% interval over users"

@@ -456,7 +456,9 @@ def _search(lines: list[Line]) -> str:
 
 def _constant(part: Part, axis: str) -> str:
     """Value of an axis that all rows share and that no column shows."""
-    found = [line.point.get(axis, line.config.get(axis)) for line in part.lines]
+    found = [
+        value_of(line, axis) if axis in line.point else line.config.get(axis) for line in part.lines
+    ]
     values = {text(value) for value in found if value is not None}  # of models that have it
     hidden = axis in part.axes or axis in part.context or len(values) != 1
     return "" if hidden else f"{axis} {values.pop()}"

@@ -86,14 +86,17 @@ def bold(marked: Mapping[str, Marks]) -> str:
     """
     tests = {one.over for one in marked.values()} - {""}
     shown = {name for name, one in marked.items() if any(one.rows)}
-    alike = {name for name, one in marked.items() if one.over} - shown
+    rest = [name for name in marked if name not in shown]
     if not tests:
-        return "Nothing is bold, because nothing was tested: neither users nor several seeds."
+        return (
+            "Nothing is bold, because nothing could be tested. It takes two rows, and values of "
+            "users for this table or several seeds in common."
+        )
     over = " or ".join(sorted(tests, reverse=True))
     words = f"paired t-test over {over}, 5%, Holm's correction over the rows"
     if not shown:
         return f"Nothing is bold, because no row is told from the best one ({words})."
-    where = f" No row of {', '.join(c for c in marked if c in alike)} is." if alike else ""
+    where = f" In {', '.join(rest)} no test tells a row from the best one." if rest else ""
     return f"Bold: the best mean and the rows that are not told from it ({words}).{where}"
 
 
@@ -247,7 +250,7 @@ def gain_table(part: Part, metric: str, reference: str, found: Mapping[str, Gain
     columns = []
     for name, one in found.items():
         title = ("gain" if len(found) == 1 else name) if name == ALL_RATIOS else f"{RATIO} {name}"
-        marked = [(c.t_test_holm or 1.0) < significance.LEVEL for c in one.gains]
+        marked = [c.apart for c in one.gains]
         shown, counts = [c.difference for c in one.gains], [c.n for c in one.gains]
         columns.append(Column(title, shown, n=counts, form="difference", marked=marked))
         head = _INTERVAL if len(found) == 1 else f"{name} {_INTERVAL}"

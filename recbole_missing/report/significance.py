@@ -62,6 +62,11 @@ class Comparison:
     t_test_holm: float | None = None
 
     @property
+    def apart(self) -> bool:
+        """Whether the corrected t-test tells the two rows apart."""
+        return self.t_test_holm is not None and self.t_test_holm < LEVEL
+
+    @property
     def half(self) -> float | None:
         """Half of the 95 % interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
@@ -114,7 +119,7 @@ class UserFiles:
     def __init__(self, folders: Sequence[Path]) -> None:
         """Remember the folders that the paths in ``kept`` are relative to."""
         self._folders = folders
-        self._read: dict[str, Mapping[str, Mapping[str, float]]] = {}
+        self._read: dict[str, pd.DataFrame] = {}
 
     def values(self, run: Line, metric: str) -> pd.Series:
         """User token -> value of a metric.
@@ -129,23 +134,24 @@ class UserFiles:
             path = next((f / kept for f in self._folders if (f / kept).is_file()), None)
             if path is None:
                 raise FileNotFoundError(f"file absent: {kept}")
-            self._read[kept] = read_metrics(path)
+            self._read[kept] = pd.DataFrame(read_metrics(path), dtype=float)
         if metric not in self._read[kept]:
             raise FileNotFoundError(f"no {metric} in the file: {kept}")
-        return pd.Series(self._read[kept][metric], dtype=float)
+        return self._read[kept][metric]
 
     def interval(self, runs: Sequence[Line], metric: str) -> float | None:
         """Half of the 95 % interval of the mean over users, by the t distribution.
 
-        The values of a user are averaged over the runs. It is None if a run has no values of users,
-        or if there are fewer than two users.
+        The values of a user are averaged over the runs, for the users that all runs have. It is
+        None if there is no run, a run has no values of users, or there are fewer than two users.
         """
         try:
-            values = _mean([self.values(run, metric) for run in runs]) if runs else pd.Series()
+            found = [self.values(run, metric) for run in runs]
         except FileNotFoundError:
             return None
+        values = _mean(found) if found else ()
         n = len(values)
-        return float(stats.t.ppf(0.975, n - 1) * values.std() / n**0.5) if n > 1 else None
+        return float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else None
 
 
 @dataclass(frozen=True)
@@ -211,9 +217,8 @@ def _tested(one: Comparison) -> bool:
 
 def _told_apart(one: Comparison, smaller: bool) -> bool:
     """Whether the test says that the best row, from which the other is taken, is better."""
-    if one.t_test_holm is None or one.difference is None:
-        return False
-    return one.t_test_holm < LEVEL and (one.difference < 0 if smaller else one.difference > 0)
+    difference = one.difference or 0.0
+    return one.apart and (difference < 0 if smaller else difference > 0)
 
 
 def over_users(rows: Rows, method: str, metric: str, files: UserFiles) -> list[Comparison]:
@@ -276,7 +281,7 @@ def gains(pairs: Mapping[str, Sequence[Sequence[Line]]], metric: str, files: Use
     """
     found = []
     for label, sides in pairs.items():
-        ratios = set.intersection(*({ratio_of(run) for run in runs} for runs in sides))
+        ratios = sorted(set.intersection(*({ratio_of(run) for run in runs} for runs in sides)))
         mine, theirs = (_over_ratios(runs, ratios, of_test(metric)) for runs in sides)
         found.append(_by_repetition(label, mine, theirs))
     if any(one.n > 1 for one in found):

@@ -49,7 +49,7 @@ PUBLISHED = {
 
 
 NO_FILES = UserFiles([])
-NOTHING_TESTED = "neither users nor several seeds."
+NOTHING_TESTED = "users for this table or several seeds in common."
 
 
 def made(model: str, seed: int, recall: float, **changes: Any) -> Line:
@@ -653,6 +653,7 @@ def test_metrics_are_chosen(lines, tmp_path):
     [
         ({"metrics": ["recal@20"]}, "Unknown metric 'recal@20'. Did you mean 'recall@20'?"),
         ({"method": "AA"}, "Unknown row 'AA'. Choices: A, B, C."),
+        ({"reference": "zeroes"}, "--reference: Unknown imputation 'zeroes'."),
     ],
 )
 def test_unknown_words(lines, tmp_path, options, message):
