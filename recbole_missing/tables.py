@@ -52,8 +52,8 @@ class Column:
         n: number of runs behind each value; only CSV shows it.
         form: how a value is printed. ``text`` is aligned to the left. ``cell`` is text that is
             aligned to the right, such as a formatted number.
-        best: ``highest`` or ``lowest``, the value that is marked as the best. The next one is
-            marked as the second best. If it is empty, no value is marked.
+        marked: whether the cell of each row is marked, which is bold on a page. If it is empty, no
+            cell is marked.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Column:
     std: Sequence[float | None] = ()
     n: Sequence[int | None] = ()
     form: str = "score"
-    best: str = ""
+    marked: Sequence[bool] = ()
 
     def cells(self) -> list[str]:
         """Text of each row, without marks."""
@@ -72,21 +72,6 @@ class Column:
             cell = ABSENT if value is None else write(value)
             cells.append(cell if spread is None else f"{cell} ± {write(spread)}")
         return cells
-
-    def places(self) -> list[int | None]:
-        """1 for the best rows and 2 for the second best, None elsewhere.
-
-        Values with the same printed text share a place. If there is only one value, it has none.
-        """
-        if not self.best:
-            return [None] * len(self.values)
-        shown = [None if v is None else float(_FORMS["score"](v)) for v in self.values]
-        known = [value for value in shown if value is not None]
-        if len(known) < 2:
-            return [None] * len(self.values)
-        levels = sorted(set(known), reverse=self.best == "highest")
-        places = {value: place for place, value in enumerate(levels[:2], start=1)}
-        return [None if value is None else places.get(value) for value in shown]
 
 
 @dataclass(frozen=True)
@@ -120,21 +105,19 @@ class Table:
         """Headings of all columns."""
         return [*self.labels, *(column.name for column in self.columns)]
 
-    def rows(self, mark: Callable[[str, int], str], plain: Callable[[str], str]) -> list[list[str]]:
-        """Texts of the cells. ``plain`` escapes a text; ``mark`` marks place 1 or 2."""
+    def rows(self, mark: Callable[[str], str], plain: Callable[[str], str]) -> list[list[str]]:
+        """Texts of the cells. ``plain`` escapes a text; ``mark`` marks one that is escaped."""
         texts = [[plain(text) for text in texts] for texts in self.labels.values()]
         for column in self.columns:
             cells = [plain(cell) for cell in column.cells()]
-            places = column.places()
-            texts.append([mark(c, p) if p else c for c, p in zip(cells, places)])
+            marked = column.marked or [False] * len(cells)
+            texts.append([mark(cell) if is_so else cell for cell, is_so in zip(cells, marked)])
         return [list(row) for row in zip(*texts)]
 
 
 def markdown(table: Table) -> str:
-    """Write Markdown for GitHub: best bold, second best underlined (``<ins>``)."""
-    rows = table.rows(
-        lambda cell, place: f"**{cell}**" if place == 1 else f"<ins>{cell}</ins>", markdown_text
-    )
+    """Write Markdown for GitHub; marked cells are bold."""
+    rows = table.rows(lambda cell: f"**{cell}**", markdown_text)
     sides = ["---"] * len(table.labels)
     sides += ["---" if column.form in _LEFT else "---:" for column in table.columns]
     lines = [[markdown_text(head) for head in table.heads], sides, *rows]
@@ -148,11 +131,8 @@ def markdown_text(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""Write LaTeX for the package ``booktabs``: best ``\textbf``, second best ``\underline``."""
-    rows = table.rows(
-        lambda cell, place: rf"\textbf{{{cell}}}" if place == 1 else rf"\underline{{{cell}}}",
-        latex_text,
-    )
+    r"""Write LaTeX for the package ``booktabs``; marked cells are ``\textbf``."""
+    rows = table.rows(lambda cell: rf"\textbf{{{cell}}}", latex_text)
     sides = "l" * len(table.labels)
     sides += "".join("l" if column.form in _LEFT else "r" for column in table.columns)
     body = [f"    {' & '.join(row)} \\\\" for row in rows]
@@ -192,10 +172,8 @@ def csv_text(table: Table) -> str:
 
 
 def html(table: Table) -> str:
-    """Write HTML: best bold, second best underlined; a cell of a number has the class ``n``."""
-    rows = table.rows(
-        lambda cell, place: f"<b>{cell}</b>" if place == 1 else f"<u>{cell}</u>", escape
-    )
+    """Write HTML; marked cells are bold; a cell of a number has the class ``n``."""
+    rows = table.rows(lambda cell: f"<b>{cell}</b>", escape)
     sides = ["<th>"] * len(table.labels)
     sides += ["<td>" if column.form in _LEFT else '<td class="n">' for column in table.columns]
     ends = [f"</{side[1:3]}>" for side in sides]
@@ -208,8 +186,8 @@ def html(table: Table) -> str:
 
 
 def plain(table: Table) -> str:
-    """Write text for a terminal: ``*`` follows the best, ``+`` the second best."""
-    rows = table.rows(lambda cell, place: cell + "*+"[place - 1], lambda cell: cell)
+    """Write text for a terminal: ``*`` follows a marked cell."""
+    rows = table.rows(lambda cell: f"{cell}*", lambda cell: cell)
     sides = ["left"] * len(table.labels)
     sides += ["left" if column.form in _LEFT else "right" for column in table.columns]
     return tabulate(rows, headers=table.heads, colalign=sides, disable_numparse=True)

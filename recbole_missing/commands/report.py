@@ -35,6 +35,11 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="ROW",
         help="row to test against the others, as in `DGMRec, featprop` (default: the best one)",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="IMPUTATION",
+        help="imputation that the gains of the others are measured against (default: zeros)",
+    )
     parser.add_argument("--no-figures", action="store_true", help="tables and tests alone")
     parser.add_argument("--pdf", action="store_true", help="write every figure as PDF too")
     parser.add_argument("--force", action="store_true", help="replace a former report")
@@ -58,7 +63,12 @@ def execute(known: Namespace) -> None:
     first = known.stores[0]
     target = known.output or first.with_name(f"{first.stem}_report")
     options = document.Options(
-        known.metrics, known.method, known.benchmark, not known.no_figures, known.pdf
+        known.metrics,
+        known.method,
+        known.benchmark,
+        not known.no_figures,
+        known.pdf,
+        known.reference,
     )
     with new_folder(target, "report", known.force) as folder:
         lines = latest(line for store in known.stores for line in Store(store).lines())
@@ -67,8 +77,8 @@ def execute(known: Namespace) -> None:
         write_report(folder, {"stores": names, "runs": len(lines)})
     for table in main:
         print(f"{table.title}\n{table.caption}\n{tables.plain(table)}\n")
-    if main:
-        print("* best, + second best mean of a column")
+    if any(any(column.marked) for table in main for column in table.columns):
+        print("* bold in the report")
     count = Counter(path.suffix for path in files)
     counted = ", ".join(f"{count[end]} {end}" for end in (".tex", ".csv", ".png", ".pdf"))
     with registry.without_imports():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,22 @@ from recbole_missing import tables
 from recbole_missing.benchmark.line import Line, current
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
-from recbole_missing.report import figures, results, sections
+from recbole_missing.report import figures, restored, results, sections
 from recbole_missing.report.published import Published, published
 from recbole_missing.report.results import Part
+from recbole_missing.report.significance import UserFiles
 from recbole_missing.tables import Column, Table
 
 METRICS = ("recall@20", "ndcg@20")
 _QUICK = ":quick"
+_REFERENCE = "zeros"
+_LEAST_USERS = 30  # a group of fewer users has a table but no figure
+_LEAST_DOTS = 5  # fewer rows need no figure beside their table
 _READING = (
-    "Mean over runs ± sample standard deviation where there are several; **best** and "
-    "<ins>second best</ins> mean of a column as printed; `-` where there is no value. `runs` "
-    "counts the runs behind a row: 0 where all failed."
+    "Mean over runs ± sample standard deviation where there are several; `-` where there is no "
+    "value. `runs` counts the runs behind a row: 0 where all failed. A test over users concerns "
+    "these trained models on these users. How much a method varies from one training to the next "
+    "is what ± says."
 )
 _MACHINE = (
     "Measured on the machine that ran each run, whatever else it was doing: a property of that "
@@ -47,6 +52,8 @@ class Options:
             name of the benchmark.
         figures: whether figures are drawn.
         pdf: whether every figure is also written as PDF.
+        reference: the imputation that the gains of the others are measured against. None means
+            ``zeros``.
     """
 
     metrics: Sequence[str] | None = None
@@ -54,6 +61,7 @@ class Options:
     benchmark: Path | None = None
     figures: bool = True
     pdf: bool = False
+    reference: str | None = None
 
 
 @dataclass
@@ -65,9 +73,14 @@ class Report:
 
     folder: Path
     options: Options
+    stores: Sequence[Path]
     blocks: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     figures: list[Path] = field(default_factory=list)
+
+    def users(self) -> UserFiles:
+        """The files of users beside the stores, none of them read yet."""
+        return UserFiles([store.parent for store in self.stores])
 
     def say(self, *blocks: str) -> None:
         """Add paragraphs."""
@@ -82,15 +95,20 @@ class Report:
         self.say(f"#### {tables.markdown_text(table.title)}", caption, tables.markdown(table))
 
     def draw(self, part: Part, kind: str, drawing: Any, *arguments: Any) -> None:
-        """Add a figure, if figures are wanted."""
+        """Add a figure of a part, if figures are wanted."""
+        self.draw_as(
+            sections.stem(part, kind), f"{part.heading}: {kind}", drawing, part, *arguments
+        )
+
+    def draw_as(self, stem: str, words: str, drawing: Any, *arguments: Any) -> None:
+        """Add a figure with a file name of its own, if figures are wanted."""
         if not self.options.figures:
             return
-        stem = sections.stem(part, kind)
         endings = (".png", ".pdf") if self.options.pdf else (".png",)
         paths = [self.folder / f"{stem}{ending}" for ending in endings]
-        drawing(part, *arguments, paths)
+        drawing(*arguments, paths)
         self.figures.extend(paths)
-        self.say(f"![{tables.markdown_text(part.heading)}: {kind}]({paths[0].name})")
+        self.say(f"![{tables.markdown_text(words)}]({paths[0].name})")
 
 
 def write(
@@ -120,15 +138,16 @@ def write(
     orders = {name: content.get("grid") or {} for name, content in files.items()}
     parts = results.parts(tested, orders)
     _check_method(parts, options)
-    report = Report(folder, options)
-    _head(report, tested, stores, replaced)
+    report = Report(folder, options, stores)
+    _head(report, tested, replaced)
     main = []
     for name in sorted(files):
         own = [part for part in parts if part.benchmark == name]
         titles = sorted({run.title for run in tested if run.benchmark == name})
         title = f"{'; '.join(titles)} ({name})"
         report.say(f"## {tables.markdown_text(title)}")
-        main += [_part(report, part, metrics, printed[name], stores) for part in own]
+        _overview(report, own, metrics[0])
+        main += [_part(report, part, metrics, printed[name]) for part in own]
         for part in results.robustness_parts(tested, orders):
             if part.benchmark == name:
                 _robustness(report, part, metrics[0])
@@ -205,12 +224,15 @@ def _check_method(parts: Sequence[Part], options: Options) -> None:
     known = {label for part in parts for label in part.labels}
     if options.method and options.method not in known:
         raise ValueError(f"report: --method: {unknown('row', options.method, known)}")
+    used = {results.value_of(run, results.IMPUTATION) for part in parts for run in part.lines}
+    if options.reference and options.reference not in used:
+        raise ValueError(f"report: --reference: {unknown('imputation', options.reference, used)}")
 
 
-def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replaced: int) -> None:
+def _head(report: Report, tested: Sequence[Line], replaced: int) -> None:
     titles = sorted({run.title for run in tested})
     failed = sum(not run.done for run in tested)
-    sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in stores}))
+    sources = ", ".join(f"`{name}`" for name in sorted({store.name for store in report.stores}))
     tally = f"{len(tested) - failed} runs succeeded, {failed} failed"
     if replaced:
         tally += f"; {replaced} earlier runs of the same points with other settings are left out"
@@ -219,22 +241,38 @@ def _head(report: Report, tested: Sequence[Line], stores: Sequence[Path], replac
     )
 
 
+def _overview(report: Report, parts: Sequence[Part], metric: str) -> None:
+    """Show the figure over all data sets of a benchmark, for each context."""
+    groups: dict[tuple[tuple[str, str], ...], list[Part]] = {}
+    for part in parts:
+        if any(part.rows.values()) and results.RATIO not in (*part.context, *part.axes):
+            groups.setdefault(tuple(part.context.items()), []).append(part)
+    for group in groups.values():
+        if max(sum(map(bool, part.rows.values())) for part in group) < _LEAST_DOTS:
+            continue
+        context = results.label(group[0].context)
+        stem = sections.stem(replace(group[0], dataset="all"), "dots")
+        words = f"{metric} of every row{f', {context}' if context else ''}"
+        report.draw_as(stem, words, figures.dots, group, metric, report.users())
+
+
 def _part(
     report: Report,
     part: Part,
     metrics: Sequence[str],
     printed: Published | None,
-    stores: Sequence[Path],
 ) -> Table:
     """Show the tables and figures of a part, and return its main table."""
-    main = sections.main_table(part, metrics, printed)
+    files = report.users()
+    main = sections.main_table(part, metrics, printed, files)
     report.say(f"### {tables.markdown_text(part.heading)}", tables.markdown_text(main.protocol))
     report.show(main)
     for within in (False, True):
         _groups(report, part, metrics[0], within)
+    if results.RATIO not in part.context:
+        _imputations(report, part, metrics[0], files)
     report.show(sections.retrieval_table(part, printed))
-    folders = [store.parent for store in stores]
-    for table in sections.significance_tables(part, metrics[0], report.options.method, folders):
+    for table in sections.significance_tables(part, metrics[0], report.options.method, files):
         report.show(table)
     return main
 
@@ -242,9 +280,30 @@ def _part(
 def _groups(report: Report, part: Part, metric: str, within: bool) -> None:
     for groups, kind in zip(results.groups_of(part, metric, within), ("missing", "new")):
         report.show(sections.group_table(part, groups, metric, kind, within))
-        if groups and sum(map(bool, part.rows.values())) > 1:
+        large = [group for group in groups if _users(part, group, within) >= _LEAST_USERS]
+        if large and sum(map(bool, part.rows.values())) > 1:
             name = f"{'within' if within else 'by'}_{kind}"
-            report.draw(part, name, figures.by_group, groups, metric, within)
+            report.draw(part, name, figures.by_group, large, metric, within)
+            if large != groups:
+                report.say(f"The figure leaves out groups of fewer than {_LEAST_USERS} users.")
+
+
+def _users(part: Part, group: str, within: bool) -> int:
+    """Largest number of users of a group, over the runs."""
+    found = [results.groups_in(run, within).get(group, {}).get("users", 0) for run in part.lines]
+    return max(found, default=0)
+
+
+def _imputations(report: Report, part: Part, metric: str, files: UserFiles) -> None:
+    reference = report.options.reference or _REFERENCE
+    found = sections.gains(part, metric, reference, files)
+    report.show(sections.gain_table(part, metric, reference, found))
+    if len(found) > 1:
+        report.draw(part, "gain", figures.gains, metric, reference, found)
+    points = restored.points(part, metric)
+    report.show(sections.restoration_table(part, metric, points))
+    if len(points) > 1:
+        report.draw(part, "restoration", figures.restoration, metric, points)
 
 
 def _robustness(report: Report, part: Part, metric: str) -> None:
@@ -253,8 +312,10 @@ def _robustness(report: Report, part: Part, metric: str) -> None:
         return
     heading = f"### {tables.markdown_text(part.heading)}: against the missing ratio"
     report.say(heading, tables.markdown_text(table.protocol))
-    report.show(sections.ratio_table(part, metric))
+    files = report.users()
+    report.show(sections.ratio_table(part, metric, files))
     report.draw(part, "ratio", figures.against_ratio, metric)
+    _imputations(report, part, metric, files)
     report.show(table)
     kind = "rise" if part.smaller_is_better(metric) else "drop"
     report.draw(part, kind, figures.loss, metric)

@@ -19,8 +19,10 @@ from recbole_missing.evaluation.metrics import smaller_metrics
 Order = Mapping[str, Sequence[Any]]  # axis -> its values in the order to show
 
 RATIO = "missing_ratio"
+IMPUTATION = "imputation"
+NO_CONTENT = "no content"  # in place of the imputation of a model that reads no modalities
 _ROW_AXES = 2  # number of settings that name the rows; other settings make separate tables
-_FIRST = ("model", "imputation")
+_FIRST = ("model", IMPUTATION)
 _PLAIN = (*_FIRST, "dataset")  # the values of these are written without the name of the setting
 
 
@@ -47,6 +49,11 @@ class Part:
         return [label(dict(zip(self.axes, row))) for row in self.rows]
 
     @property
+    def by_label(self) -> dict[str, list[Line]]:
+        """Text of each row -> its runs."""
+        return dict(zip(self.labels, self.rows.values()))
+
+    @property
     def lines(self) -> list[Line]:
         """Every run that is done."""
         return [line for lines in self.rows.values() for line in lines]
@@ -71,10 +78,6 @@ class Part:
                 return not line.config["valid_metric_bigger"]
         return bool(smaller_metrics([metric]))
 
-    def best(self, metric: str) -> str:
-        """``highest`` or ``lowest``: which value of a test metric is the best."""
-        return "lowest" if self.smaller_is_better(metric) else "highest"
-
 
 def text(value: Any) -> str:
     """Write a value of a setting: ``~`` for None, numbers without trailing zeros."""
@@ -87,6 +90,22 @@ def text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {text(item)}" for key, item in value.items()) + "}"
     return str(value)
+
+
+def reads_content(line: Line) -> bool:
+    """Tell whether a model reads modalities: its settings in force have an imputation then."""
+    return not line.config or IMPUTATION in line.config
+
+
+def value_of(line: Line, axis: str) -> str:
+    """Text of a run's value on an axis.
+
+    The grid may have imputations, and the model may read no modalities. Then the value on that axis
+    is :data:`NO_CONTENT`.
+    """
+    if axis == IMPUTATION and axis in line.point and not reads_content(line):
+        return NO_CONTENT
+    return text(line.point.get(axis))
 
 
 def label(values: Mapping[str, str]) -> str:
@@ -183,6 +202,11 @@ def groups_in(run: Line, within: bool) -> Mapping[str, Mapping[str, Any]]:
     return (run.within_groups if within else run.groups) or {}
 
 
+def of_group(group: str, metric: str, within: bool) -> Callable[[Line], float | None]:
+    """The value of a metric in a group of test items."""
+    return lambda run: groups_in(run, within).get(group, {}).get(metric)
+
+
 def group_scores(
     part: Part, groups: Sequence[str], metric: str, within: bool = False
 ) -> pd.DataFrame:
@@ -196,8 +220,7 @@ def group_scores(
     """
 
     def values(run: Line) -> dict[str, Any]:
-        found = groups_in(run, within)
-        return {group: found.get(group, {}).get(metric) for group in groups}
+        return {group: of_group(group, metric, within)(run) for group in groups}
 
     return summary([[values(run) for run in runs] for runs in part.rows.values()])
 
@@ -214,14 +237,38 @@ def groups_of(part: Part, metric: str, within: bool = False) -> tuple[list[str],
     return counts, [group for group in ("warm", "new") if group in found]
 
 
+def pooled(groups: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Mean of measures over modalities, weighted by their ``items``, which are summed."""
+    known = [group for group in groups if group]
+    items = sum(group["items"] for group in known)
+    names = [name for group in known[:1] for name in group if name != "items"]
+    means = {n: sum(group[n] * group["items"] for group in known) / items for n in names}
+    return {"items": items, **means} if known else {}
+
+
+def ratio_of(line: Line) -> str:
+    """Text of a run's missing ratio."""
+    return text(line.point.get(RATIO))
+
+
+def ratios_of(part: Part) -> list[str]:
+    """Missing ratios of a part, in rising order."""
+    return sorted({ratio_of(run) for run in part.lines}, key=by_size)
+
+
+def at_ratio(part: Part, ratio: str) -> dict[str, list[Line]]:
+    """Text of each row -> its runs at one missing ratio."""
+    return {
+        label: [run for run in runs if ratio_of(run) == ratio]
+        for label, runs in part.by_label.items()
+    }
+
+
 def ratio_scores(part: Part, metric: str) -> pd.DataFrame:
     """:func:`summary` of one metric, with a column for each missing ratio, in rising order."""
-    ratios = sorted({text(run.point[RATIO]) for run in part.lines}, key=by_size)
+    ratios = ratios_of(part)
     rows = [
-        [
-            {**dict.fromkeys(ratios), text(run.point[RATIO]): (run.test or {}).get(metric)}
-            for run in runs
-        ]
+        [{**dict.fromkeys(ratios), ratio_of(run): (run.test or {}).get(metric)} for run in runs]
         for runs in part.rows.values()
     ]
     return summary(rows)
@@ -239,7 +286,12 @@ def losses(means: pd.DataFrame, smaller: bool) -> pd.DataFrame:
 
 
 def _done(rows: Mapping[tuple[str, ...], list[Line]]) -> dict[tuple[str, ...], list[Line]]:
-    return {row: [run for run in runs if run.done] for row, runs in rows.items()}
+    """Runs of each row that are done. A run that stands at several places of a row counts once."""
+    done: dict[tuple[str, ...], list[Line]] = {}
+    for row, runs in rows.items():
+        once = {(run.run, ratio_of(run)): run for run in runs if run.done}
+        done[row] = [*once.values()]
+    return done
 
 
 def _sections(
@@ -256,8 +308,8 @@ def _varying(lines: Sequence[Line]) -> list[str]:
     """Axes with several values: model, imputation, others in alphabetical order, missing ratio."""
     values: dict[str, set[str]] = {}
     for line in lines:
-        for axis, value in line.point.items():
-            values.setdefault(axis, set()).add(text(value))
+        for axis in line.point:
+            values.setdefault(axis, set()).add(value_of(line, axis))
     found = {axis for axis, seen in values.items() if len(seen) > 1}
     found -= {"dataset", RATIO, *REPETITIONS}
     rest = sorted(found - set(_FIRST))
@@ -279,7 +331,7 @@ def _split(
     """Group by the values of some axes. Values of ``order`` come first, the others by size."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        groups.setdefault(tuple(text(line.point.get(a)) for a in axes), []).append(line)
+        groups.setdefault(tuple(value_of(line, axis) for axis in axes), []).append(line)
     known = [[text(value) for value in order.get(axis, ())] for axis in axes]
 
     def place(values: tuple[str, ...]) -> list[Any]:
@@ -404,7 +456,9 @@ def _search(lines: list[Line]) -> str:
 
 def _constant(part: Part, axis: str) -> str:
     """Value of an axis that all rows share and that no column shows."""
-    found = [line.point.get(axis, line.config.get(axis)) for line in part.lines]
+    found = [
+        value_of(line, axis) if axis in line.point else line.config.get(axis) for line in part.lines
+    ]
     values = {text(value) for value in found if value is not None}  # of models that have it
     hidden = axis in part.axes or axis in part.context or len(values) != 1
     return "" if hidden else f"{axis} {values.pop()}"

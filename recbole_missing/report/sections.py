@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from recbole_missing.benchmark.line import Line
-from recbole_missing.report import results, significance
+from recbole_missing.report import restored, results, significance
 from recbole_missing.report.published import Published
-from recbole_missing.report.results import Part, protocol
+from recbole_missing.report.restored import Point
+from recbole_missing.report.results import RATIO, Part, protocol
+from recbole_missing.report.significance import Gains, Marks, UserFiles
 from recbole_missing.tables import Column, Table, number
 
 _SOURCES = {"model": "model", "nearest_neighbour": "nearest neighbour"}
@@ -32,13 +33,21 @@ def stem(part: Part, kind: str) -> str:
     return "_".join(re.sub(r"[^\w.-]+", "_", word).strip("_") for word in words)
 
 
-def main_table(part: Part, metrics: Sequence[str], printed: Published | None) -> Table:
-    """Test metrics, with the published ones if there are any."""
+def main_table(
+    part: Part, metrics: Sequence[str], printed: Published | None, files: UserFiles | None = None
+) -> Table:
+    """Test metrics, with the published ones if there are any.
+
+    If runs kept their users, half of the 95 % interval of the first metric stands beside it.
+    """
     frame = results.scores(part, metrics)
-    columns = []
+    columns, marked = [], {}
     for metric in metrics:
-        column = _column(frame, metric, best=part.best(metric))
+        value, smaller = significance.of_test(metric), part.smaller_is_better(metric)
+        marked[metric] = significance.marks(part.by_label, value, smaller, metric, files)
+        column = _column(frame, metric, marked=marked[metric].rows)
         columns.append(column)
+        columns += _interval(part, metric, files) if metric == metrics[0] else []
         theirs = [_published(runs, printed, metric) for runs in part.rows.values()]
         if any(value is not None for value in theirs):
             pairs = zip(column.values, theirs)
@@ -46,10 +55,49 @@ def main_table(part: Part, metrics: Sequence[str], printed: Published | None) ->
             columns.append(Column(f"{metric} published", theirs))
             columns.append(Column(f"{metric} difference", gaps, form="difference"))
     columns.append(Column("runs", [len(runs) for runs in part.rows.values()], form="count"))
-    caption = _direction(part, metrics)
+    captions = [_direction(part, metrics), bold(marked), *_uneven(part, marked)]
+    if any(column.name == _INTERVAL for column in columns):
+        captions.append(_INTERVAL_CAPTION)
     if any(column.name.endswith(" published") for column in columns) and printed:
-        caption = f"{caption} Published: {printed.source}.".lstrip()
-    return _table(part, "scores", f"{part.heading}: test metrics", caption, columns)
+        captions.append(f"Published: {printed.source}.")
+    return _table(part, "scores", f"{part.heading}: test metrics", joined(captions), columns)
+
+
+_INTERVAL = "95% ±"
+_INTERVAL_CAPTION = (
+    f"{_INTERVAL}: half of the 95% interval of the mean over users, whose values are averaged over "
+    "the runs."
+)
+
+
+def _interval(part: Part, metric: str, files: UserFiles | None) -> list[Column]:
+    """Column of half intervals over users; empty if no run kept its users."""
+    if files is None:
+        return []
+    halves = [files.interval(runs, metric) for runs in part.rows.values()]
+    return [Column(_INTERVAL, halves)] if any(half is not None for half in halves) else []
+
+
+def bold(marked: Mapping[str, Marks]) -> str:
+    """Sentences on what bold means in a table.
+
+    Args:
+        marked: heading of a column -> its marks.
+    """
+    tests = {one.over for one in marked.values()} - {""}
+    shown = {name for name, one in marked.items() if any(one.rows)}
+    rest = [name for name in marked if name not in shown]
+    if not tests:
+        return (
+            "Nothing is bold, because nothing could be tested. It takes two rows, and values of "
+            "users for this table or several seeds in common."
+        )
+    over = " or ".join(sorted(tests, reverse=True))
+    words = f"paired t-test over {over}, 5%, Holm's correction over the rows"
+    if not shown:
+        return f"Nothing is bold, because no row is told from the best one ({words})."
+    where = f" In {', '.join(rest)} no test tells a row from the best one." if rest else ""
+    return f"Bold: the best mean and the rows that are not told from it ({words}).{where}"
 
 
 def group_table(
@@ -67,21 +115,25 @@ def group_table(
     if not groups:
         return None
     frame = results.group_scores(part, groups, metric, within)
-    columns = []
+    columns, marked, smaller = [], {}, part.smaller_is_better(metric)
     for group in groups:
+        value = results.of_group(group, metric, within)
+        marked[group] = significance.marks(part.by_label, value, smaller)
         found = [results.groups_in(run, within).get(group, {}) for run in part.lines]
         sizes = [_span(found, "users"), *([_span(found, "items")] if within else [])]
         title = f"{group} ({', '.join(sizes)})"
-        columns.append(_column(frame, group, best=part.best(metric), title=title))
-    caption = (
+        columns.append(_column(frame, group, marked=marked[group].rows, title=title))
+    captions = [
         f"{metric} over the test items of a group and the users who have one: columns differ in "
-        f"items and users, so compare within a column. {_direction(part, [metric])}"
-    ).rstrip()
+        "items and users, so compare within a column.",
+        _direction(part, [metric]),
+        bold(marked),
+    ]
     words = {"missing": "by number of missing modalities", "new": "warm and new items"}
     title = f"{part.heading}: {words[kind]}"
     if not within:
-        return _table(part, f"by_{kind}", title, caption, columns)
-    caption = " ".join([_WITHIN, caption, *_unmeasured(part)])
+        return _table(part, f"by_{kind}", title, joined(captions), columns)
+    caption = joined([_WITHIN, *captions, *_unmeasured(part)])
     return _table(part, f"within_{kind}", f"{title}, within the group", caption, columns)
 
 
@@ -115,7 +167,7 @@ def loss_table(part: Part, metric: str) -> Table | None:
     smaller = part.smaller_is_better(metric)
     losses = results.losses(means, smaller)
     columns = [
-        Column(f"{results.RATIO} {ratio}", [number(v) for v in losses[ratio]], form="percent")
+        Column(f"{RATIO} {ratio}", [number(v) for v in losses[ratio]], form="percent")
         for ratio in means.columns[1:]
     ]
     base = Column(f"{metric} at {first}", [number(value) for value in means[first]])
@@ -129,16 +181,108 @@ def loss_table(part: Part, metric: str) -> Table | None:
     return _table(part, word, title, caption, [base, *columns])
 
 
-def ratio_table(part: Part, metric: str) -> Table:
+def ratio_table(part: Part, metric: str, files: UserFiles | None = None) -> Table:
     """One metric, with a column for each missing ratio."""
     frame = results.ratio_scores(part, metric)
-    best = part.best(metric)
-    ratios = list(dict.fromkeys(ratio for ratio, _ in frame.columns))
-    columns = [
-        _column(frame, ratio, best=best, title=f"{results.RATIO} {ratio}") for ratio in ratios
-    ]
+    value, smaller = significance.of_test(metric), part.smaller_is_better(metric)
+    columns, marked = [], {}
+    for ratio in dict.fromkeys(ratio for ratio, _ in frame.columns):
+        rows = results.at_ratio(part, ratio)
+        marks = significance.marks(rows, value, smaller, metric, files)
+        columns.append(_column(frame, ratio, marked=marks.rows, title=f"{RATIO} {ratio}"))
+        marked[columns[-1].name] = marks
     title = f"{part.heading}: {metric} against the missing ratio"
-    return _table(part, "ratio", title, _direction(part, [metric]), columns)
+    caption = joined([_direction(part, [metric]), bold(marked)])
+    return _table(part, "ratio", title, caption, columns)
+
+
+def gains(part: Part, metric: str, reference: str, files: UserFiles) -> dict[str, Gains]:
+    """Gain of each row over the row with another imputation and the same other settings.
+
+    Args:
+        part: a table, or one of :func:`.results.robustness_parts`.
+        metric: test metric.
+        reference: the imputation of the rows that the others are compared with.
+        files: the files of users.
+
+    Returns:
+        Missing ratio -> gains of the rows that have a counterpart; :data:`ALL_RATIOS` -> gains over
+        all ratios. It is empty if no row has a counterpart.
+    """
+    pairs = _counterparts(part, reference)
+    ratios = results.ratios_of(part)
+    wanted = {**{ratio: {ratio} for ratio in ratios if len(ratios) > 1}, ALL_RATIOS: set(ratios)}
+    found = {}
+    for name, some in wanted.items() if pairs else ():
+        sides = {
+            label: [[run for run in runs if results.ratio_of(run) in some] for runs in both]
+            for label, both in pairs.items()
+        }
+        found[name] = significance.gains(sides, metric, files)
+    return found
+
+
+ALL_RATIOS = "all ratios"
+
+
+def _counterparts(part: Part, reference: str) -> dict[str, list[list[Line]]]:
+    """Label of a row -> its runs, and those of the same row with another imputation."""
+    if results.IMPUTATION not in part.axes:
+        return {}
+    place = part.axes.index(results.IMPUTATION)
+    found = {}
+    for label, (row, runs) in zip(part.labels, part.rows.items()):
+        theirs = part.rows.get((*row[:place], reference, *row[place + 1 :]), [])
+        if runs and theirs and row[place] != reference:
+            found[label] = [runs, theirs]
+    return found
+
+
+def gain_table(part: Part, metric: str, reference: str, found: Mapping[str, Gains]) -> Table | None:
+    """What an imputation gains over another one, and what it costs; None if there are no gains.
+
+    Args:
+        part, metric, reference: as of :func:`gains`.
+        found: what :func:`gains` returned.
+    """
+    if not found:
+        return None
+    columns = []
+    for name, one in found.items():
+        title = ("gain" if len(found) == 1 else name) if name == ALL_RATIOS else f"{RATIO} {name}"
+        marked = [c.apart for c in one.gains]
+        shown, counts = [c.difference for c in one.gains], [c.n for c in one.gains]
+        columns.append(Column(title, shown, n=counts, form="difference", marked=marked))
+        head = _INTERVAL if len(found) == 1 else f"{name} {_INTERVAL}"
+        columns.append(Column(head, [c.half for c in one.gains]))
+    kept = [c.other for c in found[ALL_RATIOS].gains]
+    over = " or ".join(sorted({one.over for one in found.values()}))
+    caption = (
+        f"{metric} of a row minus that of the same row with {reference}, paired over {over}. "
+        f"{_INTERVAL}: half of its 95% interval. Bold: it differs from 0 (paired t-test, 5%, "
+        "Holm's correction over the rows)."
+    )
+    costs = _gain_costs(part, reference, kept)
+    captions = [caption, _direction(part, [metric]), _SECONDS if costs else ""]
+    rows = [row for row, label in zip(part.rows, part.labels) if label in kept]
+    labels = {axis: [row[i] for row in rows] for i, axis in enumerate(part.axes)}
+    title = f"{part.heading}: gain over {reference}"
+    return _table(part, "gain", title, joined(captions), [*columns, *costs], labels)
+
+
+_SECONDS = "Seconds of a whole run, averaged over the runs of the row."
+
+
+def _gain_costs(part: Part, reference: str, kept: Sequence[str]) -> list[Column]:
+    """Seconds of the rows and of those that they are compared with; empty if none are known."""
+    pairs = _counterparts(part, reference)
+    names = {"seconds": "seconds", "imputation_seconds": "seconds of imputation"}
+    columns = []
+    for key, name in names.items():
+        for side, title in enumerate((name, f"{name}, {reference}")):
+            runs = [[{title: run.cost.get(key)} for run in pairs[label][side]] for label in kept]
+            columns.append(_column(results.summary(runs), title, form="amount"))
+    return [column for column in columns if any(value is not None for value in column.values)]
 
 
 def retrieval_table(part: Part, printed: Published | None) -> Table | None:
@@ -183,19 +327,47 @@ def _retrieved(part: Part) -> dict[tuple[str, ...], list[dict[str, float]]]:
                 counts = dict.fromkeys(count for groups in by_modality.values() for count in groups)
                 for count in counts:
                     found = {name: groups.get(count) for name, groups in by_modality.items()}
-                    for name, measures in {**found, _ALL: _pooled(found.values())}.items():
+                    for name, measures in {**found, _ALL: results.pooled(found.values())}.items():
                         key = (*row, _SOURCES.get(source, source), count, name)
                         rows.setdefault(key, []).append(measures or {})
     return rows
 
 
-def _pooled(groups: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
-    """Mean over modalities, weighted by their number of items, which is summed."""
-    known = [group for group in groups if group]
-    items = sum(group["items"] for group in known)
-    names = [name for group in known[:1] for name in group if name != "items"]
-    means = {n: sum(group[n] * group["items"] for group in known) / items for n in names}
-    return {"items": items, **means} if known else {}
+def restoration_table(part: Part, metric: str, found: Sequence[Point]) -> Table | None:
+    """Spearman's rho of restoration and recommendation; None without points.
+
+    Args:
+        part: the runs.
+        metric: test metric.
+        found: what :func:`.restored.points` returned.
+    """
+    rows = [
+        (panel, measure, own)
+        for panel, own in restored.by_panel(found).items()
+        for measure in restored.MEASURES
+        if any(measure in point.quality for point in own)
+    ]
+    if not rows:
+        return None
+    columns = [
+        Column("points", [len(own) for *_, own in rows], form="count"),
+        Column("rho", [restored.rho(own, measure) for _, measure, own in rows], form="difference"),
+        Column(
+            "rho within a ratio",
+            [restored.rho_within(own, measure) for _, measure, own in rows],
+            form="difference",
+        ),
+    ]
+    labels = {"restoration": [measure for _, measure, _ in rows]}
+    if len(part.axes) > 1:
+        labels = {part.axes[0]: [panel for panel, *_ in rows], **labels}
+    caption = (
+        f"Spearman's rho of restoration and {metric}, over the imputations at each missing ratio. "
+        "Within a ratio: mean of rho over the ratios. A relative_mse is better if it is lower, so "
+        "a negative rho is the expected one. There is no p-value, because points share masks."
+    )
+    title = f"{part.heading}: restoration and recommendation"
+    return _table(part, "restoration", title, caption, columns, labels)
 
 
 def cost_table(part: Part) -> Table:
@@ -228,7 +400,7 @@ def best_row(part: Part, metric: str) -> str | None:
 
 
 def significance_tables(
-    part: Part, metric: str, method: str | None, folders: Sequence[Path]
+    part: Part, metric: str, method: str | None, files: UserFiles
 ) -> list[Table]:
     """Tests of one row against the others, over users and over seeds.
 
@@ -242,15 +414,14 @@ def significance_tables(
         return []
     means = _means(results.scores(part, [metric]))[metric].set_axis(part.labels)[known]
     ordered = means.sort_values(ascending=part.smaller_is_better(metric), kind="stable").index
-    runs = dict(zip(part.labels, part.rows.values()))
-    rows = {label: runs[label] for label in ordered}
+    rows = {label: part.by_label[label] for label in ordered}
     why = "" if method else ", chosen for its mean on the same test results"
     opening = f"{metric} of {chosen}{why}, minus that of the row; best row first."
     tables = []
     if any((run.kept or {}).get("users") for run in part.lines):
-        comparisons = significance.over_users(rows, chosen, metric, folders)
+        comparisons = significance.over_users(rows, chosen, metric, files)
         tables.append(_tests(part, "users", comparisons, opening))
-    comparisons = significance.over_seeds(rows, chosen, metric)
+    comparisons = significance.over_seeds(rows, chosen, significance.of_test(metric))
     if any(one.n > 1 for one in comparisons):
         tables.append(_tests(part, "seeds", comparisons, opening))
     return tables
@@ -297,6 +468,19 @@ def _table(
     return Table(rows, columns, stem(part, kind), title, caption, protocol(part))
 
 
+def _uneven(part: Part, marked: Mapping[str, Marks]) -> list[str]:
+    """Sentence on rows with different numbers of runs, if there is a test."""
+    counts = {len(runs) for runs in part.rows.values()} - {0}
+    if len(counts) < 2 or not any(one.over for one in marked.values()):
+        return []
+    return ["Rows have different numbers of runs; a test takes the seeds that both rows have."]
+
+
+def joined(sentences: Iterable[str]) -> str:
+    """Put sentences together, without the empty ones."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
 def _direction(part: Part, metrics: Sequence[str]) -> str:
     """Sentence on the metrics for which smaller values are better; empty if there are none."""
     smaller = [metric for metric in metrics if part.smaller_is_better(metric)]
@@ -308,7 +492,11 @@ def _labels(part: Part) -> dict[str, list[str]]:
 
 
 def _column(
-    frame: pd.DataFrame, name: str, form: str = "score", best: str = "", title: str = ""
+    frame: pd.DataFrame,
+    name: str,
+    form: str = "score",
+    marked: Sequence[bool] = (),
+    title: str = "",
 ) -> Column:
     """Column of a summary. A cell is None if no run has the value."""
     mean, std, count = (
@@ -317,7 +505,7 @@ def _column(
         else [None] * len(frame)
         for stat in ("mean", "std", "count")
     )
-    return Column(title or name, mean, std, [int(n or 0) for n in count], form, best)
+    return Column(title or name, mean, std, [int(n or 0) for n in count], form, marked)
 
 
 def _means(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,18 +1,18 @@
-"""Paired tests of the difference between two rows of a table.
+"""Paired tests of the difference between two rows of a table, and the rows that they mark.
 
-Pairs are users (from the metrics of every user that runs kept) or repetitions (seeds). P-values are
-corrected by Holm's method (Scandinavian Journal of Statistics 1979) over all comparisons of one
-table.
+Pairs are users (from the metrics of every user that runs kept) or repetitions (seeds and mask
+seeds). P-values are corrected by Holm's method (Scandinavian Journal of Statistics 1979) over all
+comparisons of one table or column.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,16 @@ from scipy import stats
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import REPETITIONS
 from recbole_missing.evaluation.users import read_metrics
-from recbole_missing.report.results import text
+from recbole_missing.report.results import ratio_of, text
 
 _FEWEST_FOR_RANKS = 6  # with fewer pairs, Wilcoxon's smallest two-sided p-value is over 0.05
 _MOST_FOR_EXACT = 50  # with more pairs, the normal approximation is close
 _DIGITS = 12  # differences are compared after rounding, so that equal ones tie
+LEVEL = 0.05  # a corrected p-value below it tells two rows apart
 
 Repetition = tuple[str, ...]
+Value = Callable[[Line], Optional[float]]
+Rows = Mapping[str, Sequence[Line]]  # label -> its runs
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class Comparison:
     note: str = ""
     wilcoxon_holm: float | None = None
     t_test_holm: float | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the corrected t-test tells the two rows apart."""
+        return self.t_test_holm is not None and self.t_test_holm < LEVEL
+
+    @property
+    def half(self) -> float | None:
+        """Half of the 95 % interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -100,9 +113,115 @@ def _wilcoxon(difference: NDArray[Any]) -> float:
     return float(result.pvalue)
 
 
-def over_users(
-    rows: Mapping[str, Sequence[Line]], method: str, metric: str, folders: Sequence[Path]
-) -> list[Comparison]:
+class UserFiles:
+    """Values of single users, from the files that runs kept. A file is read once."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Remember the folders that the paths in ``kept`` are relative to."""
+        self._folders = folders
+        self._read: dict[str, pd.DataFrame] = {}
+
+    def values(self, run: Line, metric: str) -> pd.Series:
+        """User token -> value of a metric.
+
+        Raises:
+            FileNotFoundError: if the run kept no file, it is absent, or it lacks the metric.
+        """
+        kept = (run.kept or {}).get("users")
+        if not kept:
+            raise FileNotFoundError("no file of users kept")
+        if kept not in self._read:
+            path = next((f / kept for f in self._folders if (f / kept).is_file()), None)
+            if path is None:
+                raise FileNotFoundError(f"file absent: {kept}")
+            self._read[kept] = pd.DataFrame(read_metrics(path), dtype=float)
+        if metric not in self._read[kept]:
+            raise FileNotFoundError(f"no {metric} in the file: {kept}")
+        return self._read[kept][metric]
+
+    def interval(self, runs: Sequence[Line], metric: str) -> float | None:
+        """Half of the 95 % interval of the mean over users, by the t distribution.
+
+        The values of a user are averaged over the runs, for the users that all runs have. It is
+        None if there is no run, a run has no values of users, or there are fewer than two users.
+        """
+        try:
+            found = [self.values(run, metric) for run in runs]
+        except FileNotFoundError:
+            return None
+        values = _mean(found) if found else ()
+        n = len(values)
+        return float(stats.t.ppf(0.975, n - 1) * stats.sem(values)) if n > 1 else None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The rows of a column that are marked.
+
+    Args:
+        rows: whether each row is marked.
+        over: pairs of the test: ``users``, ``repetitions``, or empty if nothing could be tested.
+    """
+
+    rows: tuple[bool, ...]
+    over: str = ""
+
+
+def marks(
+    rows: Rows,
+    value: Value,
+    smaller: bool,
+    metric: str | None = None,
+    files: UserFiles | None = None,
+) -> Marks:
+    """Mark the row with the best mean, and every row that a test does not tell from it.
+
+    The test is the paired t-test of the best row against each other row at 5 %, with Holm's
+    correction over the rows. Pairs are users, or repetitions if no users were kept. Rows that could
+    not be tested are not marked. If no row is told from the best one, none is marked: the marks
+    would say nothing.
+
+    Args:
+        rows: label -> its runs.
+        value: the value of a run that the column shows the mean of.
+        smaller: whether smaller values are better.
+        metric: name of that value in the files of users. None if they do not hold it.
+        files: the files of users.
+    """
+    means = {label: _average(runs, value) for label, runs in rows.items()}
+    known = {label: mean for label, mean in means.items() if mean is not None}
+    if len(known) < 2:
+        return Marks((False,) * len(rows))
+    best = (min if smaller else max)(known, key=known.__getitem__)
+    tested: dict[str, list[Comparison]] = {}
+    if metric is not None and files is not None:
+        tested["users"] = over_users(rows, best, metric, files)
+    tested["repetitions"] = over_seeds(rows, best, value)
+    for over, comparisons in tested.items():
+        if any(one.t_test is not None for one in comparisons):
+            worse = {one.other for one in comparisons if _told_apart(one, smaller)}
+            equal = {one.other for one in comparisons if _tested(one)} - worse
+            return Marks(tuple(bool(worse) and row in {best, *equal} for row in rows), over)
+    return Marks((False,) * len(rows))
+
+
+def _average(runs: Sequence[Line], value: Value) -> float | None:
+    found = [one for one in map(value, runs) if one is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _tested(one: Comparison) -> bool:
+    """Whether two rows were compared. Equal pairs are a result, although they have no p-value."""
+    return one.t_test is not None or (one.n > 1 and one.difference == 0)
+
+
+def _told_apart(one: Comparison, smaller: bool) -> bool:
+    """Whether the test says that the best row, from which the other is taken, is better."""
+    difference = one.difference or 0.0
+    return one.apart and (difference < 0 if smaller else difference > 0)
+
+
+def over_users(rows: Rows, method: str, metric: str, files: UserFiles) -> list[Comparison]:
     """Compare a row with every other row over users.
 
     The values of a user are averaged over the repetitions that both rows have.
@@ -111,38 +230,94 @@ def over_users(
         rows: label -> its runs.
         method: label of the chosen row.
         metric: name of a column of the files.
-        folders: folders that the paths in ``kept`` are relative to.
+        files: the files of users.
 
     Returns:
         One comparison for each other row, in the order of ``rows``.
     """
-    found: dict[str, dict[Repetition, pd.Series] | str] = {}
-    for label, runs in rows.items():
-        try:
-            found[label] = {_repetition(run): _users(run, metric, folders) for run in runs}
-        except FileNotFoundError as error:
-            found[label] = str(error)
-    chosen = found.pop(method)
-    return _corrected([_by_user(other, chosen, values) for other, values in found.items()])
-
-
-def over_seeds(rows: Mapping[str, Sequence[Line]], method: str, metric: str) -> list[Comparison]:
-    """Compare a row with every other row over the repetitions that both have."""
-    values = {
-        label: {
-            _repetition(run): run.test[metric]
-            for run in runs
-            if run.test and run.test.get(metric) is not None
-        }
-        for label, runs in rows.items()
-    }
+    values = {label: _users(runs, metric, files, _repetition) for label, runs in rows.items()}
     chosen = values.pop(method)
+    return _corrected([_by_user(other, chosen, theirs) for other, theirs in values.items()])
+
+
+def of_test(metric: str) -> Value:
+    """The value of a test metric."""
+    return lambda run: (run.test or {}).get(metric)
+
+
+def over_seeds(rows: Rows, method: str, value: Value) -> list[Comparison]:
+    """Compare a value of a row with that of every other row over the repetitions of both."""
+    values = {label: repeated(runs, value) for label, runs in rows.items()}
+    chosen = values.pop(method)
+    return _corrected([_by_repetition(other, chosen, theirs) for other, theirs in values.items()])
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Gains of rows over the rows that they are compared with.
+
+    Args:
+        gains: one comparison for each row, with the row's value minus the other.
+        over: pairs of the test: ``repetitions``, or ``users`` if no two repetitions are common.
+    """
+
+    gains: tuple[Comparison, ...]
+    over: str
+
+
+def gains(pairs: Mapping[str, Sequence[Sequence[Line]]], metric: str, files: UserFiles) -> Gains:
+    """Compare each row with another one, over the repetitions of both, or else over users.
+
+    If both have runs at several missing ratios, the value of a repetition is its mean over these
+    ratios. Repetitions without one of the ratios are left out.
+
+    Args:
+        pairs: label -> runs of the row, and runs of the one that it is compared with.
+        metric: test metric.
+        files: the files of users.
+
+    Returns:
+        The comparisons, corrected over the rows.
+    """
     found = []
-    for other, theirs in values.items():
-        common = sorted(chosen.keys() & theirs.keys())
-        first, second = (np.array([side[key] for key in common]) for side in (chosen, theirs))
-        found.append(paired(other, first, second, len(common)))
-    return _corrected(found)
+    for label, sides in pairs.items():
+        ratios = sorted(set.intersection(*({ratio_of(run) for run in runs} for runs in sides)))
+        mine, theirs = (_over_ratios(runs, ratios, of_test(metric)) for runs in sides)
+        found.append(_by_repetition(label, mine, theirs))
+    if any(one.n > 1 for one in found):
+        return Gains(tuple(_corrected(found)), "repetitions")
+    found = []
+    for label, sides in pairs.items():
+        mine_of, theirs_of = (_users(runs, metric, files, _place) for runs in sides)
+        found.append(_by_user(label, mine_of, theirs_of))
+    return Gains(tuple(_corrected(found)), "users")
+
+
+def _over_ratios(
+    runs: Sequence[Line], ratios: Iterable[str], value: Value
+) -> dict[Repetition, float]:
+    """Repetition -> mean of its values over some missing ratios."""
+    found = [repeated([run for run in runs if ratio_of(run) == one], value) for one in ratios]
+    common = set.intersection(*map(set, found)) if found else set()
+    return {key: float(np.mean([values[key] for values in found])) for key in common}
+
+
+def _by_repetition(
+    other: str, first: Mapping[Repetition, float], second: Mapping[Repetition, float]
+) -> Comparison:
+    common = sorted(first.keys() & second.keys())
+    sides = (np.array([side[key] for key in common]) for side in (first, second))
+    return paired(other, *sides, len(common))
+
+
+def _users(
+    runs: Sequence[Line], metric: str, files: UserFiles, key: Callable[[Line], Repetition]
+) -> dict[Repetition, pd.Series] | str:
+    """Key of a run -> values of users; a text if a file is absent."""
+    try:
+        return {key(run): files.values(run, metric) for run in runs}
+    except FileNotFoundError as error:
+        return str(error)
 
 
 def _by_user(
@@ -171,22 +346,18 @@ def _mean(series: Sequence[pd.Series]) -> pd.Series:
     return sum(s[users] for s in series) / len(series)
 
 
-def _users(run: Line, metric: str, folders: Sequence[Path]) -> pd.Series:
-    """User token -> value, read from the file that a run kept."""
-    kept = (run.kept or {}).get("users")
-    if not kept:
-        raise FileNotFoundError("no file of users kept")
-    path = next((folder / kept for folder in folders if (folder / kept).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"file absent: {kept}")
-    values = read_metrics(path)
-    if metric not in values:
-        raise FileNotFoundError(f"no {metric} in the file: {kept}")
-    return pd.Series(values[metric], dtype=float)
+def repeated(runs: Sequence[Line], value: Value) -> dict[Repetition, float]:
+    """Repetition -> value, of the runs that have one."""
+    found = {_repetition(run): value(run) for run in runs}
+    return {key: one for key, one in found.items() if one is not None}
 
 
 def _repetition(run: Line) -> Repetition:
     return tuple(text(run.point.get(axis)) for axis in REPETITIONS)
+
+
+def _place(run: Line) -> Repetition:
+    return (*_repetition(run), ratio_of(run))
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:

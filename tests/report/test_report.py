@@ -20,10 +20,11 @@ from recbole_missing.benchmark import identified
 from recbole_missing.benchmark.line import Line, current
 from recbole_missing.commands import report as command
 from recbole_missing.evaluation.users import write_rows
-from recbole_missing.report import document, figures, results, sections, significance
+from recbole_missing.report import document, figures, restored, results, sections, significance
 from recbole_missing.report.document import Options
 from recbole_missing.report.published import published
 from recbole_missing.report.results import protocol
+from recbole_missing.report.significance import UserFiles, of_test
 from recbole_missing.tables import Column, Table
 
 CONFIG = {
@@ -45,6 +46,10 @@ PUBLISHED = {
     "metrics": ["recall@20"],
     "values": {"tiktok": {"A": [0.25]}},
 }
+
+
+NO_FILES = UserFiles([])
+NOTHING_TESTED = "users for this table or several seeds in common."
 
 
 def made(model: str, seed: int, recall: float, **changes: Any) -> Line:
@@ -108,9 +113,9 @@ def ratio_lines() -> list[Line]:
 
 def test_one_run_a_row_has_no_tests_over_seeds() -> None:
     one = one_part([made("A", 1, 0.3), made("B", 1, 0.2)])
-    assert sections.significance_tables(one, "recall@20", None, []) == []
+    assert sections.significance_tables(one, "recall@20", None, NO_FILES) == []
     two = one_part([made(model, seed, 0.1 * seed) for model in "AB" for seed in (1, 2)])
-    (table,) = sections.significance_tables(two, "recall@20", None, [])
+    (table,) = sections.significance_tables(two, "recall@20", None, NO_FILES)
     assert table.title.endswith("tests over seeds")
 
 
@@ -318,7 +323,9 @@ def lower_is_better(**changes: Any) -> list[Line]:
     lines = []
     for model, gini in GINI.items():
         for seed in (1, 2):
-            test = {name: gini + 0.01 * seed for name in ("giniindex@20", "oddity@20")}
+            # Differences that are equal in every pair would have no p-value.
+            noise = 1e-6 * (-1) ** seed * (model == "B")
+            test = {name: gini + 0.01 * seed + noise for name in ("giniindex@20", "oddity@20")}
             groups = {name: {"users": 9, **test} for name in ("warm", "new")}
             lines.append(made(model, seed, 0.1, test=test, groups=groups, **values))
     return lines
@@ -328,18 +335,18 @@ def lower_is_better(**changes: Any) -> list[Line]:
 def test_the_lowest_value_is_the_best_where_less_is_better(metric, tmp_path):
     part = one_part(lower_is_better())
     main = sections.main_table(part, [metric], None)
-    assert column(main, metric).places() == [None, 1, 2]
-    assert main.caption == f"Lower is better: {metric}."
+    assert column(main, metric).marked == (False, True, False)
+    assert main.caption.startswith(f"Lower is better: {metric}. Bold: the best mean and the rows")
     groups = sections.group_table(part, ["warm"], metric, "new")
-    assert groups.columns[0].places() == [None, 1, 2]
-    assert groups.caption.endswith(f"within a column. Lower is better: {metric}.")
+    assert groups.columns[0].marked == (False, True, False)
+    assert f"within a column. Lower is better: {metric}. Bold: " in groups.caption
     assert sections.best_row(part, metric) == "B"
-    (tests,) = sections.significance_tables(part, metric, None, [])
+    (tests,) = sections.significance_tables(part, metric, None, NO_FILES)
     assert list(tests.labels["against"]) == ["C", "A"]
     assert column(tests, "difference").values == pytest.approx([-0.2, -0.4])
     text = written(lower_is_better(), tmp_path / "out", metrics=[metric])["report.md"].decode()
     assert "| B | **0.5150 ± 0.0071** | 2 |" in text
-    assert "| C | <ins>0.7150 ± 0.0071</ins> | 2 |" in text
+    assert "| C | 0.7150 ± 0.0071 | 2 |" in text
 
 
 def test_what_a_run_recorded_decides_then_its_validation_then_recboles_register():
@@ -367,7 +374,8 @@ def test_a_rise_is_the_loss_where_less_is_better():
     assert table.title == "tiktok: relative rise of rmse"
     assert "(here - there) / there; negative is a gain." in table.caption
     ratios = sections.ratio_table(one_part_of_two_models(lines), "rmse")
-    assert ratios.columns[0].places() == [2, 1]
+    assert [one.marked for one in ratios.columns] == [(False, False)] * 3
+    assert ratios.caption.endswith(NOTHING_TESTED)
 
 
 def one_part_of_two_models(lines: list[Line]) -> results.Part:
@@ -531,7 +539,7 @@ def test_no_p_value_where_there_is_none(first, second, note):
 def test_over_seeds_pairs_common_seeds():
     values = {"A": {1: 0.30, 2: 0.35, 3: 0.31}, "B": {3: 0.25, 2: 0.28, 9: 0.9}, "C": {1: 0.1}}
     rows = {m: [made(m, s, v) for s, v in by.items()] for m, by in values.items()}
-    b, c = significance.over_seeds(rows, "A", "recall@20")
+    b, c = significance.over_seeds(rows, "A", of_test("recall@20"))
     expected = stats.ttest_rel([0.35, 0.31], [0.28, 0.25]).pvalue
     assert (b.n, b.t_test, b.wilcoxon) == (2, pytest.approx(expected), None)
     assert b.difference == pytest.approx(0.065)
@@ -542,7 +550,7 @@ def test_over_seeds_pairs_common_seeds():
 def test_over_seeds_with_many_seeds():
     rows = {m: [made(m, i, v) for i, v in enumerate(by)] for m, by in (("A", FIRST), ("B", SECOND))}
     rows["C"] = [made("C", i, v + 0.001 * (-1) ** i) for i, v in enumerate(FIRST)]
-    b, c = significance.over_seeds(rows, "A", "recall@20")
+    b, c = significance.over_seeds(rows, "A", of_test("recall@20"))
     assert b.wilcoxon == pytest.approx(6 / 256)
     assert b.wilcoxon_holm == pytest.approx(2 * 6 / 256)
     assert c.wilcoxon_holm == c.wilcoxon
@@ -573,7 +581,9 @@ def test_over_users_matches_tokens_and_averages_seeds(tmp_path):
     rows["C"] = [made("C", 1, 0.1, kept={"users": "store.kept/gone.tsv.gz"})]
     rows["D"] = [made("D", 1, 0.1)]
     rows["E"] = [made("E", 5, 0.1, kept=keep_users(tmp_path, "E5", b[1]))]
-    found = significance.over_users(rows, "A", "recall@20", [tmp_path / "none", tmp_path])
+    found = significance.over_users(
+        rows, "A", "recall@20", UserFiles([tmp_path / "none", tmp_path])
+    )
     assert (found[0].n, found[0].runs) == (8, 2)
     assert found[0].wilcoxon == pytest.approx(6 / 256)
     assert found[0].difference == pytest.approx(np.mean(FIRST - SECOND))
@@ -584,21 +594,21 @@ def test_over_users_matches_tokens_and_averages_seeds(tmp_path):
     ]
     assert all(c.t_test is None for c in found[1:])
     alone = {m: runs[:1] for m, runs in rows.items() if m in "AB"}
-    (first,) = significance.over_users(alone, "A", "recall@20", [tmp_path])
+    (first,) = significance.over_users(alone, "A", "recall@20", UserFiles([tmp_path]))
     assert (first.n, first.note) == (8, "1 users left out: not in every file")
 
 
 def test_which_row_is_tested(lines):
     part = one_part(lines)
     assert sections.best_row(part, "recall@20") == "A"
-    (table,) = sections.significance_tables(part, "recall@20", None, [])
+    (table,) = sections.significance_tables(part, "recall@20", None, NO_FILES)
     assert list(table.labels["against"]) == ["B", "C"]
     assert "recall@20 of A, chosen for its mean on the same test results" in table.caption
-    (table,) = sections.significance_tables(part, "recall@20", "B", [])
+    (table,) = sections.significance_tables(part, "recall@20", "B", NO_FILES)
     assert list(table.labels["against"]) == ["A", "C"]
     assert column(table, "difference").values == pytest.approx([-0.02, 0.10])
     assert "chosen" not in table.caption.split(",")[0]
-    assert sections.significance_tables(part, "recall@20", "Z", []) == []
+    assert sections.significance_tables(part, "recall@20", "Z", NO_FILES) == []
 
 
 # --------------------------------------------------------------------------------- the report
@@ -619,7 +629,7 @@ def test_what_a_report_says(lines, tmp_path):
     assert text.startswith(
         "# My title\n\nFrom `store.jsonl`: 7 runs succeeded, 1 failed.\n\nMean over runs"
     )
-    row = "| A | **0.2300 ± 0.0265** | **0.1150 ± 0.0132** | 3 |"
+    row = "| A | 0.2300 ± 0.0265 | 0.1150 ± 0.0132 | 3 |"
     assert row in text
     assert r"ValueError: 5% of x\_y & z" in text.split("\n## Failed runs")[1]
     assert "Traceback" not in text
@@ -673,6 +683,7 @@ def test_metrics_are_chosen(lines, tmp_path):
     [
         ({"metrics": ["recal@20"]}, "Unknown metric 'recal@20'. Did you mean 'recall@20'?"),
         ({"method": "AA"}, "Unknown row 'AA'. Choices: A, B, C."),
+        ({"reference": "zeroes"}, "--reference: Unknown imputation 'zeroes'."),
     ],
 )
 def test_unknown_words(lines, tmp_path, options, message):
@@ -691,12 +702,12 @@ def test_numbers_and_order_of_a_benchmark_file(lines, tmp_path):
     content = {"grid": {"model": ["C", "A", "B"]}, "published": PUBLISHED}
     file.write_text(json.dumps({**content, "quick": {"grid": {"model": ["B"]}}}))
     text = written(lines, tmp_path / "out", benchmark=file)["report.md"].decode()
-    assert text.index("| C | 0.1") < text.index("| A | **0.2") < text.index("| B | <ins>0.2")
+    assert text.index("| C | 0.1") < text.index("| A | 0.2") < text.index("| B | 0.2")
     assert "| 0.2500 | -0.0200 |" in text
     quick = [replace(line, benchmark="mine:quick") for line in lines]
     files = written(quick, tmp_path / "quick", benchmark=file)
     text = files["report.md"].decode()
-    assert text.index("| B | <ins>0.2") < text.index("| A | **0.2")
+    assert text.index("| B | 0.2") < text.index("| A | 0.2")
     assert "published |" not in text
     assert "mine_quick_tiktok_scores.tex" in files
 
@@ -716,8 +727,8 @@ def test_the_command(lines, tmp_path, monkeypatch, capsys):
 
     shown = run("a.jsonl", "b.jsonl", "--no-figures")
     assert "Wrote a_report: report.md, 6 .tex, 6 .csv, 0 .png, 0 .pdf, report.json" in shown
-    assert "0.2300 ± 0.0265*" in shown
-    assert "0.2100 ± 0.0361+" in shown
+    assert "0.2300 ± 0.0265 " in shown
+    assert "bold in the report" not in shown
     assert "7 runs succeeded, 1 failed" in Path("a_report/report.md").read_text()
     with pytest.raises(ValueError, match="--force"):
         run("a.jsonl", "--no-figures")
@@ -763,7 +774,7 @@ def test_what_a_line_shows(ratio_lines, tmp_path, monkeypatch):
     assert labels == ["A", "B", "C (no result)"]
 
 
-def test_what_bars_show(lines, tmp_path, monkeypatch):
+def test_what_groups_show(lines, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is an extra")
     kept: list[Any] = []
     monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
@@ -771,11 +782,275 @@ def test_what_bars_show(lines, tmp_path, monkeypatch):
     figures.by_group(part, ["warm", "new"], "recall@20", False, [])
     warm, new = kept[0].axes
     assert [tick.get_text() for tick in warm.get_yticklabels()] == ["C", "B", "A"]  # best on top
-    assert warm.get_xlim()[0] == new.get_xlim()[0] == 0
-    assert [bar.get_width() for bar in new.patches] == pytest.approx([0.01, 0.021, 0.023])
+    assert drawn(new) == {("A", 0.023), ("B", 0.021), ("C", 0.01)}
     figures.by_group(one_part(lower_is_better()), ["warm"], "giniindex@20", False, [])
     labels = [tick.get_text() for tick in kept[1].axes[0].get_yticklabels()]
     assert labels == ["A", "C", "B"], "the lowest is the best and stands on top"
     figures.by_group(one_part([measured_within(lines[0], 0.5)]), ["new"], "recall@20", True, [])
-    assert [bar.get_width() for bar in kept[2].axes[0].patches] == [0.5]
+    assert drawn(kept[2].axes[0]) == {("A", 0.5)}
     assert kept[2].get_suptitle().endswith("recall@20 within the group")
+
+
+def drawn(panel: Any) -> set[tuple[str, float]]:
+    """Name of the line and value of each dot of a panel. The first panel names shared lines."""
+    shown = (panel.get_yticklabels(), panel.figure.axes[0].get_yticklabels())
+    names = [tick.get_text() for tick in next(ticks for ticks in shown if ticks)]
+    dots = [line.get_xydata()[0] for line in panel.lines if len(line.get_xydata()) == 1]
+    return {(names[round(place)], round(value, 12)) for value, place in dots}
+
+
+def imputed(values: dict[tuple[str, str], float], **changes: Any) -> list[Line]:
+    """Lines of models before imputations, of two seeds whose values differ by 0.02."""
+    found = []
+    for (model, imputation), value in values.items():
+        config = dict(changes.pop("config", {}))
+        for seed in (1, 2):
+            point = {"imputation": imputation, **changes.get("point", {})}
+            run = made(model, seed, value + 0.02 * seed, point=point)
+            kept = {k: v for k, v in {**run.config, **config}.items() if k != "imputation"}
+            own = {} if model == "Pop" else {"imputation": imputation}
+            found.append(replace(run, config={**kept, **own}))
+    return found
+
+
+GRID = {("Pop", "zeros"): 0.1, ("A", "zeros"): 0.2, ("A", "mean"): 0.3, ("B", "zeros"): 0.15}
+
+
+def test_a_model_without_content_has_no_imputation(monkeypatch):
+    part = one_part(imputed(GRID))
+    assert part.labels == ["A, mean", "A, zeros", "B, zeros", "Pop, no content"]
+    twice = one_part(imputed({**GRID, ("Pop", "mean"): 0.1}))
+    assert twice.labels == part.labels
+    same = [
+        replace(run, run=f"Pop-{run.point['seed']}") for run in twice.by_label["Pop, no content"]
+    ]
+    rest = [run for run in twice.lines if run.point["model"] != "Pop"]
+    once = one_part([*rest, *same])
+    assert len(once.by_label["Pop, no content"]) == 2, "one run at several places counts once"
+
+
+def test_dots_have_a_panel_a_data_set_and_mark_models_without_content(monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    moved = [replace(run, point={**run.point, "dataset": "baby"}) for run in imputed(GRID)]
+    parts = results.parts(results.tested([*imputed(GRID), *moved]), {})
+    figures.dots(parts, "recall@20", NO_FILES, [])
+    baby, tiktok = kept[0].axes
+    assert (baby.get_title(), tiktok.get_title()) == ("baby", "tiktok")
+    assert drawn(tiktok) == {("A", 0.33), ("A", 0.23), ("B", 0.18), ("Pop", 0.13)}
+    styles = {tick.get_text(): tick.get_style() for tick in baby.get_yticklabels()}
+    assert styles == {"Pop": "italic", "B": "normal", "A": "normal"}
+    legend = [text.get_text() for text in kept[0].legends[0].get_texts()]
+    assert legend == ["mean", "zeros", "no content"]
+    assert kept[0].get_suptitle().endswith("standard deviation over runs")
+
+
+# ----------------------------------------------------------------------------------------- marks
+
+
+def seeded(**values: list[float]) -> dict[str, list[Line]]:
+    return {m: [made(m, seed, v) for seed, v in enumerate(vs)] for m, vs in values.items()}
+
+
+def marked(rows: dict[str, list[Line]], smaller: bool = False) -> list[str]:
+    found = significance.marks(rows, of_test("recall@20"), smaller)
+    assert found.over == "repetitions"
+    return [row for row, mark in zip(rows, found.rows) if mark]
+
+
+def test_the_best_and_what_no_test_tells_from_it_are_marked():
+    near, far = [0.50, 0.49, 0.52, 0.51], [0.30, 0.31, 0.30, 0.32]
+    rows = seeded(A=[0.51, 0.50, 0.50, 0.52], B=near, C=far)
+    assert stats.ttest_rel([0.51, 0.50, 0.50, 0.52], far).pvalue * 2 < 0.05
+    assert marked(rows) == ["A", "B"]
+    assert marked(rows, smaller=True) == ["C"]
+    assert marked({name: rows[name] for name in "AB"}) == [], "a test that tells nothing"
+    tie = {**rows, "D": [replace(run, point={**run.point, "model": "D"}) for run in rows["A"]]}
+    assert marked(tie) == ["A", "B", "D"]
+    alone = {**rows, "E": [made("E", 9, 0.505)]}
+    assert marked(alone) == ["A", "B"], "a row that was not tested is not marked"
+
+
+def test_no_mark_without_a_test(lines):
+    found = significance.marks(seeded(A=[0.3], B=[0.1]), of_test("recall@20"), False)
+    assert (found.rows, found.over) == ((False, False), "")
+    table = sections.main_table(
+        one_part([made("A", 1, 0.3), made("B", 1, 0.1)]), ["recall@20"], None
+    )
+    assert table.caption.endswith(NOTHING_TESTED)
+    table = sections.main_table(one_part(lines), ["recall@20"], None, NO_FILES)
+    assert "no row is told from the best one (paired t-test over repetitions" in table.caption
+
+
+def test_marks_over_users_and_the_interval(tmp_path):
+    users, rng = [f"u{i}" for i in range(40)], np.random.default_rng(0)
+    a = rng.normal(0.5, 0.1, 40)
+    values = {"A": a, "B": a + rng.normal(0, 0.01, 40) - 0.001, "C": a - rng.uniform(0, 0.2, 40)}
+    runs = [
+        made(m, 1, float(v.mean()), kept=keep_users(tmp_path, m, dict(zip(users, v))))
+        for m, v in values.items()
+    ]
+    files = UserFiles([tmp_path])
+    table = sections.main_table(one_part(runs), ["recall@20"], None, files)
+    assert column(table, "recall@20").marked == (True, True, False)
+    assert "Bold: the best mean and the rows that are not told from it" in table.caption
+    assert "over users" in table.caption
+    low, high = stats.t.interval(0.95, 39, loc=a.mean(), scale=stats.sem(a))
+    assert column(table, "95% ±").values[0] == pytest.approx((high - low) / 2)
+    assert a.mean() == pytest.approx((high + low) / 2)
+    assert table.heads == ["model", "recall@20", "95% ±", "runs"]
+    gone = one_part([*runs, made("D", 1, 0.1)])
+    assert column(sections.main_table(gone, ["recall@20"], None, files), "95% ±").values[3] is None
+
+
+# ----------------------------------------------------------------------------------------- gains
+
+
+def ratio_grid() -> list[Line]:
+    """Two models at two ratios and three masks: ``mean`` gains 0.01, 0.02, 0.03 times the ratio."""
+    return [
+        replace(
+            made(model, 1, value, point={**point, "imputation": imputation}, config=point),
+            cost={**COST, "seconds": 10.0 + 5 * (imputation == "mean")},
+        )
+        for model, start in (("A", 0.2), ("B", 0.1))
+        for imputation in ("zeros", "mean")
+        for ratio in (0.5, 1.0)
+        for mask in (1, 2, 3)
+        for point in [{"missing_ratio": ratio, "missing_seed": mask}]
+        for value in [start + 0.05 * mask + (imputation == "mean") * 0.01 * mask * ratio]
+    ]
+
+
+def test_gains_are_paired_over_masks():
+    (part,) = results.robustness_parts(results.tested(ratio_grid()), {})
+    found = sections.gains(part, "recall@20", "zeros", NO_FILES)
+    assert list(found) == ["0.5", "1", sections.ALL_RATIOS]
+    table = sections.gain_table(part, "recall@20", "zeros", found)
+    assert list(zip(*table.labels.values())) == [("A", "mean"), ("B", "mean")]
+    assert column(table, "missing_ratio 1").values == pytest.approx([0.02, 0.02])
+    assert column(table, "all ratios").values == pytest.approx([0.015, 0.015])
+    low, high = stats.t.interval(0.95, 2, loc=0.02, scale=stats.sem([0.01, 0.02, 0.03]))
+    assert column(table, "1 95% ±").values == pytest.approx([(high - low) / 2] * 2)
+    assert table.columns[0].marked == [False, False]  # p of 3 masks, times 2, is over 0.05
+    assert column(table, "seconds").values == [15.0, 15.0]
+    assert column(table, "seconds, zeros").values == [10.0, 10.0]
+    assert "paired over repetitions" in table.caption
+    assert sections.gains(part, "recall@20", "featprop", NO_FILES) == {}
+    less = sections.gains(part, "recall@20", "mean", NO_FILES)
+    assert [gain.difference for gain in less["1"].gains] == pytest.approx([-0.02, -0.02])
+
+
+def test_a_ratio_that_one_side_lacks_is_no_gain():
+    lines = [
+        run for run in ratio_grid()
+        if (run.point["imputation"], run.point["missing_ratio"]) != ("zeros", 1.0)
+    ]  # fmt: skip
+    (part,) = results.robustness_parts(results.tested(lines), {})
+    found = sections.gains(part, "recall@20", "zeros", NO_FILES)
+    assert [gain.difference for gain in found[sections.ALL_RATIOS].gains] == pytest.approx(
+        [0.01] * 2
+    )
+    assert [gain.n for gain in found["1"].gains] == [0, 0]
+
+
+def test_gains_over_users_with_one_repetition(tmp_path):
+    users = [f"u{i}" for i in range(8)]
+    values = {"zeros": SECOND, "mean": FIRST}
+    runs = [
+        made("A", 1, 0.1, point={"imputation": imputation},
+             kept=keep_users(tmp_path, imputation, dict(zip(users, by_user))))
+        for imputation, by_user in values.items()
+    ]  # fmt: skip
+    found = sections.gains(one_part(runs), "recall@20", "zeros", UserFiles([tmp_path]))
+    (gain,) = found[sections.ALL_RATIOS].gains
+    assert found[sections.ALL_RATIOS].over == "users"
+    assert gain.difference == pytest.approx(np.mean(FIRST - SECOND))
+    table = sections.gain_table(one_part(runs), "recall@20", "zeros", found)
+    assert table.heads[:3] == ["imputation", "gain", "95% ±"]
+    assert column(table, "gain").marked == [stats.ttest_rel(FIRST, SECOND).pvalue < 0.05]
+
+
+def test_gains_are_drawn_in_a_panel_a_model(monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    (part,) = results.robustness_parts(results.tested(ratio_grid()), {})
+    found = sections.gains(part, "recall@20", "zeros", NO_FILES)
+    figures.gains(part, "recall@20", "zeros", found, [])
+    first = kept[0].axes[0].lines[0]
+    assert first.get_ydata() == pytest.approx([0.01, 0.02])
+    names = [("A", f"i{i}") for i in range(5)] + [("B", f"i{i}") for i in range(5)]
+    frame = figures.pd.DataFrame({"0.5": range(10)}, dtype=float)
+    many = figures.Lines(names, frame, frame)
+    assert many.panels() == {"A": [0, 1, 2, 3, 4], "B": [5, 6, 7, 8, 9]}
+    assert many.names(alone=False)[:2] == ["i0", "i1"]
+    assert figures.Lines(names[:3], frame[:3], frame[:3]).panels() == {"": [0, 1, 2]}
+
+
+# ------------------------------------------------------------------------------------ restoration
+
+
+def restored_line(imputation: str, ratio: float, cosine: float, recall: float) -> Line:
+    """A run whose modalities have 10 and 30 items; the mean cosine over items is ``cosine``."""
+    point = {"imputation": imputation, "missing_ratio": ratio}
+    quality = {
+        "image": {"items": 10, "cosine": cosine + 0.03, "relative_mse": 1 - cosine, "hit@10": 0.1},
+        "audio": {"items": 30, "cosine": cosine - 0.01, "relative_mse": 1 - cosine, "hit@10": 0.1},
+    }
+    return made("A", 1, recall, point=point, config=point, restoration=quality)
+
+
+def test_restoration_and_recommendation(monkeypatch):
+    values = {  # within each ratio the better restored is the worse; over all it looks otherwise
+        0.2: [("zeros", 0.5, 0.33), ("mean", 0.6, 0.32), ("featprop", 0.7, 0.31)],
+        0.8: [("zeros", 0.1, 0.13), ("mean", 0.2, 0.12), ("featprop", 0.3, 0.11)],
+    }
+    lines = [restored_line(i, ratio, c, r) for ratio, rows in values.items() for i, c, r in rows]
+    lines.append(made("A", 1, 0.2, point={"imputation": "heat", "missing_ratio": 0.2}))
+    (part,) = results.robustness_parts(results.tested(lines), {})
+    points = restored.points(part, "recall@20")
+    assert [(p.name, p.ratio) for p in points[:2]] == [("featprop", "0.2"), ("featprop", "0.8")]
+    assert points[0].quality["cosine"] == pytest.approx(0.7)
+    table = sections.restoration_table(part, "recall@20", points)
+    assert list(table.labels["restoration"]) == ["cosine", "relative_mse", "hit@10"]
+    x, y = zip(*[(c, r) for rows in values.values() for _, c, r in rows])
+    whole = stats.spearmanr(x, y)[0]
+    assert whole > 0
+    assert column(table, "rho").values == [pytest.approx(whole), pytest.approx(-whole), None]
+    assert column(table, "rho within a ratio").values[:2] == pytest.approx([-1, 1])
+    assert column(table, "points").cells() == ["6", "6", "6"]
+    assert sections.restoration_table(part, "recall@20", []) is None
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    kept: list[Any] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, paths: kept.append(figure))
+    figures.restoration(part, "recall@20", points, [])
+    panel = kept[0].axes[0]
+    assert panel.get_title() == f"rho {whole:.2f}, within a ratio -1.00"
+    assert {tuple(line.get_xydata()[0]) for line in panel.lines} == {
+        (p.quality["cosine"], p.value) for p in points
+    }
+
+
+def test_a_report_shows_gains_and_restoration_where_there_are_any(lines, tmp_path):
+    runs = [restored_line(i, r, 0.1, 0.1 + r) for i in ("zeros", "mean") for r in (0.2, 0.8)]
+    files = written(runs, tmp_path / "out")
+    assert {"mine_tiktok_gain.csv", "mine_tiktok_restoration.csv"} <= files.keys()
+    text = files["report.md"].decode()
+    assert "#### tiktok: gain over zeros" in text
+    mean = written(runs, tmp_path / "mean", reference="mean")["report.md"].decode()
+    assert "#### tiktok: gain over mean" in mean
+    assert not [name for name in written(lines, tmp_path / "none") if "gain" in name]
+
+
+def test_a_small_group_has_no_figure(lines, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    few = [
+        replace(line, groups={**line.groups, "2 missing": {"users": 7, "recall@20": 0.5}})
+        if line.groups else line
+        for line in lines
+    ]  # fmt: skip
+    text = written(few, tmp_path / "out", figures=True)["report.md"].decode()
+    assert text.count("The figure leaves out groups of fewer than 30 users.") == 1
+    assert "2 missing (7 users)" in text

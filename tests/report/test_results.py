@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 TIKTOK = ROOT.parent / "shared" / "data" / "tiktok"
 STORE, REPORT = RESULTS / "tiktok.jsonl", RESULTS / "tiktok"
-COMMANDS = (RESULTS / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+COMMANDS = (RESULTS / "tiktok.md").read_text(encoding="utf-8").replace("\\\n", " ")
 
 
 @pytest.mark.slow
