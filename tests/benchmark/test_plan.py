@@ -344,7 +344,7 @@ def test_a_trial_that_was_never_validated_is_not_chosen() -> None:
 
 
 def test_a_model_without_a_space_needs_no_trials(tmp_path: Path) -> None:
-    given = {"method": "grid", "space_of": {"VBPR": {"reg_weight": [0.1, 1.0]}}}
+    given = {"method": "grid", "space_of": {"MGCN": {"cl_weight": [0.1, 1.0]}}}
     mine = plan.read(write(tmp_path, search=given)).only({"model": ["BPR"]})
     assert search.trials(mine, mine.points()) == []
 
