@@ -472,6 +472,7 @@ def test_a_figure_without_matplotlib(layout, capsys, monkeypatch):
     assert "matplotlib" in message
 
 
+@pytest.mark.slow
 @needs_tiktok
 def test_tiktok(capsys):
     run("impute", TIKTOK, "--output=out", "--check")
@@ -487,6 +488,7 @@ def test_tiktok(capsys):
     assert np.isfinite(np.load("out/audio.npy")).all()
 
 
+@pytest.mark.slow
 @needs_tiktok
 def test_tiktok_evaluated(capsys):
     words = ["--evaluate", "--ratios", 10, 90, "--methods", "featprop", "mean", "zeros"]
