@@ -585,6 +585,7 @@ def run(root: Path, cwd: Path, *words: str, **options: Any) -> subprocess.Popen[
     return command(cwd, *RUN, "--imputation=featprop", *paths, *words, **options)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_ends_the_run_in_one_line(tmp_path: Path) -> None:
     process = run(tmp_path, tmp_path, "--epochs=2", before=limit_files)
     code, output, errors = end(process)
@@ -742,13 +743,9 @@ def test_an_interrupted_imputation_says_one_line_and_leaves_nothing(
     assert left(tmp_path) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "number", "status"),
-    [
-        (True, signal.SIGTERM, 143),
-        pytest.param(True, signal.SIGINT, 130, marks=pytest.mark.slow),
-        pytest.param(False, signal.SIGINT, 130, marks=pytest.mark.slow),
-    ],
+    ("script", "number", "status"), [(True, signal.SIGTERM, 143), (False, signal.SIGINT, 130)]
 )
 def test_an_interrupted_run_names_its_checkpoint(
     tmp_path: Path, script: bool, number: int, status: int

@@ -277,6 +277,7 @@ def test_a_data_set_is_found_by_name(place):
     assert Path("out/image.npy").is_file() and not Path("out/title.npy").exists()
 
 
+@pytest.mark.slow
 def test_ml_100k_is_part_of_recbole(place, capsys):
     run("impute", "ml-100k")
     assert [path.name for path in place.iterdir()] == ["ml-100k_imputed"], "no log, no folder"
