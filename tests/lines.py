@@ -41,6 +41,7 @@ def content(run: str = "a", benchmark: str = "mine", **changes: Any) -> dict[str
         "groups": None,
         "within_groups": None,
         "retrieval": None,
+        "restoration": None,
         "kept": None,
         "versions": {},
         "cost": COST,

@@ -25,7 +25,7 @@ from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.measured import peak_memory, restart_peak_memory
 from recbole_missing.config import check
 from recbole_missing.data.interactions import check_interaction_files
-from recbole_missing.evaluation import retrieval
+from recbole_missing.evaluation import restoration, retrieval
 from recbole_missing.evaluation.metrics import smaller_metrics
 from recbole_missing.evaluation.users import UserResults, check_metrics, write_rows
 from recbole_missing.quick_start import Run, prepare
@@ -185,7 +185,7 @@ class Identified:
     ) -> Line:
         """Make the line of this run from its results."""
         measured = ("mask", "epochs", "best_epoch", "valid", "test", "smaller", "groups")
-        empty = dict.fromkeys((*measured, "within_groups", "retrieval", "kept"))
+        empty = dict.fromkeys((*measured, "within_groups", "retrieval", "restoration", "kept"))
         line = {
             "run": self.run,
             **self._place(),
@@ -289,10 +289,10 @@ class Identified:
             "groups": trainer.group_results,
             "within_groups": trainer.within_group_results,
         }
-        if "retrieval" in job.measures:
-            asked = hasattr(trainer.model, "completed_features")
-            data = run.train_data._dataset
-            found["retrieval"] = retrieval.evaluate(trainer.model, data) if asked else {}
+        asked = hasattr(trainer.model, "completed_features")
+        for name in job.measures:
+            measure = _MEASURES[name]
+            found[name] = measure(trainer.model, run.train_data._dataset) if asked else {}
         try:
             found["kept"] = self._keep(run, users.gather() if listening else users)
         except OSError as error:  # the line will have no results
@@ -344,6 +344,7 @@ _COST = (
     "started", "seconds", "resumed", "epoch_seconds", "peak_memory_mib", "peak_gpu_mib", "device",
     "threads",
 )  # fmt: skip
+_MEASURES = {"retrieval": retrieval.evaluate, "restoration": restoration.evaluate}
 _ENDINGS = {"users": "users.tsv.gz", "lists": "lists.tsv.gz", "checkpoint": "pth"}
 
 

@@ -55,6 +55,10 @@ class Line(Mapping[str, Any]):
             measured. Groups of all items are left out.
         retrieval: ``model`` and ``nearest_neighbour`` -> modality -> ``1 missing``, ... ->
             ``items`` (number), ``hit@10``, ``chance@10`` and more. None if it was not asked for.
+        restoration: modality -> ``items`` (number), ``cosine``, ``relative_mse``, ``hit@10``,
+            ``chance@10`` (:mod:`recbole_missing.evaluation.restoration`). Modalities of which the
+            mask hid nothing are left out. It is empty for a model that reads no modalities, and
+            None if it was not asked for.
         kept: ``users``, ``lists``, ``checkpoint`` -> path of the file, relative to the store.
         versions: package -> version.
         cost: ``started`` (ISO 8601, UTC), ``seconds``, ``resumed`` (how often the run went on after
@@ -84,6 +88,7 @@ class Line(Mapping[str, Any]):
     groups: Mapping[str, Mapping[str, Any]] | None
     within_groups: Mapping[str, Mapping[str, Any]] | None
     retrieval: Mapping[str, Any] | None
+    restoration: Mapping[str, Mapping[str, Any]] | None
     kept: Mapping[str, str] | None
     versions: Mapping[str, str]
     cost: Mapping[str, Any]
@@ -147,7 +152,7 @@ class Line(Mapping[str, Any]):
 
 
 _FIELDS = tuple(field.name for field in fields(Line))
-_RECENT = ("data", "source", "smaller", "within_groups")  # older lines lack them
+_RECENT = ("data", "source", "smaller", "within_groups", "restoration")  # older lines lack them
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("run", "benchmark", "title", "stage", "status"), str),
     **dict.fromkeys(("point", "config", "versions", "cost"), Mapping),

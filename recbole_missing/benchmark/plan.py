@@ -18,7 +18,7 @@ from recbole_missing.config.constraints import unknown
 REPETITIONS = ("seed", "missing_seed")
 """Axes that repeat an experiment. Reports average over their values."""
 
-MEASURES = ("retrieval",)
+MEASURES = ("retrieval", "restoration")
 """What a run can measure in addition to RecBole's metrics."""
 
 SEARCH = ("method", "space", "space_of", "trials", "seed")

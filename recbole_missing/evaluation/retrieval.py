@@ -108,10 +108,10 @@ def retrieval(
                 f"{tuple(made.shape)}; give a row for each item, the padding included."
             )
         items = (modality.observed & ~observed[:, column].to("cpu")).nonzero()[:, 0]
-        hits = _hits(modality, made, items, ks)
+        found = hits(modality, made, items, ks)
         results[name] = {}
         for count in range(1, observed.shape[1] + 1):
-            mine = hits[lacking[items].to("cpu") == count]
+            mine = found[lacking[items].to("cpu") == count]
             if len(mine):
                 results[name][f"{count} missing"] = _shares(mine, int(modality.observed.sum()), ks)
     return results
@@ -124,8 +124,18 @@ def _shares(hits: Tensor, n_candidates: int, ks: Sequence[int]) -> dict[str, flo
     return shares
 
 
-def _hits(modality: Modality, made: Tensor, items: Tensor, ks: Sequence[int]) -> Tensor:
-    """Hits of each of ``items`` at each k, double ``(n_queries, n_ks)`` on the CPU."""
+def hits(modality: Modality, made: Tensor, items: Tensor, ks: Sequence[int]) -> Tensor:
+    """Probability that the query of each item finds its own true feature among the first k.
+
+    Args:
+        modality: true features; all items that have the modality are candidates.
+        made: the queries, ``(n_items, dim)``, on the device that computes.
+        items: ids of the items that ask, int64 ``(n,)`` on the CPU. Each has the modality.
+        ks: lengths of the lists.
+
+    Returns:
+        Float64 ``(n, len(ks))`` on the CPU.
+    """
     candidates = modality.observed.nonzero()[:, 0]
     truth = modality.features[candidates].to(made.device)
     own = torch.searchsorted(candidates, items).to(made.device)

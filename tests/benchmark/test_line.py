@@ -30,7 +30,7 @@ def test_what_is_parsed_is_written_again_in_the_order_of_the_schema() -> None:
 
 def test_fields_that_older_lines_lack_are_none() -> None:
     old = content()
-    for name in ("data", "source", "smaller", "within_groups"):
+    for name in ("data", "source", "smaller", "within_groups", "restoration"):
         del old[name]
     assert Line.parse(old) == line()
     assert Line.parse(old).source is None

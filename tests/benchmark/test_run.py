@@ -430,6 +430,27 @@ def test_what_is_not_a_number_is_null_in_a_line(folder: Path) -> None:
     assert Store(folder / "mine.jsonl").lines() == [line]
 
 
+def test_a_measure_is_in_the_line_and_a_model_without_modalities_has_none(folder: Path) -> None:
+    settings = {"missing_protocol": "stratified", "missing_ratio": 0.5, "imputation": "mean"}
+    lines, _ = run(folder, make(folder, settings=settings))
+    assert all(line["restoration"] is None and line["retrieval"] is None for line in lines)
+    asked = make(folder, settings=settings, measures=["restoration", "retrieval"])
+    lines, _ = run(folder, asked)
+    for line in lines:
+        if line["point"]["model"] == "BPR":
+            assert line["restoration"] == {} and line["retrieval"] == {}
+            continue
+        assert line["restoration"].keys() == line["mask"]["missing"].keys()
+        for name, measures in line["restoration"].items():
+            assert list(measures) == ["items", "cosine", "relative_mse", "hit@10", "chance@10"]
+            assert 0 < measures["items"] <= line["mask"]["missing"][name]
+            assert (measures["cosine"], measures["relative_mse"]) == (0, 1)
+    again, said = run(folder, asked)
+    assert again == lines, "a line with every measure answers"
+    nothing, _ = run(folder, make(folder, settings={}, measures=["restoration"]))
+    assert all(line["status"] == "done" and line["restoration"] == {} for line in nothing)
+
+
 def test_a_shared_store_serves_two_benchmarks_with_one_run(folder: Path) -> None:
     first, _ = run(folder, make(folder))
     other = make(folder, title="Other")
