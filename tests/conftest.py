@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     default = Path(__file__).parent / "golden"
     text = "folder of golden npz files (write --golden-dir=FOLDER), see test_golden.py"
     parser.addoption("--golden-dir", type=Path, default=default, help=text)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported lives until the end; no garbage collection has to visit it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

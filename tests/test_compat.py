@@ -76,9 +76,8 @@ from pathlib import Path
 from folders import tiny_content
 from recbole.quick_start import objective_function, quick_start
 settings = tiny_content().write(Path.cwd())
-for model in ("VBPR", "LightGCN"):
-    result = recbole_missing.run_recbole_missing(model, "tiny", config_dict=dict(settings))
-    assert result["test_result"]["recall@10"] > 0
+result = recbole_missing.run_recbole_missing("VBPR", "tiny", config_dict=dict(settings))
+assert result["test_result"]["recall@10"] > 0
 print(objective_function({**settings, "model": "BPR"}, saved=False)["test_result"]["recall@10"])
 recbole_missing.plugin.uninstall()
 try:

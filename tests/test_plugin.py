@@ -104,6 +104,7 @@ print(same, run.__wrapped__ is not run, run_recboles.__module__)
 """
 
 
+@pytest.mark.slow
 @RECBOLE_ALONE
 def test_names_imported_before_the_package_know_it_too(tmp_path):
     lines = in_new_process(EARLY_NAMES, tmp_path).splitlines()
@@ -197,7 +198,9 @@ print(get_model("VBPR").__name__, Config("VBPR", "ml-100k")["missing_protocol"],
 """
 
 
-@pytest.mark.parametrize("first", [pytest.param("RecBole", marks=RECBOLE_ALONE), "the package"])
+@pytest.mark.parametrize(
+    "first", [pytest.param("RecBole", marks=[RECBOLE_ALONE, pytest.mark.slow]), "the package"]
+)
 def test_uninstall_puts_everything_back(tmp_path, first):
     recbole_first = first == "RecBole"
     code = UNINSTALLED.format(

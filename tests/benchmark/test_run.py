@@ -347,6 +347,7 @@ def test_lines_of_other_code_are_kept_named_and_rerun_when_asked(folder: Path) -
     assert last == again and "2 done, 0 to do" in said[0]
 
 
+@pytest.mark.slow
 def test_the_source_is_that_of_the_process_that_runs(folder: Path) -> None:
     """A model that is edited between planning and the run of a worker."""
     code = "from folders import Toy\n\n\nclass Late(Toy):\n    changed = {}\n"

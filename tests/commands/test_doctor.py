@@ -105,7 +105,7 @@ def test_without_ray_its_option_ends_in_the_line_that_brings_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["benchmark", "dgmrec_missing", "--quick", "--ray"])
+        cli.main(["benchmark", "dgmrec_missing", "--quick", "--only", "model=BPR", "--ray"])
     assert stopped.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and last.endswith("run `pip install ray`."), last

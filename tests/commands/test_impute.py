@@ -277,6 +277,7 @@ def test_a_data_set_is_found_by_name(place):
     assert Path("out/image.npy").is_file() and not Path("out/title.npy").exists()
 
 
+@pytest.mark.slow
 def test_ml_100k_is_part_of_recbole(place, capsys):
     run("impute", "ml-100k")
     assert [path.name for path in place.iterdir()] == ["ml-100k_imputed"], "no log, no folder"
@@ -472,6 +473,7 @@ def test_a_figure_without_matplotlib(layout, capsys, monkeypatch):
     assert "matplotlib" in message
 
 
+@pytest.mark.slow
 @needs_tiktok
 def test_tiktok(capsys):
     run("impute", TIKTOK, "--output=out", "--check")
@@ -487,6 +489,7 @@ def test_tiktok(capsys):
     assert np.isfinite(np.load("out/audio.npy")).all()
 
 
+@pytest.mark.slow
 @needs_tiktok
 def test_tiktok_evaluated(capsys):
     words = ["--evaluate", "--ratios", 10, 90, "--methods", "featprop", "mean", "zeros"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from folders import AT_WORK, REPOSITORY, prepare, refused
+from folders import AT_WORK, prepare, refused
 from folders import workplace as workplace
 from PIL import Image
 
@@ -149,18 +149,12 @@ def test_the_settings_run_as_they_are(shop, monkeypatch):
     assert scores.shape == (4, 8)
 
 
-def test_the_next_command_trains_and_tests_on_it(shop, capsys):
+def test_the_next_command_trains_and_tests_on_it(shop, capsys, caplog):
+    caplog.set_level(logging.INFO)
     run(*TIMED, *ITEMS, "--images", "photos")
     words = capsys.readouterr().out.rpartition("Next: recbole-missing ")[2].split()
-    done = subprocess.run(
-        [sys.executable, "-m", "recbole_missing.cli", *words, "--epochs=1", "--gpu_id="],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "DGMRec on shop; missing: none; imputation: featprop" in done.stdout
+    cli.main([*words, "--epochs=1", "--gpu_id="])
+    assert "DGMRec on shop; missing: none; imputation: featprop" in caplog.text
 
 
 @pytest.mark.parametrize("choice", ["all", "bought"])

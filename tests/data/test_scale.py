@@ -220,9 +220,15 @@ def test_features_truth_and_numbers_of_a_data_set(settings, word, mask):
     assert all(split._dataset.scales is dataset.scales for split in (run.train, run.test))
 
 
-@pytest.mark.parametrize("imputation", IMPUTERS)
-@pytest.mark.parametrize("names", [["tags"], ["title", "image"], ["image", "title", "tags"]])
-def test_imputers_see_scaled_rows_and_leave_them(settings, names, imputation):
+@pytest.mark.parametrize(
+    ("imputation", "names"),
+    [
+        *((imputation, ["image", "title", "tags"]) for imputation in IMPUTERS),
+        ("mean", ["title", "image"]),
+        ("featprop", ["tags"]),
+    ],
+)
+def test_imputers_see_scaled_rows_and_leave_them(settings, imputation, names):
     changes = {"modalities": names, "imputation": imputation, "imputation_epochs": 2, **HIDDEN}
     plain = prepare("VBPR", settings, **changes).dataset.known
     for word in ("none", *SCALED):

@@ -186,6 +186,7 @@ assert not any(name.split(".")[0] == "recbole" for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_impute_works_where_recbole_is_absent(tmp_path):
     lines = "user,item\n" + "".join(f"u{item % 3},i{item % 11}\n" for item in range(20))
     files(tmp_path, lines, [f"i{item}" for item in range(11)])

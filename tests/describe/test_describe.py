@@ -567,7 +567,7 @@ def test_command_writes_text_page_and_json(workplace, tmp_path, capsys) -> None:
     assert json.loads(Path("look.json").read_text())["schema"] == 1
     assert Path("look.html").read_text().startswith("<!DOCTYPE html>")
     assert "must not exist yet" in refused(capsys, "describe", folder, "--html", "look.html")
-    run("describe", folder, "--html", "look.html", "--force")
+    run("describe", folder, "--json", "look.json", "--force")
 
 
 def test_advice_runs_as_it_is(workplace, tmp_path, capsys) -> None:

@@ -173,9 +173,9 @@ def test_a_linear_relation_is_learned(name: str, interactions: sparse.csr_matrix
     lacks = torch.zeros(N_ITEMS, dtype=torch.bool)
     lacks[1:9] = True
     observed = {"image": ~torch.zeros_like(lacks), "text": ~lacks}
-    options: dict[str, Any] = {"epochs": 200, "batch_size": 8, "hidden_sizes": [32]}
+    options: dict[str, Any] = {"epochs": 40, "batch_size": 8, "hidden_sizes": [32]}
     options |= {"top_k": 1} if name == "graph_autoencoder" else {"l1": 0.0}
-    imputer = IMPUTERS[name](**options, learning_rate=0.02)
+    imputer = IMPUTERS[name](**options, learning_rate=0.05)
     got = imputer.fit(interactions).transform({"image": image, "text": text}, observed)["text"]
     mean = text[~lacks].mean(dim=0)
     assert (got - text)[lacks].square().mean() < 0.3 * (mean - text)[lacks].square().mean()
