@@ -102,9 +102,9 @@ def choose(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """
     chosen = {}
     for key, rivals in _by_cell(lines).items():
-        done = [line for line in rivals if _is_validated(line)]
+        done = [line for line in rivals if is_validated(line)]
         if done:
-            best = max(done, key=_score)
+            best = max(done, key=score)
             settings = best.trial
             found = {"chosen": settings, "trials": len(done), "failed": len(rivals) - len(done)}
             chosen[key] = {"settings": settings, "found": {**found, "valid": best.valid}}
@@ -117,11 +117,12 @@ def failures(lines: Iterable[Line]) -> dict[str, str]:
         key: f"search: a trial must succeed, got {len(rivals)} failures, the first: "
         f"{_reason(rivals[0])}"
         for key, rivals in _by_cell(lines).items()
-        if not any(map(_is_validated, rivals))
+        if not any(map(is_validated, rivals))
     }
 
 
-def _is_validated(line: Line) -> bool:
+def is_validated(line: Line) -> bool:
+    """Tell whether a trial succeeded and has a validation result."""
     return line.done and bool(line.valid)
 
 
@@ -139,7 +140,7 @@ def _by_cell(lines: Iterable[Line]) -> dict[str, list[Line]]:
     return found
 
 
-def _score(line: Line) -> float:
+def score(line: Line) -> float:
     """Validation metric of a trial, with its sign changed if smaller values are better."""
     value = (line.valid or {})[line.config["valid_metric"].lower()]
     if value is None:

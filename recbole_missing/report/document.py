@@ -16,7 +16,7 @@ from recbole_missing import tables
 from recbole_missing.benchmark.line import Line, current
 from recbole_missing.config import defaults
 from recbole_missing.config.constraints import unknown
-from recbole_missing.report import figures, restored, results, sections
+from recbole_missing.report import figures, restored, results, searched, sections
 from recbole_missing.report.published import Published, published
 from recbole_missing.report.results import Part
 from recbole_missing.report.significance import UserFiles
@@ -129,6 +129,7 @@ def write(
         ValueError: if there is no test run, a metric or row is unknown, or the benchmark file is
             wrong.
     """
+    lines = list(lines)
     tested, replaced = current(results.tested(lines))
     if not tested:
         raise ValueError("report: must get at least one test run, got none; run a benchmark first.")
@@ -151,6 +152,8 @@ def write(
         for part in results.robustness_parts(tested, orders):
             if part.benchmark == name:
                 _robustness(report, part, metrics[0])
+    for table in searched.search_tables(lines):
+        report.show(table)
     _end(report, parts, tested)
     return _files(report), main
 

@@ -24,6 +24,7 @@ from recbole_missing.report import document, figures, restored, results, section
 from recbole_missing.report.document import Options
 from recbole_missing.report.published import published
 from recbole_missing.report.results import protocol
+from recbole_missing.report.searched import search_tables
 from recbole_missing.report.significance import UserFiles, of_test
 from recbole_missing.tables import Column, Table
 
@@ -446,6 +447,32 @@ def test_csv_has_the_numbers_in_full(lines):
     assert float(recall[0]["std"]) == pytest.approx(np.std(VALUES["A"], ddof=1), abs=1e-15)
     assert [row["n"] for row in recall] == ["3", "3", "1"]
     assert recall[2]["std"] == ""
+
+
+def test_trials_of_a_search_are_shown() -> None:
+    """The best one by validation, whether it was tested or not; failed trials have no value."""
+    config = {"valid_metric": "Recall@20", "valid_metric_bigger": True, "eval_step": 1}
+
+    def tried(model: str, rate: float, value: float, status: str = "done") -> Line:
+        point = {"dataset": "a", "model": model, "seed": 1}
+        valid = {"recall@20": value} if status == "done" else None
+        return line(
+            stage="search", point=point, status=status, config=config, valid=valid, test=None,
+            trial={"learning_rate": rate}, run=f"{model} {rate}", error="no luck",
+        )  # fmt: skip
+
+    (table,) = search_tables(
+        [tried("VBPR", 0.1, 0.2), tried("VBPR", 0.01, 0.3), tried("VBPR", 1.0, 0.9, "failed"),
+         tried("BPR", 0.1, 0.1, "failed")]
+    )  # fmt: skip
+    assert table.labels == {"model": ["BPR", "VBPR"]}
+    cells = {column.name: column.cells() for column in table.columns}
+    assert cells == {
+        "trials": ["1", "3"],
+        "best Recall@20": ["-", "0.3000"],
+        "worst Recall@20": ["-", "0.2000"],
+        "chosen": ["-", "learning_rate 0.01"],
+    }
 
 
 def test_protocol(lines):
