@@ -19,19 +19,53 @@ STORE, REPORT = RESULTS / "tiktok.jsonl", RESULTS / "tiktok"
 COMMANDS = (RESULTS / "tiktok.md").read_text(encoding="utf-8").replace("\\\n", " ")
 
 
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in RESULTS.glob("*.md")}
+DRAWN = [
+    (page, line)
+    for page, text in sorted(PAGES.items())
+    for line in re.findall(
+        r"^recbole-missing report \S+\.jsonl .*--output (?!report).*",
+        text.replace("\\\n", " "),
+        flags=re.MULTILINE,
+    )
+]
+
+
+def test_every_store_with_a_report_is_drawn_by_a_command() -> None:
+    stores = {path.stem for path in RESULTS.glob("*.jsonl") if (RESULTS / path.stem).is_dir()}
+    assert stores == {shlex.split(line)[2].replace(".jsonl", "") for _, line in DRAWN}
+
+
 @pytest.mark.slow
-def test_the_committed_report_is_that_of_the_committed_store(tmp_path: Path) -> None:
-    (line,) = re.findall(r"^recbole-missing report tiktok.jsonl .*", COMMANDS, flags=re.MULTILINE)
-    words = [str(STORE) if word == STORE.name else word for word in shlex.split(line)[1:]]
-    words[words.index("--output") + 1] = str(tmp_path / "tiktok")
+@pytest.mark.parametrize("page, line", DRAWN)
+def test_a_committed_report_is_that_of_its_store(page: str, line: str, tmp_path: Path) -> None:
+    words = shlex.split(line)[1:]
+    report = RESULTS / words[words.index("--output") + 1]
+    words[1] = str(RESULTS / words[1])
+    words[words.index("--output") + 1] = str(tmp_path / "report")
     cli.main(words)
-    texts = {path.name for path in REPORT.iterdir() if path.suffix in (".md", ".tex", ".csv")}
-    assert len(texts) > 10
-    drawn = {path.name for path in (tmp_path / "tiktok").iterdir()}
-    assert drawn == {path.name for path in REPORT.iterdir()}
+    texts = {path.name for path in report.iterdir() if path.suffix in (".md", ".tex", ".csv")}
+    assert len(texts) > 4
+    drawn = {path.name for path in (tmp_path / "report").iterdir()}
+    assert drawn == {path.name for path in report.iterdir()}
     for name in texts:
-        ours, theirs = tmp_path / "tiktok" / name, REPORT / name
-        assert ours.read_bytes() == theirs.read_bytes(), name
+        assert (tmp_path / "report" / name).read_bytes() == (report / name).read_bytes(), name
+
+
+def test_tables_of_the_pages_are_those_of_the_reports() -> None:
+    """A table behind `<!-- from: FILE: HEADING -->` stands under that heading of the report."""
+    found = 0
+    for page, text in PAGES.items():
+        blocks = re.findall(
+            r"<!-- from: ([^:\n]+): ([^\n]+) -->\n\n(.*?)\n\n<!-- end -->", text, flags=re.DOTALL
+        )
+        assert text.count("<!-- from: ") == len(blocks), page
+        for file, heading, table in blocks:
+            report = (RESULTS / file).read_text(encoding="utf-8")
+            under = report.split(f" {heading}\n", 1)[1].split("\n#", 1)[0]
+            assert f"\n{table}\n" in under, (page, heading)
+            found += 1
+    assert found > 5
 
 
 @pytest.mark.slow
