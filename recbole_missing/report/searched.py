@@ -12,8 +12,8 @@ from recbole_missing.tables import Column, Table
 
 _CAPTION = (
     "Best and worst trial by the metric that chooses, on validation, with the first seed. Rows "
-    "that were searched but not tested are there, too. A row with more trials has a better chance of a "
-    "high value."
+    "that were searched but not tested are there, too. A row with more trials has a better chance "
+    "of a high value."
 )
 
 
