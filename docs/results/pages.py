@@ -46,8 +46,9 @@ def read(store: Path) -> list[dict[str, Any]]:
 
 def append(store: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to a store, numbers rounded to five digits."""
+    text = "".join(json.dumps(_rounded(line), allow_nan=False) + "\n" for line in lines)
     with store.open("a", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(_rounded(line), allow_nan=False) + "\n" for line in lines)
+        file.write(text)
 
 
 def _rounded(value: Any) -> Any:
@@ -69,7 +70,10 @@ def filled(page: str, tables: Mapping[str, str]) -> str:
     if sorted(named) != sorted(tables):
         raise ValueError(f"page: must have the tables {sorted(tables)}, got {sorted(named)}.")
     return re.sub(
-        pattern, lambda found: f"{found[1]}\n{tables[found[2]]}\n\n{found[3]}", page, flags=re.DOTALL
+        pattern,
+        lambda found: f"{found[1]}\n{tables[found[2]]}\n\n{found[3]}",
+        page,
+        flags=re.DOTALL,
     )
 
 

@@ -24,7 +24,8 @@ import torch
 from scipy import stats
 
 from recbole_missing import tables
-from recbole_missing.report.style import COLOURS, line_styles, new_figure, plain_axes
+from recbole_missing.evaluation.imputation import DEGREE_GROUPS
+from recbole_missing.report.style import line_styles, new_figure, plain_axes
 
 STORE, PAGE = pages.HERE / "restoration.jsonl", pages.HERE / "restoration.md"
 FIGURE = pages.HERE / "restoration.svg"
@@ -49,8 +50,14 @@ IMPUTERS: dict[str, dict[str, Any]] = {
 }
 """Name -> settings that differ from the defaults (3 layers, top_k 20)."""
 
+VARIANTS = tuple(word for word in IMPUTERS if "," in word)
+"""They are measured where half of the items lose everything."""
+
 OF_ONE = ("mean", "nearest_neighbour", "neigh_mean", FEATPROP)
 """Imputers that are measured where items lose one modality and keep the others."""
+
+FEWEST = 5
+"""A group by degree with fewer hidden items (mean over modalities and masks) is left out."""
 
 Line = dict[str, Any]
 
@@ -88,6 +95,13 @@ def planned(
             yield name, "all", ratio, mask
         for modality in modalities:
             yield name, modality, MIDDLE, mask
+
+
+def words(hidden: str, ratio: float) -> list[str]:
+    """Imputers that are measured at a draw."""
+    if hidden != "all":
+        return list(OF_ONE)
+    return [word for word in IMPUTERS if ratio == MIDDLE or word not in VARIANTS]
 
 
 def place(line: Line) -> tuple[str, str, float, int]:
@@ -151,7 +165,6 @@ def measured(
     name: str, splits: list[Any], fitted: dict[str, Any], hidden: str, ratio: float, mask: int
 ) -> Iterator[Line]:
     """One line for each imputer; those that are fitted already are in ``fitted``."""
-    from recbole_missing.evaluation.imputation import DEGREE_GROUPS
     from recbole_missing.evaluation.restoration import restored
     from recbole_missing.imputation import make_imputer
     from recbole_missing.imputation.base import imputing
@@ -161,7 +174,7 @@ def measured(
     degree = np.asarray((interactions != 0).sum(axis=0)).ravel()
     group = np.searchsorted(list(DEGREE_GROUPS.values()), degree, side="right") - 1
     groups = {label: torch.from_numpy(group == g) for g, label in enumerate(DEGREE_GROUPS)}
-    for word in IMPUTERS if hidden == "all" else OF_ONE:
+    for word in words(hidden, ratio):
         changed = {"imputation": word.split(",")[0], **IMPUTERS[word]}
         imputer = fitted.get(word)
         start = perf_counter()
@@ -186,9 +199,232 @@ def measured(
         yield line
 
 
+# ------------------------------------------------------------------------------------- the page
+
+
+def draw() -> None:
+    """Write the tables of the page, and the figure."""
+    lines = pages.read(STORE)
+    pages.write(PAGE, pages.filled(PAGE.read_text(encoding="utf-8"), shown(lines)))
+    pages.draw(figure(lines), FIGURE)
+
+
+def shown(lines: Sequence[Line]) -> dict[str, str]:
+    """Name -> text of each block of the page."""
+    return {
+        "homophily": tables.markdown(homophily_table(lines)) + "\n\n" + correlations(lines),
+        "imputers": tables.markdown(imputer_table(lines)),
+        "ratios": tables.markdown(ratio_table(lines)),
+        "degrees": tables.markdown(degree_table(lines)),
+        "one": tables.markdown(one_table(lines)),
+    }
+
+
+def truths(lines: Sequence[Line]) -> dict[tuple[str, str], Line]:
+    """Data set and modality -> number of items and homophily, the highest homophily first."""
+    found = {
+        (line["dataset"], modality): facts
+        for line in lines
+        if line["hidden"] == "truth"
+        for modality, facts in line["of"].items()
+    }
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]["homophily"]))
+
+
+def over_masks(
+    lines: Sequence[Line], dataset: str, imputer: str, measure: str, ratio: float = MIDDLE
+) -> dict[str, list[float]]:
+    """Modality -> a measure of each mask, where items lose everything."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        wanted = (line["dataset"], line["hidden"], line.get("imputer")) == (dataset, "all", imputer)
+        if wanted and line["ratio"] == ratio:
+            for modality, measures in line["of"].items():
+                found.setdefault(modality, []).append(measures[measure])
+    return found
+
+
+def mean_of(lines: Sequence[Line], dataset: str, imputer: str, measure: str, ratio: float) -> float:
+    """Mean of a measure over modalities and masks."""
+    found = over_masks(lines, dataset, imputer, measure, ratio)
+    return float(np.mean([np.mean(values) for values in found.values()]))
+
+
+def present(lines: Sequence[Line]) -> list[str]:
+    """Data sets of the store, in order."""
+    return [name for name in DATASETS if any(line["dataset"] == name for line in lines)]
+
+
+def homophily_table(lines: Sequence[Line]) -> tables.Table:
+    """FeatProp and the homophily of each modality, half of the items hidden."""
+    facts = truths(lines)
+    labels = {"data set": [d for d, _ in facts], "modality": [m for _, m in facts]}
+    cells = {
+        measure: [
+            pages.mean_and_deviation(over_masks(lines, dataset, FEATPROP, measure)[modality])
+            for dataset, modality in facts
+        ]
+        for measure in ("cosine", "relative_mse", "hit@10", "chance@10")
+    }
+    columns = [
+        tables.Column("items", [one["items"] for one in facts.values()], form="count"),
+        tables.Column("homophily", [f"{f['homophily']:.3f}" for f in facts.values()], form="cell"),
+        *(tables.Column(name, values, form="cell") for name, values in cells.items()),
+    ]
+    return tables.Table(labels, columns)
+
+
+def gains(lines: Sequence[Line], imputer: str) -> dict[str, list[float]]:
+    """Homophily and gain over the mean of each modality, half of the items hidden."""
+    facts = truths(lines)
+    cosine, error = (
+        [
+            float(np.mean(over_masks(lines, dataset, imputer, measure)[modality]))
+            for dataset, modality in facts
+        ]
+        for measure in ("cosine", "relative_mse")
+    )
+    homophily = [one["homophily"] for one in facts.values()]
+    return {"homophily": homophily, "cosine": cosine, "error": [1 - value for value in error]}
+
+
+def correlations(lines: Sequence[Line]) -> str:
+    """Rank correlations of homophily and gain, as a table."""
+    rows = []
+    for imputer in (FEATPROP, "neigh_mean", "pers_page_rank"):
+        found = gains(lines, imputer)
+        for gain, name in (("cosine", "cosine"), ("error", "1 - relative_mse")):
+            result = stats.spearmanr(found["homophily"], found[gain])
+            number = str(len(found["homophily"]))
+            p = "< 0.0001" if result.pvalue < 0.0001 else f"{result.pvalue:.4f}"
+            rows.append([imputer, name, number, f"{result.statistic:.2f}", p])
+    heads = ["imputer", "gain over the mean", "modalities", "Spearman with homophily", "p"]
+    return tables.markdown(tables.Table.of_rows(heads, rows))
+
+
+def imputer_table(lines: Sequence[Line]) -> tables.Table:
+    """Cosine and relative error of every imputer, half of the items hidden."""
+    names = present(lines)
+    columns = [
+        tables.Column(
+            f"{name}: {measure}",
+            [f"{mean_of(lines, name, word, measure, MIDDLE):.3f}" for word in IMPUTERS],
+            form="cell",
+        )
+        for name in names
+        for measure in ("cosine", "relative_mse")
+    ]
+    return tables.Table({"imputer": list(IMPUTERS)}, columns)
+
+
+def ratio_table(lines: Sequence[Line]) -> tables.Table:
+    """FeatProp, random numbers and the plain mean of neighbours against the ratio."""
+    keys = [
+        (name, word, measure)
+        for name in present(lines)
+        for word, measure in (
+            (FEATPROP, "cosine"),
+            ("neigh_mean", "cosine"),
+            (FEATPROP, "relative_mse"),
+            ("neigh_mean", "relative_mse"),
+            ("random", "relative_mse"),
+        )
+    ]
+    labels = {
+        head: [key[i] for key in keys] for i, head in enumerate(("data set", "imputer", "measure"))
+    }
+    columns = [
+        tables.Column(
+            f"{ratio:.0%}", [f"{mean_of(lines, *key, ratio):.3f}" for key in keys], form="cell"
+        )
+        for ratio in RATIOS
+    ]
+    return tables.Table(labels, columns)
+
+
+def by_degree(lines: Sequence[Line], dataset: str) -> dict[str, dict[str, float]]:
+    """Group of items -> mean number of hidden items, cosine and error of FeatProp."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        if line["dataset"] == dataset and "by_degree" in line and line["imputer"] == FEATPROP:
+            for groups in line["by_degree"].values():
+                for label, measures in groups.items():
+                    for name, value in measures.items():
+                        found.setdefault(label, {}).setdefault(name, []).append(value)
+    return {
+        label: {name: float(np.mean(values)) for name, values in found[label].items()}
+        for label in DEGREE_GROUPS
+        if "cosine" in found.get(label, {}) and np.mean(found[label]["items"]) >= FEWEST
+    }
+
+
+def degree_table(lines: Sequence[Line]) -> tables.Table:
+    """FeatProp by the number of training interactions of the hidden item."""
+    keys = [(n, m) for n in present(lines) for m in ("items", "cosine", "relative_mse")]
+    labels = {"data set": [name for name, _ in keys], "measure": [measure for _, measure in keys]}
+    found = {group for name in present(lines) for group in by_degree(lines, name)}
+    groups = [group for group in DEGREE_GROUPS if group in found]
+
+    def cell(name: str, measure: str, group: str) -> str:
+        found = by_degree(lines, name).get(group)
+        if found is None:
+            return tables.ABSENT
+        return f"{found[measure]:,.0f}" if measure == "items" else f"{found[measure]:.3f}"
+
+    columns = [
+        tables.Column(group, [cell(*key, group) for key in keys], form="cell") for group in groups
+    ]
+    return tables.Table(labels, columns)
+
+
+def one_table(lines: Sequence[Line]) -> tables.Table:
+    """Cosine where items lose one modality and keep the others, half of the items hidden."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for line in lines:
+        if line["hidden"] not in ("all", "truth"):
+            measures = line["of"][line["hidden"]]
+            of_word = found.setdefault((line["dataset"], line["hidden"]), {})
+            of_word.setdefault(line["imputer"], []).append(measures["cosine"])
+    keys = [key for key in truths(lines) if key in found]
+    labels = {"data set": [d for d, _ in keys], "hidden": [m for _, m in keys]}
+    columns = [
+        tables.Column(
+            word, [pages.mean_and_deviation(found[key][word]) for key in keys], form="cell"
+        )
+        for word in OF_ONE
+    ]
+    return tables.Table(labels, columns)
+
+
+def figure(lines: Sequence[Line]) -> Any:
+    """Left: cosine against homophily. Right: cosine by the degree of the item."""
+    drawn = new_figure(figsize=(10, 4.2), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    styles = line_styles(present(lines))
+    facts, found = truths(lines), gains(lines, FEATPROP)
+    for (dataset, modality), x, y in zip(facts, found["homophily"], found["cosine"]):
+        style = styles[dataset]
+        left.plot(x, y, color=style["color"], marker=style["marker"], markersize=7)
+        left.annotate(modality, (x, y), (5, 4), textcoords="offset points", fontsize="small")
+    left.set(xlabel="homophily of the modality", ylabel="cosine of FeatProp's values")
+    for dataset in present(lines):
+        groups = by_degree(lines, dataset)
+        right.plot(list(groups), [one["cosine"] for one in groups.values()], **styles[dataset])
+    right.set(
+        xlabel="training interactions of the hidden item", ylabel="cosine of FeatProp's values"
+    )
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        plain_axes(axes, "y")
+    return drawn
+
+
 def main() -> None:
     """Run a command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("measure", help="measure what the store does not hold yet")
     first.add_argument("--data-path", type=Path, required=True, help="folder of the data sets")
