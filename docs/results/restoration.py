@@ -319,9 +319,11 @@ def imputer_table(lines: Sequence[Line]) -> tables.Table:
 
 def ratio_table(lines: Sequence[Line]) -> tables.Table:
     """FeatProp, random numbers and the plain mean of neighbours against the ratio."""
+    done = {(line["dataset"], line["ratio"]) for line in lines}
     keys = [
         (name, word, measure)
         for name in present(lines)
+        if done >= {(name, ratio) for ratio in RATIOS}
         for word, measure in (
             (FEATPROP, "cosine"),
             ("neigh_mean", "cosine"),
