@@ -404,14 +404,20 @@ def figure(lines: Sequence[Line]) -> Any:
     left, right = drawn.subplots(1, 2)
     styles = line_styles(present(lines))
     facts, found = truths(lines), gains(lines, FEATPROP)
-    for (dataset, modality), x, y in zip(facts, found["homophily"], found["cosine"]):
+    points = zip(facts, found["homophily"], found["cosine"])
+    for number, ((dataset, modality), x, y) in enumerate(points):
         style = styles[dataset]
         left.plot(x, y, color=style["color"], marker=style["marker"], markersize=7)
-        left.annotate(modality, (x, y), (5, 4), textcoords="offset points", fontsize="small")
+        where = (
+            {"xytext": (6, 3), "ha": "left"} if number % 2 else {"xytext": (-6, 3), "ha": "right"}
+        )
+        left.annotate(modality, (x, y), textcoords="offset points", fontsize="small", **where)
     left.set(xlabel="homophily of the modality", ylabel="cosine of FeatProp's values")
     for dataset in present(lines):
         groups = by_degree(lines, dataset)
-        right.plot(list(groups), [one["cosine"] for one in groups.values()], **styles[dataset])
+        at = [list(DEGREE_GROUPS).index(group) for group in groups]
+        right.plot(at, [one["cosine"] for one in groups.values()], **styles[dataset])
+    right.set_xticks(range(len(DEGREE_GROUPS)), list(DEGREE_GROUPS))
     right.set(
         xlabel="training interactions of the hidden item", ylabel="cosine of FeatProp's values"
     )
