@@ -547,13 +547,14 @@ def figure(lines: Sequence[Line]) -> Any:
         left.plot(ticks, [one["change"] for one in moved], **{**style, "label": f"{name}, mean"})
         median = {**style, "label": f"{name}, median", "linestyle": ":"}
         left.plot(ticks, [one["median_change"] for one in moved], **median)
-    left.set(ylabel="change of an imputed value in a month", ylim=(0, None))
+    left.set(ylabel="change of an imputed value in a month")
+    left.set_ylim(0, 1.5 * left.get_ylim()[1])
     for name, style in line_styles(list(months[0]["overlap"])).items():
         shares = [line["overlap"][name]["all"] for line in months]
         right.plot(ticks, shares, **{**style, "label": COMPARED[name]})
     right.set(ylabel=f"items that two lists of {TOP} share", ylim=(0, 1))
     drawn.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    left.legend(frameon=False)
+    left.legend(frameon=False, ncols=2, loc="upper right", fontsize="small")
     for axes in (left, right):
         axes.tick_params(axis="x", rotation=60)
         axes.set_xlabel("month (year-month)")
