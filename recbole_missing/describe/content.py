@@ -85,8 +85,7 @@ def measured(
         :class:`HeldOut`; number of the users that were ranked, and of all users with held-out
         interactions.
     """
-    graph = without_loops(co_interaction(arrays.train, K + 1))
-    graph.data[:] = 1
+    graph = item_graph(arrays)
     held_out = Lists.of(arrays, seed)
     baselines, contents = {}, {}
     if held_out.n:
@@ -102,9 +101,16 @@ def measured(
             pairs(rows, graph, np.random.default_rng([seed, 1, place])),
             found,
             cold(arrays, rows, np.random.default_rng([seed, 2, place])),
-            _homophily(rows, graph),
+            homophily_of(rows, graph),
         )
     return contents, baselines, held_out.of_users
+
+
+def item_graph(arrays: Arrays) -> sparse.csr_matrix:
+    """The :data:`K` most co-consumed items of each item, without itself; every edge is 1."""
+    graph = without_loops(co_interaction(arrays.train, K + 1))
+    graph.data[:] = 1
+    return graph
 
 
 def pairs(rows: Rows, graph: sparse.csr_matrix, generator: np.random.Generator) -> Pairs | None:
@@ -334,7 +340,8 @@ def cold(arrays: Arrays, rows: Rows, generator: np.random.Generator) -> Cold | N
     )
 
 
-def _homophily(rows: Rows, graph: sparse.csr_matrix) -> float | None:
+def homophily_of(rows: Rows, graph: sparse.csr_matrix) -> float | None:
+    """Homophily of a modality on the graph among the items that have it; None without an edge."""
     known = rows.observed.numpy()
     joined = graph[known][:, known]
     return float(homophily(rows.features[rows.observed], joined)) if joined.nnz else None

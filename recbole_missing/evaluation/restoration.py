@@ -45,7 +45,8 @@ class Restored:
         cosine: of the centred rows, float64 ``(n,)``.
         error: squared distance of the row that was made from the true one, float64 ``(n,)``.
         spread: squared distance of the mean row from the true one, float64 ``(n,)``.
-        hit: probability that the true feature is among the :data:`TOP` nearest, float64 ``(n,)``.
+        hit: probability that the true feature is among the :data:`TOP` nearest, float64 ``(n,)``;
+            None if nobody asked for it.
         candidates: number of items that have the modality.
     """
 
@@ -53,7 +54,7 @@ class Restored:
     cosine: Tensor
     error: Tensor
     spread: Tensor
-    hit: Tensor
+    hit: Tensor | None
     candidates: int
 
     def measures(self, among: Tensor | None = None) -> dict[str, float]:
@@ -63,20 +64,22 @@ class Restored:
             among: bool ``(n_items,)``, the items that count; default all.
 
         Returns:
-            ``items`` (number), ``cosine``, ``relative_mse``, ``hit@10`` and ``chance@10``; only
-            ``items``, which is 0, if no item counts. ``relative_mse`` is infinite or NaN if every
-            true row is the mean row.
+            ``items`` (number), ``cosine``, ``relative_mse``, and ``hit@10`` and ``chance@10`` if
+            they were asked for; only ``items``, which is 0, if no item counts. ``relative_mse`` is
+            infinite or NaN if every true row is the mean row.
         """
         chosen = slice(None) if among is None else among[self.items]
         if not len(self.items[chosen]):
             return {"items": 0}
-        return {
+        found = {
             "items": len(self.items[chosen]),
             "cosine": float(self.cosine[chosen].mean()),
             "relative_mse": float(self.error[chosen].sum() / self.spread[chosen].sum()),
-            f"hit@{TOP}": float(self.hit[chosen].mean()),
-            f"chance@{TOP}": min(TOP, self.candidates) / self.candidates,
         }
+        if self.hit is not None:
+            found[f"hit@{TOP}"] = float(self.hit[chosen].mean())
+            found[f"chance@{TOP}"] = min(TOP, self.candidates) / self.candidates
+        return found
 
 
 def evaluate(model: Any, dataset: Any) -> dict[str, dict[str, float]]:
@@ -102,6 +105,7 @@ def restored(
     completed: Mapping[str, Tensor],
     known: Modalities,
     donors: Tensor | None = None,
+    hits: bool = True,
 ) -> dict[str, Restored]:
     """Compare the rows that were made for hidden features with the true ones.
 
@@ -113,6 +117,7 @@ def restored(
         known: what the mask left, in the same space.
         donors: bool ``(n_items,)``, items that count in the mean row, as for the imputer ``mean``;
             default all.
+        hits: rank the true features, too. It takes most of the time.
 
     Returns:
         Modality -> :class:`Restored`. Modalities of which the mask hid nothing are left out.
@@ -133,7 +138,7 @@ def restored(
         items = (modality.observed & ~known[name].observed).nonzero()[:, 0]
         if len(items):
             errors = _errors(modality.features, made, mean.mean_row(known[name]), items)
-            hit = retrieval.hits(modality, made, items, [TOP])[:, 0]
+            hit = retrieval.hits(modality, made, items, [TOP])[:, 0] if hits else None
             found[name] = Restored(items, *errors, hit, int(modality.observed.sum()))
     return found
 
