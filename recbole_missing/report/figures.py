@@ -365,7 +365,7 @@ def _draw(
     figure.supxlabel("missing ratio", fontsize="medium")
     figure.supylabel(words, fontsize="medium")
     if len(panels) > 1:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     if not from_zero:
         largest = np.nanmax(np.abs(lines.means.to_numpy(float)))
         axes[0].set_ylim(*_wide(axes[0].get_ylim(), largest))
