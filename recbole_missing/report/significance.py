@@ -178,7 +178,8 @@ def marks(
 
     The test is the paired t-test of the best row against each other row at 5 %, with Holm's
     correction over the rows. Pairs are users, or repetitions if no users were kept. Rows that could
-    not be tested are not marked. If no row is told from the best one, none is marked: the marks
+    not be tested, and rows with two pairs, of which a test tells next to nothing apart, are not
+    marked. If no row is told from the best one, none is marked: the marks
     would say nothing.
 
     Args:
@@ -200,7 +201,7 @@ def marks(
     for over, comparisons in tested.items():
         if any(one.t_test is not None for one in comparisons):
             worse = {one.other for one in comparisons if _told_apart(one, smaller)}
-            equal = {one.other for one in comparisons if _tested(one)} - worse
+            equal = {one.other for one in comparisons if _tested(one) and one.n > 2} - worse
             return Marks(tuple(bool(worse) and row in {best, *equal} for row in rows), over)
     return Marks((False,) * len(rows))
 
