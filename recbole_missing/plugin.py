@@ -291,7 +291,8 @@ def _layer(self: Any, model: str, model_class: Any, dataset: str) -> None:
     preset = defaults.overall()["preset"]
     if ours or "presets" in of_model:
         preset = given.pop("preset", preset)
-    modalities = given.get("modalities", defaults.read("dataset", dataset).get("modalities"))
+    named = {**of_model, **defaults.read("dataset", dataset), **given}
+    modalities = named.get("modalities")
     n_modalities = len(modalities) if isinstance(modalities, (list, tuple)) else 0
     arguments = (model, of_model, dataset, preset, n_modalities)
     of_imputer = _of_outside_imputer({**defaults.of_run(*arguments, {}), **given}, given)

@@ -41,7 +41,9 @@ PAGES = [page for page in PAGES if page.parent.parent.name != "results"]  # made
 RUN = ("bash", "python")
 FILES = ("csv", "tsv", "yaml")
 OF_A_BLOCK = ("file", "not run")
-OF_A_PAGE = ("end of results", "generated", "needs", "results", "slow", "test command")
+OF_A_PAGE = (
+    "end", "end of results", "from", "generated", "needs", "results", "slow", "test command",
+)  # fmt: skip
 FENCE = re.compile(r"^ *(`{3,}|:{3,})(.*)$")
 MARK = re.compile(r"^ *<!-- ([a-z ]+?)(?:: (.+))? -->$")
 

@@ -16,6 +16,8 @@ from typing import Any
 from recbole_missing.benchmark.line import Line
 from recbole_missing.benchmark.plan import Plan, Point, cell
 from recbole_missing.config.constraints import Float, Int, Optional, check
+from recbole_missing.model import MODELS
+from recbole_missing.registry import is_address
 
 METHODS = ("grid", "random")
 Space = Mapping[str, Any]
@@ -39,19 +41,33 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     _check(plan, search)
     found = []
     firsts = {cell(point): {**point, **plan.first} for point in points}
+    first_of: dict[str, str] = {}
     for point in firsts.values():
+        own = cell(point)
+        drawn_as = first_of.setdefault(cell(_read_by_model(point)), own)
         space = {**search["space"], **search["space_of"].get(point["model"], {})}
         if not space:
             continue
         if search["method"] == "grid":
             candidates = grid(space)
         else:
-            generator = random.Random(f"{search['seed']} {cell(point)}")
+            generator = random.Random(f"{search['seed']} {drawn_as}")
             candidates = draw(space, search["trials"], generator)
         found += [(point, settings) for settings in candidates]
     if not found and not search["space"] and not any(search["space_of"].values()):
         raise ValueError(f"{plan.name}: search must have a space for one of its models, got none.")
     return found
+
+
+def _read_by_model(point: Point) -> Point:
+    """A point without its imputation, if the model reads no features.
+
+    Cells that differ by an imputation alone are then one experiment, and must try the same values.
+    """
+    model = str(point["model"])
+    if model in MODELS or is_address(model):
+        return point
+    return {key: value for key, value in point.items() if not key.startswith("imputation")}
 
 
 def grid(space: Space) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ class Point:
     """A row at one missing ratio.
 
     Args:
-        panel: value of the first of two axes, such as a model; empty for one axis.
+        panel: the model; empty if models do not vary.
         name: values of the other axes, such as an imputation.
         ratio: text of the missing ratio.
         quality: measure of restoration -> mean over modalities (by items) and runs.
@@ -57,8 +57,9 @@ def points(part: Part, metric: str) -> list[Point]:
                 if all(name in measures for measures, _ in known)
             }
             value = float(np.mean([value for _, value in known]))
-            panel, names = (row[0], row[1:]) if len(row) > 1 else ("", row)
-            found.append(Point(panel, ", ".join(names), ratio, quality, value))
+            by_axis = dict(zip(part.axes, row))
+            panel = by_axis.pop("model", "") if len(row) > 1 else ""
+            found.append(Point(panel, ", ".join(by_axis.values()), ratio, quality, value))
     return found
 
 

@@ -97,6 +97,8 @@ def bold(marked: Mapping[str, Marks]) -> str:
     if not shown:
         return f"Nothing is bold, because no row is told from the best one ({words})."
     where = f" In {', '.join(rest)} no test tells a row from the best one." if rest else ""
+    untested = sorted({row for one in marked.values() for row in one.untested})
+    where += f" Not tested, so not bold: {'; '.join(untested)}." if untested else ""
     return f"Bold: the best mean and the rows that are not told from it ({words}).{where}"
 
 
@@ -207,7 +209,7 @@ def gains(part: Part, metric: str, reference: str, files: UserFiles) -> dict[str
 
     Returns:
         Missing ratio -> gains of the rows that have a counterpart; :data:`ALL_RATIOS` -> gains over
-        all ratios. It is empty if no row has a counterpart.
+        all ratios, of the rows that have every ratio. It is empty if no row has a counterpart.
     """
     pairs = _counterparts(part, reference)
     ratios = results.ratios_of(part)
@@ -216,6 +218,8 @@ def gains(part: Part, metric: str, reference: str, files: UserFiles) -> dict[str
     for name, some in wanted.items() if pairs else ():
         sides = {
             label: [[run for run in runs if results.ratio_of(run) in some] for runs in both]
+            if all(some <= {results.ratio_of(run) for run in runs} for runs in both)
+            else [[], []]
             for label, both in pairs.items()
         }
         found[name] = significance.gains(sides, metric, files)
@@ -260,7 +264,8 @@ def gain_table(part: Part, metric: str, reference: str, found: Mapping[str, Gain
     caption = (
         f"{metric} of a row minus that of the same row with {reference}, paired over {over}. "
         f"{_INTERVAL}: half of its 95% interval. Bold: it differs from 0 (paired t-test, 5%, "
-        "Holm's correction over the rows)."
+        "Holm's correction over the rows). Repetitions share interactions, and masks of one seed "
+        "share the split, so an interval is too narrow for other splits."
     )
     costs = _gain_costs(part, reference, kept)
     captions = [caption, _direction(part, [metric]), _SECONDS if costs else ""]

@@ -161,10 +161,12 @@ class Marks:
     Args:
         rows: whether each row is marked.
         over: pairs of the test: ``users``, ``repetitions``, or empty if nothing could be tested.
+        untested: labels of rows that have a mean but could not be tested against the best one.
     """
 
     rows: tuple[bool, ...]
     over: str = ""
+    untested: tuple[str, ...] = ()
 
 
 def marks(
@@ -202,7 +204,8 @@ def marks(
         if any(one.t_test is not None for one in comparisons):
             worse = {one.other for one in comparisons if _told_apart(one, smaller)}
             equal = {one.other for one in comparisons if _tested(one) and one.n > 2} - worse
-            return Marks(tuple(bool(worse) and row in {best, *equal} for row in rows), over)
+            rest = tuple(row for row in known if row not in {best, *equal, *worse})
+            return Marks(tuple(bool(worse) and row in {best, *equal} for row in rows), over, rest)
     return Marks((False,) * len(rows))
 
 

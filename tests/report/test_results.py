@@ -24,10 +24,11 @@ DRAWN = [
     (page, line)
     for page, text in sorted(PAGES.items())
     for line in re.findall(
-        r"^recbole-missing report \S+\.jsonl .*--output (?!report).*",
+        r"^recbole-missing report \S+\.jsonl .*--output .*",
         text.replace("\\\n", " "),
         flags=re.MULTILINE,
     )
+    if (RESULTS / line.rpartition("--output ")[2]).is_dir()
 ]
 
 
