@@ -346,6 +346,19 @@ def test_a_trial_that_was_never_validated_is_not_chosen() -> None:
     assert found["settings"] == {"x": 1}
 
 
+def test_models_without_content_try_the_same_values_before_every_imputation(tmp_path: Path) -> None:
+    """Their cells are one experiment: other draws would be averaged as if they were one model."""
+    grid = {**GRID, "dataset": ["a"], "model": ["BPR", "MGCN"], "imputation": ["zeros", "mean"]}
+    space = {"learning_rate": {"loguniform": [1e-4, 1e-1]}}
+    given = {"method": "random", "trials": 2, "space": space}
+    mine = plan.read(write(tmp_path, grid=grid, search=given))
+    tried: dict[str, dict[str, list[Any]]] = {"BPR": {}, "MGCN": {}}
+    for point, settings in search.trials(mine, mine.points()):
+        tried[point["model"]].setdefault(point["imputation"], []).append(settings)
+    assert tried["BPR"]["zeros"] == tried["BPR"]["mean"]
+    assert tried["MGCN"]["zeros"] != tried["MGCN"]["mean"]
+
+
 def test_a_model_without_a_space_needs_no_trials(tmp_path: Path) -> None:
     given = {"method": "grid", "space_of": {"MGCN": {"cl_weight": [0.1, 1.0]}}}
     mine = plan.read(write(tmp_path, search=given)).only({"model": ["BPR"]})

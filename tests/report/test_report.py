@@ -449,6 +449,16 @@ def test_csv_has_the_numbers_in_full(lines):
     assert recall[2]["std"] == ""
 
 
+def test_a_row_that_was_not_tested_is_named() -> None:
+    """Two repetitions tell nothing apart, so such a row is neither better nor worse."""
+    best = [made("A", seed, 0.3 + seed / 1000) for seed in range(5)]
+    few = [made("B", seed, 0.29 + seed / 1000) for seed in range(2)]
+    worse = [made("C", seed, 0.2 + seed / 500) for seed in range(5)]
+    table = sections.main_table(one_part([*best, *few, *worse]), ["recall@20"], None)
+    assert column(table, "recall@20").marked == (True, False, False)
+    assert table.caption.count("Not tested, so not bold: B.") == 1
+
+
 def test_trials_of_a_search_are_shown() -> None:
     """The best one by validation, whether it was tested or not; failed trials have no value."""
     config = {"valid_metric": "Recall@20", "valid_metric_bigger": True, "eval_step": 1}
