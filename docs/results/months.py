@@ -11,7 +11,6 @@ interactions of the next month, with users and items that are known by then, are
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -564,14 +563,8 @@ def figure(lines: Sequence[Line]) -> Any:
 
 def main() -> None:
     """Run a command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("measure", help="measure what the store does not hold yet")
-    first.add_argument("--data-path", type=Path, required=True, help="folder of the data sets")
+    parser, first = pages.commands(__doc__)
     first.add_argument("--hidden", nargs="+", choices=list(HIDDEN), default=list(HIDDEN))
-    commands.add_parser("draw", help="write the tables of the page and the figure")
     known = parser.parse_args()
     if known.command == "draw":
         draw()

@@ -6,6 +6,7 @@ and ``<!-- end of results -->``, and :func:`filled` writes it anew from the comm
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import re
@@ -21,6 +22,18 @@ from recbole_missing.atomic import whole_file
 
 HERE = Path(__file__).resolve().parent
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "recbole_missing"})
+
+
+def commands(description: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Parser of a program with the commands ``measure`` and ``draw``, and that of ``measure``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    both = parser.add_subparsers(dest="command", required=True)
+    first = both.add_parser("measure", help="measure what the store does not hold yet")
+    first.add_argument("--data-path", type=Path, required=True, help="folder of the data sets")
+    both.add_parser("draw", help="write the tables of the page and the figure")
+    return parser, first
 
 
 def configured(model: str, dataset: str, settings: Mapping[str, Any], file: Any = None) -> Any:

@@ -12,7 +12,6 @@ set, because they learn nothing from features.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -430,16 +429,10 @@ def figure(lines: Sequence[Line]) -> Any:
 
 def main() -> None:
     """Run a command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("measure", help="measure what the store does not hold yet")
-    first.add_argument("--data-path", type=Path, required=True, help="folder of the data sets")
+    parser, first = pages.commands(__doc__)
     first.add_argument("--tiktok", type=Path, help="the YAML file of the imported TikTok")
     first.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
     first.add_argument("--masks", type=int, default=len(MASKS), help="how many of the masks")
-    commands.add_parser("draw", help="write the tables of the page and the figure")
     known = parser.parse_args()
     if known.command == "draw":
         draw()
