@@ -21,7 +21,7 @@ import numpy as np
 from recbole_missing.atomic import whole_file
 
 HERE = Path(__file__).resolve().parent
-matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "recbole_missing"})
+_SVG = {"svg.fonttype": "none", "svg.hashsalt": "recbole_missing"}
 
 
 def commands(description: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -98,7 +98,7 @@ def write(path: Path, text: str) -> None:
 
 def draw(figure: Any, path: Path) -> None:
     """Write a figure as SVG, the same bytes for the same figure and matplotlib."""
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, matplotlib.rc_context(_SVG):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
