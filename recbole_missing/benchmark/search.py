@@ -43,8 +43,7 @@ def trials(plan: Plan, points: Sequence[Point]) -> list[tuple[Point, dict[str, A
     firsts = {cell(point): {**point, **plan.first} for point in points}
     first_of: dict[str, str] = {}
     for point in firsts.values():
-        own = cell(point)
-        drawn_as = first_of.setdefault(cell(_read_by_model(point)), own)
+        drawn_as = first_of.setdefault(cell(_read_by_model(point)), cell(point))
         space = {**search["space"], **search["space_of"].get(point["model"], {})}
         if not space:
             continue

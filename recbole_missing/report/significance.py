@@ -181,8 +181,7 @@ def marks(
     The test is the paired t-test of the best row against each other row at 5 %, with Holm's
     correction over the rows. Pairs are users, or repetitions if no users were kept. Rows that could
     not be tested, and rows with two pairs, of which a test tells next to nothing apart, are not
-    marked. If no row is told from the best one, none is marked: the marks
-    would say nothing.
+    marked. If no row is told from the best one, none is marked: the marks would say nothing.
 
     Args:
         rows: label -> its runs.
